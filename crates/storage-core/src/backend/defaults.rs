@@ -1,0 +1,212 @@
+//! The provided methods as functions, so that an implementation that names every method can still say "the default".
+//!
+//! A wrapper under `#[deny(clippy::missing_trait_methods)]` keeps one by writing `defaults::copy(self, …)`: a visible choice.
+
+use std::collections::BTreeSet;
+
+use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+
+use crate::{
+    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
+    ErrorKind, GetOptions, Key, ListItem, ListOptions, Object, PutOptions, Query, RenameOptions,
+    Result, StatOptions, StorageBackend, Transaction,
+};
+
+/// How many operations of a batch are under way at once.
+const CONCURRENCY: usize = 8;
+
+/// Single reads, a bounded number at once.
+///
+/// # Errors
+/// None of its own.
+pub async fn get_batch<S: StorageBackend + ?Sized>(
+    this: &S,
+    items: Vec<(Key, GetOptions)>,
+) -> Result<Vec<Result<Option<Object>>>> {
+    let reads = items
+        .into_iter()
+        .map(|(key, options)| async move { this.get(&key, options).await });
+    Ok(in_order(reads, CONCURRENCY).await)
+}
+
+/// Single writes, a bounded number at once; one after the other when a key occurs twice. With `atomic`, in a transaction.
+///
+/// # Errors
+/// With `atomic`, those of the transaction and of any item.
+pub async fn put_batch<S: StorageBackend + ?Sized>(
+    this: &S,
+    items: Vec<(Key, Body, PutOptions)>,
+    options: BatchOptions,
+) -> Result<Vec<Result<Entry>>> {
+    if options.atomic {
+        let transaction = this.begin().await?;
+        let mut written = Vec::with_capacity(items.len());
+        for (key, body, options) in items {
+            let entry = transaction.put(&key, body, options).await;
+            written.push(Ok(or_roll_back(&*transaction, &key, entry).await?));
+        }
+        transaction.commit().await?;
+        return Ok(written);
+    }
+    let distinct: BTreeSet<&Key> = items.iter().map(|(key, ..)| key).collect();
+    let at_once = if distinct.len() == items.len() {
+        CONCURRENCY
+    } else {
+        1
+    };
+    let writes = items
+        .into_iter()
+        .map(|(key, body, options)| async move { this.put(&key, body, options).await });
+    Ok(in_order(writes, at_once).await)
+}
+
+/// Single deletes, a bounded number at once. With `atomic`, in a transaction.
+///
+/// # Errors
+/// With `atomic`, those of the transaction and of any item.
+pub async fn delete_batch<S: StorageBackend + ?Sized>(
+    this: &S,
+    items: Vec<(Key, DeleteOptions)>,
+    options: BatchOptions,
+) -> Result<Vec<Result<()>>> {
+    if options.atomic {
+        let transaction = this.begin().await?;
+        let mut deleted = Vec::with_capacity(items.len());
+        for (key, options) in items {
+            let done = transaction.delete(&key, options).await;
+            or_roll_back(&*transaction, &key, done).await?;
+            deleted.push(Ok(()));
+        }
+        transaction.commit().await?;
+        return Ok(deleted);
+    }
+    let deletes = items
+        .into_iter()
+        .map(|(key, options)| async move { this.delete(&key, options).await });
+    Ok(in_order(deletes, CONCURRENCY).await)
+}
+
+/// A scan of the listing through the reference evaluator.
+///
+/// # Errors
+/// `InvalidInput` as [`Query::validate`]; those of the listing.
+pub async fn query<S: StorageBackend + ?Sized>(this: &S, query: Query) -> Result<EntryStream> {
+    query.validate()?;
+    let options = ListOptions::new()
+        .prefix(query.prefix.as_str())
+        .metadata(true);
+    let listing = this.list(options).await?;
+    query.evaluate(entries(listing)).await
+}
+
+/// Deletes what the listing shows, a bounded number at once.
+///
+/// # Errors
+/// The first that occurs.
+pub async fn clear<S: StorageBackend + ?Sized>(this: &S, prefix: &str) -> Result<()> {
+    let listing = this.list(ListOptions::new().prefix(prefix)).await?;
+    entries(listing)
+        .try_for_each_concurrent(CONCURRENCY, |entry| async move {
+            this.delete(&entry.key, DeleteOptions::new()).await
+        })
+        .await
+}
+
+/// A read and a write, streamed.
+///
+/// # Errors
+/// `NotFound` for a missing source; those of the read and the write.
+pub async fn copy<S: StorageBackend + ?Sized>(
+    this: &S,
+    from: &Key,
+    to: &Key,
+    options: CopyOptions,
+) -> Result<Entry> {
+    if from == to && options == CopyOptions::new() {
+        return stay(this, from).await;
+    }
+    let mut read = GetOptions::new();
+    read.version = options.version;
+    let source = this.get(from, read).await?.ok_or_else(|| no_source(from))?;
+    let mut write = PutOptions::new();
+    write.metadata = options.metadata.or(source.entry.metadata);
+    write.condition = options.condition;
+    this.put(to, source.body, write).await
+}
+
+/// A copy and a delete; the delete spares a source that was written meanwhile, where `conditional_delete` can tell.
+///
+/// # Errors
+/// `NotFound` for a missing source, `Conflict` for one written meanwhile; those of the read, write and delete.
+pub async fn rename<S: StorageBackend + ?Sized>(
+    this: &S,
+    from: &Key,
+    to: &Key,
+    options: RenameOptions,
+) -> Result<Entry> {
+    if from == to {
+        let entry = stay(this, from).await?;
+        return match options.condition {
+            None => Ok(entry),
+            Some(Condition::IfAbsent) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                "the target of the rename exists",
+            )),
+            Some(Condition::IfMatch(etag)) if entry.etag.as_ref() == Some(&etag) => Ok(entry),
+            Some(Condition::IfMatch(_)) => Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "the target of the rename has another etag",
+            )),
+        };
+    }
+    let source = this
+        .get(from, GetOptions::new())
+        .await?
+        .ok_or_else(|| no_source(from))?;
+    let mut write = PutOptions::new();
+    write.metadata = source.entry.metadata;
+    write.condition = options.condition;
+    let entry = this.put(to, source.body, write).await?;
+    let mut delete = DeleteOptions::new();
+    if this.info().capabilities.conditional_delete {
+        delete.condition = source.entry.etag.map(Condition::IfMatch);
+    }
+    match this.delete(from, delete).await {
+        Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(Error::new(
+            ErrorKind::Conflict,
+            "the source was written during the rename; it was kept, and the target holds its earlier value",
+        )
+        .ambiguous()
+        .with_key(from)),
+        done => done.map(|()| entry),
+    }
+}
+
+/// The entries of a listing, without the common prefixes.
+#[must_use]
+pub fn entries(listing: crate::ListStream) -> EntryStream {
+    listing
+        .try_filter_map(|item: ListItem| ready(Ok(item.into_entry())))
+        .boxed()
+}
+
+async fn stay<S: StorageBackend + ?Sized>(this: &S, key: &Key) -> Result<Entry> {
+    let entry = this.stat(key, StatOptions::new()).await?;
+    entry.ok_or_else(|| no_source(key))
+}
+
+fn no_source(key: &Key) -> Error {
+    Error::new(ErrorKind::NotFound, "the source does not exist").with_key(key)
+}
+
+async fn or_roll_back<T>(transaction: &dyn Transaction, key: &Key, result: Result<T>) -> Result<T> {
+    if result.is_err() {
+        // The item's own error says more than a failing rollback; dropping the transaction ends it in any case.
+        let _ = transaction.rollback().await;
+    }
+    result.map_err(|e| e.with_key(key))
+}
+
+async fn in_order<F: Future>(futures: impl Iterator<Item = F>, at_once: usize) -> Vec<F::Output> {
+    stream::iter(futures).buffered(at_once).collect().await
+}

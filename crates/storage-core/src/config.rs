@@ -1,0 +1,134 @@
+//! From a URI and options to a backend's own configuration, and the factories that connect.
+
+mod value;
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use async_trait::async_trait;
+use percent_encoding::percent_decode_str;
+use serde::{
+    Deserialize,
+    de::{self, DeserializeOwned, value::MapDeserializer},
+};
+
+use crate::{Error, ErrorKind, Result, StorageBackend, StorageContext};
+use value::Value;
+
+/// Where a store is and how to use it: `scheme:location?option=value&…`, and further options.
+///
+/// Location and option values are percent-decoded, so `%3F` stands for a `?` in a path. `Debug` shows neither location nor
+/// values, which may hold secrets.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConnectionConfig {
+    uri: String,
+    #[serde(default)]
+    options: BTreeMap<String, serde_json::Value>,
+}
+
+impl ConnectionConfig {
+    /// Nothing but a URI.
+    pub fn new(uri: impl Into<String>) -> Self {
+        Self {
+            uri: uri.into(),
+            options: BTreeMap::new(),
+        }
+    }
+
+    /// Adds an option. The same option in the URI is an error.
+    #[must_use]
+    pub fn option(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
+        self.options.insert(name.into(), value.into());
+        self
+    }
+
+    /// What stands before the first `:`; `memory` when the URI is empty.
+    ///
+    /// # Errors
+    /// `Config` when there is something, but no scheme.
+    pub fn scheme(&self) -> Result<&str> {
+        if self.uri.is_empty() {
+            return Ok("memory");
+        }
+        let scheme = self.uri.split_once(':').map(|(scheme, _)| scheme);
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        scheme
+            .filter(|s| s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.chars().all(legal))
+            .ok_or_else(|| {
+                config_error("a storage URI begins with a scheme and a colon, as in `fs:./storage`")
+            })
+    }
+
+    /// What stands between the scheme and the `?`, without leading `//`, decoded.
+    ///
+    /// # Errors
+    /// `Config` when the escapes do not decode to UTF-8.
+    pub fn location(&self) -> Result<String> {
+        let rest = self.uri.split_once(':').map_or("", |(_, rest)| rest);
+        let location = rest.split('?').next().unwrap_or(rest);
+        decode(location.strip_prefix("//").unwrap_or(location))
+    }
+
+    /// The options of the URI and the others together, as the backend's own type.
+    ///
+    /// `T` is a struct under `#[serde(deny_unknown_fields, default)]`; do not use `#[serde(flatten)]`, which defeats the check
+    /// for unknown names.
+    ///
+    /// # Errors
+    /// `Config` for an unknown option (the message lists the known ones), a value of the wrong type, or an option given twice.
+    /// No message repeats a value.
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<T> {
+        let mut all: BTreeMap<String, Value> = BTreeMap::new();
+        for (name, value) in &self.options {
+            all.insert(name.clone(), Value::Json(name.clone(), value.clone()));
+        }
+        let pairs = self.uri.split_once('?').map_or("", |(_, query)| query);
+        for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
+            let (name, value) = (decode(name)?, decode(value)?);
+            let value = Value::Text(name.clone(), value);
+            if all.insert(name.clone(), value).is_some() {
+                return Err(config_error(format!("the option `{name}` is given twice")));
+            }
+        }
+        T::deserialize(MapDeserializer::<_, de::value::Error>::new(all.into_iter()))
+            .map_err(|e| config_error(format!("{}: {e}", self.scheme().unwrap_or_default())))
+    }
+}
+
+impl fmt::Debug for ConnectionConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionConfig")
+            .field("scheme", &self.scheme().unwrap_or("?"))
+            .field("options", &self.options.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Connects backends of one kind. Third parties register their own with the registry.
+#[async_trait]
+pub trait BackendFactory: Send + Sync + 'static {
+    /// The URI schemes it answers to, lowercase.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// Opens the store and makes sure that it can be used.
+    ///
+    /// # Errors
+    /// `Config` for options that make no sense; the store's own when it cannot be reached or used.
+    async fn connect(
+        &self,
+        config: &ConnectionConfig,
+        context: &StorageContext,
+    ) -> Result<Arc<dyn StorageBackend>>;
+}
+
+fn config_error(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn decode(text: &str) -> Result<String> {
+    percent_decode_str(text)
+        .decode_utf8()
+        .map(Into::into)
+        .map_err(|_| config_error("the percent-escapes of the storage URI are not UTF-8"))
+}

@@ -1,0 +1,107 @@
+//! One option's value, from a URI (always text) or from a configuration file (typed), as serde sees it.
+
+use serde::de::{self, IntoDeserializer, Visitor};
+
+/// The option's name goes with it, so that an error can name it; the value itself is never named.
+pub(super) enum Value {
+    Text(String, String),
+    Json(String, serde_json::Value),
+}
+
+type Error = de::value::Error;
+
+fn mismatch<'de, V: Visitor<'de>>(name: &str, expected: &V) -> Error {
+    let expected: &dyn de::Expected = expected;
+    de::Error::custom(format!("the option `{name}` must be {expected}"))
+}
+
+macro_rules! parsed {
+    ($($method:ident $visit:ident $type:ty;)*) => { $(
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            match self {
+                Value::Text(name, text) => match text.parse::<$type>() {
+                    Ok(value) => visitor.$visit(value),
+                    Err(_) => Err(mismatch(&name, &visitor)),
+                },
+                json => json.deserialize_any(visitor),
+            }
+        }
+    )* };
+}
+
+impl<'de> de::Deserializer<'de> for Value {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self {
+            Self::Text(_, text) => visitor.visit_string(text),
+            Self::Json(name, json) => {
+                let wrong = format!("the option `{name}` has the wrong type");
+                json.deserialize_any(visitor)
+                    .map_err(|_| de::Error::custom(wrong))
+            }
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self {
+            Self::Json(_, serde_json::Value::Null) => visitor.visit_none(),
+            value => visitor.visit_some(value),
+        }
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        variants: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        let option = match &self {
+            Self::Text(option, _) | Self::Json(option, _) => option.clone(),
+        };
+        let result = match self {
+            Self::Text(_, text) => visitor.visit_enum(text.into_deserializer()),
+            Self::Json(_, json) => json
+                .deserialize_enum(name, variants, visitor)
+                .map_err(de::Error::custom),
+        };
+        result.map_err(|_: Error| {
+            de::Error::custom(format!(
+                "the option `{option}` must be one of `{}`",
+                variants.join("`, `")
+            ))
+        })
+    }
+
+    parsed! {
+        deserialize_bool visit_bool bool;
+        deserialize_u8 visit_u64 u64;
+        deserialize_u16 visit_u64 u64;
+        deserialize_u32 visit_u64 u64;
+        deserialize_u64 visit_u64 u64;
+        deserialize_i64 visit_i64 i64;
+        deserialize_i32 visit_i64 i64;
+        deserialize_f64 visit_f64 f64;
+    }
+
+    serde::forward_to_deserialize_any! {
+        i8 i16 i128 u128 f32 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Error> for Value {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}

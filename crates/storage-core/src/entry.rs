@@ -1,0 +1,129 @@
+//! What a store says about a value.
+
+use std::{fmt, sync::Arc, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Key, Metadata};
+
+macro_rules! token {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(from = "String", into = "String")]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// Wraps the store's own token.
+            pub fn new(token: impl Into<Arc<str>>) -> Self {
+                Self(token.into())
+            }
+
+            /// The store's own token.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(token: String) -> Self {
+                Self(token.into())
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(token: $name) -> Self {
+                token.0.as_ref().to_owned()
+            }
+        }
+    };
+}
+token! {
+    /// An opaque token that changes whenever the bytes change; with the capability `unique_etags`, with every write.
+    Etag
+}
+token! {
+    /// An opaque token that names one version of a value.
+    VersionId
+}
+
+/// What a store says about one value.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Entry {
+    /// The key.
+    pub key: Key,
+    /// Bytes of the plain value, whatever layers do to it below.
+    pub size: u64,
+    /// Bytes the value takes in the store, where a layer changed them.
+    pub stored_size: Option<u64>,
+    /// When this value was written, by the store's clock, at [`Limits::time_granularity`](crate::Limits::time_granularity).
+    pub modified: Option<SystemTime>,
+    /// When the key was first written, where the store knows.
+    pub created: Option<SystemTime>,
+    /// Changes whenever the bytes change.
+    pub etag: Option<Etag>,
+    /// The version, on a backend with `versioning`.
+    pub version: Option<VersionId>,
+    /// The metadata, empty when none was given; `None` when it was not asked for (a listing without metadata).
+    pub metadata: Option<Arc<Metadata>>,
+}
+
+impl Entry {
+    /// An entry of which only key and size are known; the rest is set by assignment.
+    #[must_use]
+    pub fn new(key: Key, size: u64) -> Self {
+        Self {
+            key,
+            size,
+            stored_size: None,
+            modified: None,
+            created: None,
+            etag: None,
+            version: None,
+            metadata: None,
+        }
+    }
+}
+
+/// What a listing yields: an entry, or (in a one-level listing) a common prefix ending in `/`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ListItem {
+    /// A value.
+    Entry(Entry),
+    /// All the keys that share this prefix.
+    Prefix(String),
+}
+
+impl ListItem {
+    /// The key or prefix: what the listing is ordered by, and what `start_after` resumes from.
+    #[must_use]
+    pub fn position(&self) -> &str {
+        match self {
+            Self::Entry(entry) => entry.key.as_str(),
+            Self::Prefix(prefix) => prefix,
+        }
+    }
+
+    /// The entry, if this is one.
+    #[must_use]
+    pub fn into_entry(self) -> Option<Entry> {
+        match self {
+            Self::Entry(entry) => Some(entry),
+            Self::Prefix(_) => None,
+        }
+    }
+}

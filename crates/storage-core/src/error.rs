@@ -1,0 +1,306 @@
+//! The one error type: what happened, whether trying again can help, and whether the outcome is known.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::Key;
+
+/// `std::result::Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What kind of failure this is. Each kind exists because a caller would act differently on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The string is not a key: empty, too long for this backend, or with a NUL.
+    InvalidKey,
+    /// An argument is wrong in itself: a float that is not finite, a body of another length than declared.
+    InvalidInput,
+    /// The configuration is wrong: an unknown option, a bad URI, a setting out of range.
+    Config,
+    /// This backend cannot do what was asked; nothing was done.
+    Unsupported,
+    /// Something that must exist does not: the source of a copy, the bucket, the table.
+    NotFound,
+    /// A read with `if_none_match` found the etag unchanged.
+    NotModified,
+    /// A write with `IfAbsent` found a value.
+    AlreadyExists,
+    /// The etag is not (or no longer) the one named.
+    PreconditionFailed,
+    /// Another writer was faster, or a value changed while it was read. Doing the whole thing again can succeed.
+    Conflict,
+    /// The range starts beyond the end of the value.
+    RangeNotSatisfiable,
+    /// A key, value or metadata is larger than [`Limits`](crate::Limits) allow.
+    TooLarge,
+    /// The store knows who is calling and refuses.
+    PermissionDenied,
+    /// The store does not accept the credentials.
+    Unauthenticated,
+    /// Too many requests; see [`Error::retry_after`].
+    RateLimited,
+    /// No answer in time.
+    Timeout,
+    /// The store cannot be reached or cannot serve at the moment (also: the disk is full).
+    Unavailable,
+    /// What is stored does not read back as what was written.
+    Corrupt,
+    /// The handle was disconnected, or the transaction has ended.
+    Closed,
+    /// Anything else; see [`std::error::Error::source`].
+    Other,
+}
+
+impl ErrorKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [ErrorKind; 19] = [
+        Self::InvalidKey,
+        Self::InvalidInput,
+        Self::Config,
+        Self::Unsupported,
+        Self::NotFound,
+        Self::NotModified,
+        Self::AlreadyExists,
+        Self::PreconditionFailed,
+        Self::Conflict,
+        Self::RangeNotSatisfiable,
+        Self::TooLarge,
+        Self::PermissionDenied,
+        Self::Unauthenticated,
+        Self::RateLimited,
+        Self::Timeout,
+        Self::Unavailable,
+        Self::Corrupt,
+        Self::Closed,
+        Self::Other,
+    ];
+
+    /// The stable machine code, for logs and wire formats. It never changes between releases.
+    #[must_use]
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_key",
+            Self::InvalidInput => "invalid_input",
+            Self::Config => "config",
+            Self::Unsupported => "unsupported",
+            Self::NotFound => "not_found",
+            Self::NotModified => "not_modified",
+            Self::AlreadyExists => "already_exists",
+            Self::PreconditionFailed => "precondition_failed",
+            Self::Conflict => "conflict",
+            Self::RangeNotSatisfiable => "range_not_satisfiable",
+            Self::TooLarge => "too_large",
+            Self::PermissionDenied => "permission_denied",
+            Self::Unauthenticated => "unauthenticated",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout => "timeout",
+            Self::Unavailable => "unavailable",
+            Self::Corrupt => "corrupt",
+            Self::Closed => "closed",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether the same call, made again later, can succeed without anybody changing anything.
+    #[must_use]
+    pub const fn is_retryable(self) -> bool {
+        matches!(
+            self,
+            Self::Conflict | Self::RateLimited | Self::Timeout | Self::Unavailable
+        )
+    }
+}
+
+/// A failed operation.
+///
+/// `Display` gives one line for people: backend, operation, key, message. The cause is in
+/// [`source`](std::error::Error::source); `Debug` shows everything. None of them contains a secret.
+#[derive(thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Inner>); // One pointer wide, so that moving a `Result<Entry>` stays cheap.
+
+#[derive(Debug, thiserror::Error)]
+#[error("{}", line(.backend, .operation, .key, .message))]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    ambiguous: bool,
+    operation: Option<&'static str>,
+    key: Option<Key>,
+    backend: Option<Arc<str>>,
+    retry_after: Option<Duration>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Error {
+    /// An error with a definite outcome. The message is lowercase, without a final stop, and says what to do.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            message: message.into(),
+            ambiguous: false,
+            operation: None,
+            key: None,
+            backend: None,
+            retry_after: None,
+            source: None,
+        }))
+    }
+
+    /// `Unsupported`: `what` names the refused operation or option.
+    #[must_use]
+    pub fn unsupported(what: &str) -> Self {
+        Self::new(
+            ErrorKind::Unsupported,
+            format!("this backend does not support {what}; see its capabilities"),
+        )
+    }
+
+    /// `Closed`: what every call after `disconnect` returns.
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(
+            ErrorKind::Closed,
+            "the storage was disconnected; connect again to use it",
+        )
+    }
+
+    /// The kind.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// [`ErrorKind::code`] of the kind.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        self.0.kind.code()
+    }
+
+    /// The message without backend, operation and key.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// [`ErrorKind::is_retryable`] of the kind.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.0.kind.is_retryable()
+    }
+
+    /// Whether the operation may have taken effect although it failed (the answer was lost). Otherwise the outcome is
+    /// definite: nothing was done.
+    #[must_use]
+    pub fn is_ambiguous(&self) -> bool {
+        self.0.ambiguous
+    }
+
+    /// How long the store asked to wait before the next try.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The operation that failed, as the trait's method is called.
+    #[must_use]
+    pub fn operation(&self) -> Option<&'static str> {
+        self.0.operation
+    }
+
+    /// The key concerned.
+    #[must_use]
+    pub fn key(&self) -> Option<&Key> {
+        self.0.key.as_ref()
+    }
+
+    /// The id of the backend concerned.
+    #[must_use]
+    pub fn backend(&self) -> Option<&str> {
+        self.0.backend.as_deref()
+    }
+
+    /// The same error, its outcome unknown.
+    #[must_use]
+    pub fn ambiguous(mut self) -> Self {
+        self.0.ambiguous = true;
+        self
+    }
+
+    /// Names the key, unless one is named already.
+    #[must_use]
+    pub fn with_key(mut self, key: &Key) -> Self {
+        self.0.key.get_or_insert_with(|| key.clone());
+        self
+    }
+
+    /// Names the operation, unless one is named already.
+    #[must_use]
+    pub fn with_operation(mut self, operation: &'static str) -> Self {
+        self.0.operation.get_or_insert(operation);
+        self
+    }
+
+    /// Names the backend, unless one is named already.
+    #[must_use]
+    pub fn with_backend(mut self, id: &Arc<str>) -> Self {
+        self.0.backend.get_or_insert_with(|| id.clone());
+        self
+    }
+
+    /// Adds how long to wait before the next try.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds the cause. The caller makes sure that its text holds no secret.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}", self.0, self.code())?;
+        if self.is_ambiguous() {
+            f.write_str(", outcome unknown")?;
+        }
+        f.write_str(")")?;
+        let mut cause = std::error::Error::source(self);
+        while let Some(e) = cause {
+            write!(f, ": {e}")?;
+            cause = e.source();
+        }
+        Ok(())
+    }
+}
+
+fn line(
+    backend: &Option<Arc<str>>,
+    operation: &Option<&'static str>,
+    key: &Option<Key>,
+    message: &str,
+) -> String {
+    let mut line = String::new();
+    if let Some(backend) = backend {
+        line = format!("{backend}: ");
+    }
+    if let Some(operation) = operation {
+        line += operation;
+        line += if key.is_some() { " " } else { ": " };
+    }
+    if let Some(key) = key {
+        line += &format!("{key:?}: ");
+    }
+    line + message
+}

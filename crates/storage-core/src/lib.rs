@@ -1,0 +1,42 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod backend;
+mod body;
+mod check;
+mod config;
+mod context;
+mod entry;
+mod error;
+mod info;
+mod key;
+mod layer;
+mod metadata;
+mod options;
+mod query;
+mod secret;
+mod storage;
+
+pub use async_trait::async_trait;
+pub use bytes::Bytes;
+pub use futures_util::{future::BoxFuture, stream::BoxStream};
+
+pub use backend::{EntryStream, ListStream, StorageBackend, Transaction, defaults};
+pub use body::{Body, BodyStream, ByteStream, Object};
+pub use config::{BackendFactory, ConnectionConfig};
+pub use context::{
+    Clock, CredentialProvider, KeyProvider, StorageContext, SystemClock, WrappedKey,
+};
+pub use entry::{Entry, Etag, ListItem, VersionId};
+pub use error::{Error, ErrorKind, Result};
+pub use info::{BackendInfo, Capabilities, Consistency, Isolation, Limits};
+pub use key::{IntoKey, Key};
+pub use layer::Layer;
+pub use metadata::{FieldValue, Metadata};
+pub use options::{
+    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions,
+    PutOptions, RenameOptions, StatOptions,
+};
+pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, Rank};
+pub use secret::{DataKey, Secret};
+pub use storage::{Page, Storage, Tx};

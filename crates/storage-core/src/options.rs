@@ -1,0 +1,172 @@
+//! What can be asked of each operation.
+//!
+//! Every option defaults to "nothing special", is set by a builder method, and is checked against the backend's
+//! capabilities in `check.rs` before a backend sees it.
+
+use std::{
+    ops::{Range, RangeFrom, RangeTo},
+    sync::Arc,
+};
+
+use crate::{Error, ErrorKind, Etag, Metadata, Result, VersionId};
+
+/// A part of a value, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteRange {
+    /// From the first position up to and without the second.
+    Bounded(u64, u64),
+    /// From this position to the end.
+    From(u64),
+    /// The last so many bytes; all of a shorter value.
+    Last(u64),
+}
+
+impl ByteRange {
+    /// The positions in a value of `size` bytes, clamped at its end. A start at the very end is an empty range.
+    ///
+    /// # Errors
+    /// `RangeNotSatisfiable` when the start lies beyond the end; `InvalidInput` when the range ends before it starts.
+    pub fn resolve(self, size: u64) -> Result<Range<u64>> {
+        self.validate()?;
+        let (start, end) = match self {
+            Self::Bounded(start, end) => (start, end.min(size)),
+            Self::From(start) => (start, size),
+            Self::Last(n) => (size.saturating_sub(n), size),
+        };
+        if start > size {
+            return Err(Error::new(
+                ErrorKind::RangeNotSatisfiable,
+                format!("the range starts at {start}, beyond the {size} bytes of the value"),
+            ));
+        }
+        Ok(start..end.max(start))
+    }
+
+    pub(crate) fn validate(self) -> Result<()> {
+        match self {
+            Self::Bounded(start, end) if end < start => Err(Error::new(
+                ErrorKind::InvalidInput,
+                format!("the range {start}..{end} ends before it starts"),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Range<u64>> for ByteRange {
+    fn from(range: Range<u64>) -> Self {
+        Self::Bounded(range.start, range.end)
+    }
+}
+
+impl From<RangeFrom<u64>> for ByteRange {
+    fn from(range: RangeFrom<u64>) -> Self {
+        Self::From(range.start)
+    }
+}
+
+impl From<RangeTo<u64>> for ByteRange {
+    fn from(range: RangeTo<u64>) -> Self {
+        Self::Bounded(0, range.end)
+    }
+}
+
+/// What must hold for a write to happen. The check and the write are one step: of two racing writers one wins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Condition {
+    /// The key has no value; otherwise `AlreadyExists`.
+    IfAbsent,
+    /// The value has this etag; otherwise `PreconditionFailed`.
+    IfMatch(Etag),
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident {
+        $($(#[$field_doc:meta])* $field:ident: $type:ty, $arg:ty => $set:expr;)*
+    })*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        #[non_exhaustive]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl $name {
+            /// Nothing special.
+            #[must_use]
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $($(#[$field_doc])* #[must_use] pub fn $field(mut self, $field: $arg) -> Self {
+                self.$field = $set;
+                self
+            })*
+        }
+    )* };
+}
+options! {
+    /// How to read.
+    GetOptions {
+        /// Only this part of the value.
+        range: Option<ByteRange>, impl Into<ByteRange> => Some(range.into());
+        /// This version instead of the newest.
+        version: Option<VersionId>, VersionId => Some(version);
+        /// Fail with `PreconditionFailed` unless the value has this etag.
+        if_match: Option<Etag>, Etag => Some(if_match);
+        /// Fail with `NotModified` if the value has this etag.
+        if_none_match: Option<Etag>, Etag => Some(if_none_match);
+        /// A hint: the caller will collect the body anyway, so a backend that can read it in one go should.
+        whole: bool, bool => whole;
+    }
+    /// How to write.
+    PutOptions {
+        /// The new metadata; without it the value has none.
+        metadata: Option<Arc<Metadata>>, impl Into<Arc<Metadata>> => Some(metadata.into());
+        /// Write only if this holds.
+        condition: Option<Condition>, Condition => Some(condition);
+    }
+    /// How to delete.
+    DeleteOptions {
+        /// Only this version, for good.
+        version: Option<VersionId>, VersionId => Some(version);
+        /// Delete only if this holds. `IfAbsent` makes no sense here and is `InvalidInput`.
+        condition: Option<Condition>, Condition => Some(condition);
+    }
+    /// How to ask about a value.
+    StatOptions {
+        /// This version instead of the newest.
+        version: Option<VersionId>, VersionId => Some(version);
+    }
+    /// How to copy.
+    CopyOptions {
+        /// Copy this version of the source instead of the newest.
+        version: Option<VersionId>, VersionId => Some(version);
+        /// The target's metadata; without it the source's.
+        metadata: Option<Arc<Metadata>>, impl Into<Arc<Metadata>> => Some(metadata.into());
+        /// Write the target only if this holds of it.
+        condition: Option<Condition>, Condition => Some(condition);
+    }
+    /// How to rename.
+    RenameOptions {
+        /// Write the target only if this holds of it.
+        condition: Option<Condition>, Condition => Some(condition);
+    }
+    /// What to list. A listing is always in key order; see `Storage::list_sorted` for others.
+    ListOptions {
+        /// Only keys that start with this literal text.
+        prefix: String, impl Into<String> => prefix.into();
+        /// Stop at the first `/` after the prefix and yield what lies below as one common prefix.
+        one_level: bool, bool => one_level;
+        /// Only items (keys or common prefixes) after this text in bytewise order; it need not exist.
+        start_after: Option<String>, impl Into<String> => Some(start_after.into());
+        /// At most so many items.
+        limit: Option<usize>, usize => Some(limit);
+        /// Load each entry's metadata too (one more request per entry on some stores).
+        metadata: bool, bool => metadata;
+    }
+    /// How to run a batch.
+    BatchOptions {
+        /// All or nothing, in one transaction. Needs `transactions`.
+        atomic: bool, bool => atomic;
+    }
+}

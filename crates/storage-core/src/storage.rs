@@ -1,0 +1,445 @@
+//! The handle that applications hold.
+
+mod batch;
+mod transaction;
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
+
+pub use transaction::Tx;
+
+use crate::{
+    BackendInfo, Body, Continuation, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
+    ErrorKind, GetOptions, IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order,
+    OrderBy, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    backend::defaults, check::check_prefix,
+};
+
+/// A handle to a storage backend, whichever it is. Cloning is cheap and shares the backend.
+///
+/// Keys are anything that [`IntoKey`] takes, bodies anything that converts into [`Body`]. Before a call reaches the backend,
+/// the handle checks key, limits and options against what the backend declares; errors come back with operation, key and
+/// backend named.
+///
+/// Every method can fail with what its trait method on [`StorageBackend`] says, with `InvalidKey`, with `Unsupported` for an
+/// option that the backend does not declare, and with `Closed` after [`disconnect`](Storage::disconnect).
+#[derive(Debug)]
+pub struct Storage<B: ?Sized = dyn StorageBackend> {
+    backend: Arc<B>,
+    closed: Arc<AtomicBool>,
+}
+
+impl<B: ?Sized> Clone for Storage<B> {
+    fn clone(&self) -> Self {
+        Self {
+            backend: self.backend.clone(),
+            closed: self.closed.clone(),
+        }
+    }
+}
+
+/// One page of a query's answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Page {
+    /// The entries, in the query's order.
+    pub entries: Vec<Entry>,
+    /// Where the next page begins; `None` when this is the last.
+    pub next: Option<Continuation>,
+}
+
+impl<B: StorageBackend> Storage<B> {
+    /// A handle to a backend.
+    pub fn new(backend: B) -> Self {
+        Self::from_arc(Arc::new(backend))
+    }
+
+    /// The same handle without the backend's type, so that backends can be exchanged at run time.
+    #[must_use]
+    pub fn erase(self) -> Storage {
+        Storage {
+            backend: self.backend,
+            closed: self.closed,
+        }
+    }
+}
+
+impl<B: StorageBackend + ?Sized> Storage<B> {
+    /// A handle to a shared backend.
+    #[must_use]
+    pub fn from_arc(backend: Arc<B>) -> Self {
+        Self {
+            backend,
+            closed: Arc::default(),
+        }
+    }
+
+    /// The backend itself. Calls on it are not checked.
+    #[must_use]
+    pub fn backend(&self) -> &Arc<B> {
+        &self.backend
+    }
+
+    /// Puts a middleware around the backend. The layer added last sees a call first.
+    #[must_use]
+    pub fn layer<L: Layer<B>>(self, layer: L) -> Storage<L::Backend> {
+        Storage::new(layer.layer(self.backend))
+    }
+
+    /// What the backend says about itself.
+    #[must_use]
+    pub fn info(&self) -> &BackendInfo {
+        self.backend.info()
+    }
+
+    /// The whole value; `None` when there is none. See [`StorageBackend::get`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn get(&self, key: impl IntoKey) -> Result<Option<Bytes>> {
+        self.get_with(key, GetOptions::new()).await
+    }
+
+    /// The whole value or a range of it, collected. See [`StorageBackend::get`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn get_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Bytes>> {
+        match self.open(key, options.whole(true)).await? {
+            Some(object) => object.body.bytes(u64::MAX).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The entry and the body, which may be a stream. See [`StorageBackend::get`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
+        let call = self.call("get");
+        let key = call.key(key)?;
+        call.run(&key, options.check(self.info()), || {
+            self.backend.get(&key, options)
+        })
+        .await
+    }
+
+    /// Writes a value without metadata. See [`StorageBackend::put`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn put(&self, key: impl IntoKey, value: impl Into<Body>) -> Result<Entry> {
+        self.put_with(key, value, PutOptions::new()).await
+    }
+
+    /// Writes a value. See [`StorageBackend::put`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn put_with(
+        &self,
+        key: impl IntoKey,
+        value: impl Into<Body>,
+        options: PutOptions,
+    ) -> Result<Entry> {
+        let call = self.call("put");
+        let (key, body) = (call.key(key)?, value.into());
+        let check = options.check(self.info()).and(body.check(self.info()));
+        call.run(&key, check, || self.backend.put(&key, body, options))
+            .await
+    }
+
+    /// The same as [`put`](Storage::put).
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn set(&self, key: impl IntoKey, value: impl Into<Body>) -> Result<Entry> {
+        self.put(key, value).await
+    }
+
+    /// Removes a value; it need not exist. See [`StorageBackend::delete`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn delete(&self, key: impl IntoKey) -> Result<()> {
+        self.delete_with(key, DeleteOptions::new()).await
+    }
+
+    /// Removes a value or a version. See [`StorageBackend::delete`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn delete_with(&self, key: impl IntoKey, options: DeleteOptions) -> Result<()> {
+        let call = self.call("delete");
+        let key = call.key(key)?;
+        call.run(&key, options.check(self.info()), || {
+            self.backend.delete(&key, options)
+        })
+        .await
+    }
+
+    /// The entry of a value, with metadata. See [`StorageBackend::stat`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn stat(&self, key: impl IntoKey) -> Result<Option<Entry>> {
+        self.stat_with(key, StatOptions::new()).await
+    }
+
+    /// The entry of a value or a version of it. See [`StorageBackend::stat`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn stat_with(
+        &self,
+        key: impl IntoKey,
+        options: StatOptions,
+    ) -> Result<Option<Entry>> {
+        let call = self.call("stat");
+        let key = call.key(key)?;
+        call.run(&key, options.check(self.info()), || {
+            self.backend.stat(&key, options)
+        })
+        .await
+    }
+
+    /// Whether there is a value.
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn exists(&self, key: impl IntoKey) -> Result<bool> {
+        Ok(self.stat(key).await?.is_some())
+    }
+
+    /// The same as [`exists`](Storage::exists).
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn has(&self, key: impl IntoKey) -> Result<bool> {
+        self.exists(key).await
+    }
+
+    /// All entries below a literal prefix, by key, without metadata. See [`StorageBackend::list`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn list(&self, prefix: &str) -> Result<EntryStream> {
+        let listing = self.list_with(ListOptions::new().prefix(prefix)).await?;
+        Ok(defaults::entries(listing))
+    }
+
+    /// Entries and common prefixes, by key. See [`StorageBackend::list`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn list_with(&self, options: ListOptions) -> Result<ListStream> {
+        let call = self.call("list");
+        call.run(None, options.check(self.info()), || {
+            self.backend.list(options)
+        })
+        .await
+    }
+
+    /// A listing in another order than by key; common prefixes come first, by name. All items are held in memory and sorted;
+    /// `limit` counts after sorting.
+    ///
+    /// # Errors
+    /// As said at [`Storage`]; `Unsupported` for ordering by a metadata field, which is what [`query`](Storage::query) is for.
+    pub async fn list_sorted(&self, mut options: ListOptions, order: Order) -> Result<ListStream> {
+        if let OrderBy::Field(_) = order.by {
+            return Err(Error::unsupported(
+                "listings ordered by a metadata field (use a query)",
+            ));
+        }
+        let limit = options.limit.take().unwrap_or(usize::MAX);
+        let mut items: Vec<ListItem> = self.list_with(options).await?.try_collect().await?;
+        let mut query = Query::new();
+        query.order = order;
+        items.sort_by(|a, b| match (a, b) {
+            (ListItem::Entry(a), ListItem::Entry(b)) => query.compare(a, b),
+            (a, b) => (matches!(a, ListItem::Entry(_)), a.position())
+                .cmp(&(matches!(b, ListItem::Entry(_)), b.position())),
+        });
+        items.truncate(limit);
+        Ok(stream::iter(items.into_iter().map(Ok)).boxed())
+    }
+
+    /// All keys, in bytewise order.
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn keys(&self) -> Result<BoxStream<'static, Result<Key>>> {
+        Ok(self.list("").await?.map_ok(|entry| entry.key).boxed())
+    }
+
+    /// The entries that answer a query. See [`StorageBackend::query`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn query(&self, query: Query) -> Result<EntryStream> {
+        let call = self.call("query");
+        call.run(None, query.validate(), || self.backend.query(query))
+            .await
+    }
+
+    /// The entries up to the query's limit, and where to go on.
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn query_page(&self, query: Query) -> Result<Page> {
+        let entries: Vec<Entry> = self.query(query.clone()).await?.try_collect().await?;
+        let full = query.limit.is_some_and(|limit| entries.len() >= limit);
+        let next = entries
+            .last()
+            .filter(|_| full)
+            .map(|last| query.continuation_after(last));
+        Ok(Page { entries, next })
+    }
+
+    /// Deletes everything in this backend's namespace. See [`StorageBackend::clear`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn clear(&self) -> Result<()> {
+        self.clear_prefix("").await
+    }
+
+    /// Deletes exactly what `list(prefix)` shows. See [`StorageBackend::clear`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn clear_prefix(&self, prefix: &str) -> Result<()> {
+        let call = self.call("clear");
+        call.run(None, check_prefix(prefix), || self.backend.clear(prefix))
+            .await
+    }
+
+    /// Copies a value with its metadata. See [`StorageBackend::copy`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn copy(&self, from: impl IntoKey, to: impl IntoKey) -> Result<Entry> {
+        self.copy_with(from, to, CopyOptions::new()).await
+    }
+
+    /// Copies a value. See [`StorageBackend::copy`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn copy_with(
+        &self,
+        from: impl IntoKey,
+        to: impl IntoKey,
+        options: CopyOptions,
+    ) -> Result<Entry> {
+        let call = self.call("copy");
+        let (from, to) = (call.key(from)?, call.key(to)?);
+        call.run(&from, options.check(self.info()), || {
+            self.backend.copy(&from, &to, options)
+        })
+        .await
+    }
+
+    /// Moves a value, replacing the target. See [`StorageBackend::rename`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn rename(&self, from: impl IntoKey, to: impl IntoKey) -> Result<Entry> {
+        self.rename_with(from, to, RenameOptions::new()).await
+    }
+
+    /// Moves a value. See [`StorageBackend::rename`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn rename_with(
+        &self,
+        from: impl IntoKey,
+        to: impl IntoKey,
+        options: RenameOptions,
+    ) -> Result<Entry> {
+        let call = self.call("rename");
+        let (from, to) = (call.key(from)?, call.key(to)?);
+        call.run(&from, options.check(self.info()), || {
+            self.backend.rename(&from, &to, options)
+        })
+        .await
+    }
+
+    /// The versions of a value, newest first. See [`StorageBackend::versions`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn versions(&self, key: impl IntoKey) -> Result<EntryStream> {
+        let call = self.call("versions");
+        let key = call.key(key)?;
+        call.run(&key, Ok(()), || self.backend.versions(&key)).await
+    }
+
+    /// Whether the store can be reached and used right now.
+    pub async fn is_connected(&self) -> bool {
+        !self.closed.load(Ordering::Acquire) && self.backend.is_connected().await
+    }
+
+    /// Gives up the connection. Afterwards every call through this handle and its clones is `Closed`.
+    ///
+    /// # Errors
+    /// Those of the store; the handle is closed all the same.
+    pub async fn disconnect(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        match self.backend.disconnect().await {
+            // Nothing to close below: that this handle refuses every further call is all there is to it.
+            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
+            done => done.map_err(|e| e.with_operation("disconnect").with_backend(&self.info().id)),
+        }
+    }
+
+    fn call(&self, operation: &'static str) -> Call<'_> {
+        Call {
+            operation,
+            info: self.info(),
+            closed: &self.closed,
+        }
+    }
+}
+
+/// What all operations share: the checks before and the error's particulars after.
+struct Call<'a> {
+    operation: &'static str,
+    info: &'a BackendInfo,
+    closed: &'a AtomicBool,
+}
+
+impl Call<'_> {
+    fn key(&self, key: impl IntoKey) -> Result<Key> {
+        let key = key.into_key().map_err(|e| self.explain(e))?;
+        key.check(self.info).map_err(|e| self.explain(e))?;
+        Ok(key)
+    }
+
+    async fn run<'k, T, F: Future<Output = Result<T>>>(
+        &self,
+        key: impl Into<Option<&'k Key>>,
+        check: Result<()>,
+        call: impl FnOnce() -> F,
+    ) -> Result<T> {
+        let result = match check {
+            _ if self.closed.load(Ordering::Acquire) => Err(Error::closed()),
+            Err(e) => Err(e),
+            Ok(()) => call().await,
+        };
+        result.map_err(|e| match key.into() {
+            Some(key) => self.explain(e).with_key(key),
+            None => self.explain(e),
+        })
+    }
+
+    fn explain(&self, e: Error) -> Error {
+        e.with_operation(self.operation).with_backend(&self.info.id)
+    }
+}

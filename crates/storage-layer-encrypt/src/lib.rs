@@ -1,0 +1,1 @@
+//! Storage layer that encrypts values with authenticated encryption.

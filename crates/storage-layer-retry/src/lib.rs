@@ -1,0 +1,1 @@
+//! Storage layer that repeats what failed for a passing reason.

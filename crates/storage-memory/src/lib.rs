@@ -1,0 +1,1 @@
+//! In-memory storage backend, the reference implementation of the contract.

@@ -1,0 +1,1 @@
+//! Storage backend over any object_store::ObjectStore.

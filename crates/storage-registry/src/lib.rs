@@ -1,0 +1,1 @@
+//! Opens a storage backend from a URI or a configuration.
