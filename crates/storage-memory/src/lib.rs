@@ -1,1 +1,13 @@
-//! In-memory storage backend, the reference implementation of the contract.
+//! The crate's documentation is its README.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+
+mod backend;
+mod listing;
+mod store;
+mod transaction;
+
+pub use backend::Memory;
+pub use config::{Config, MemoryFactory};
