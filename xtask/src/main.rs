@@ -1,2 +1,101 @@
-//! Tasks.
-fn main() {}
+//! The project's own commands: `cargo xtask help`.
+#![allow(
+    clippy::print_stdout,
+    reason = "a command prints its result on standard output"
+)]
+
+mod bench;
+mod ci;
+mod conformance;
+mod example;
+mod figures;
+mod shell;
+
+/// Shared with the suite as a file, so that this crate does not build the suite.
+#[path = "../../conformance/src/report.rs"]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    reason = "the suite uses all of it and makes it public, the commands use a part"
+)]
+mod report;
+
+use std::process::ExitCode;
+
+use lexopt::{Arg, Parser, ValueExt};
+
+type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+const HELP: &str = "\
+cargo xtask COMMAND
+
+  test                        all tests and doc-tests of the workspace
+  conformance [OPTIONS]       the conformance suite, and a table of its outcome
+      --backend A,B             only these (default: all that this machine can run)
+      --format table|json       what to print (default: table)
+      --out FILE                also write the JSON report there
+      --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
+      --seed N                  the seed of an earlier run
+  bench layers                time and allocations of idle layers
+  figures [--check]           write (or compare) the figures in storage-core's README
+  ci                          everything that must hold before a change lands
+";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(e) => {
+            eprintln!("xtask: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let mut args = Parser::from_env();
+    let Some(command) = args.next()? else {
+        print!("{HELP}");
+        return Ok(ExitCode::FAILURE);
+    };
+    let command = match command {
+        Arg::Value(name) => name.string()?,
+        Arg::Long("help") | Arg::Short('h') => "help".into(),
+        other => return Err(other.unexpected().into()),
+    };
+    match command.as_str() {
+        "help" => print!("{HELP}"),
+        "test" => {
+            no_more(args)?;
+            ci::test()?;
+        }
+        "conformance" => return conformance::run(conformance::Options::parse(args)?),
+        "bench" => bench::run(args)?,
+        "figures" => figures::run(flag(args, "check")?)?,
+        "ci" => {
+            no_more(args)?;
+            ci::run()?;
+        }
+        unknown => {
+            return Err(format!("there is no command `{unknown}`; see `cargo xtask help`").into());
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn no_more(mut args: Parser) -> Result<()> {
+    match args.next()? {
+        None => Ok(()),
+        Some(arg) => Err(arg.unexpected().into()),
+    }
+}
+
+fn flag(mut args: Parser, name: &str) -> Result<bool> {
+    let mut set = false;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long(given) if given == name => set = true,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    Ok(set)
+}

@@ -1,1 +1,22 @@
-//! For authors of middleware: write a layer over any storage backend without forgetting a method.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod batch;
+mod intercept;
+mod intercepted;
+mod operation;
+mod replay;
+mod resume;
+mod transform;
+mod transformed;
+mod watch;
+
+pub use storage_core::Layer;
+
+pub use intercept::Intercept;
+pub use intercepted::Intercepted;
+pub use operation::{Operation, OperationName, Payload, Replay};
+pub use resume::Resume;
+pub use transform::Transform;
+pub use transformed::Transformed;
+pub use watch::Watch;

@@ -1,0 +1,79 @@
+//! The settings, and how the layer is put around a backend.
+
+use std::sync::Arc;
+
+use ring::aead;
+use storage_core::{KeyProvider, Layer, StorageBackend};
+
+use crate::{Encrypt, EncryptTransform};
+
+/// How values are encrypted. Both take 256-bit keys and are equally strong; values written with either can be read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Algorithm {
+    /// AES-256-GCM: fastest where the processor has AES instructions.
+    #[default]
+    Aes256Gcm,
+    /// ChaCha20-Poly1305: fastest where it has none.
+    ChaCha20Poly1305,
+}
+
+impl Algorithm {
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Aes256Gcm => 1,
+            Self::ChaCha20Poly1305 => 2,
+        }
+    }
+
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::Aes256Gcm, Self::ChaCha20Poly1305]
+            .into_iter()
+            .find(|algorithm| algorithm.code() == code)
+    }
+
+    pub(crate) fn aead(self) -> &'static aead::Algorithm {
+        match self {
+            Self::Aes256Gcm => &aead::AES_256_GCM,
+            Self::ChaCha20Poly1305 => &aead::CHACHA20_POLY1305,
+        }
+    }
+}
+
+/// Encrypts every value under a fresh key, which the [`KeyProvider`] wraps.
+#[derive(Clone, Debug)]
+pub struct EncryptLayer {
+    pub(crate) keys: Arc<dyn KeyProvider>,
+    pub(crate) algorithm: Algorithm,
+}
+
+impl EncryptLayer {
+    /// With AES-256-GCM and these keys.
+    pub fn new(keys: impl KeyProvider + 'static) -> Self {
+        Self::from_arc(Arc::new(keys))
+    }
+
+    /// With AES-256-GCM and these keys.
+    #[must_use]
+    pub fn from_arc(keys: Arc<dyn KeyProvider>) -> Self {
+        Self {
+            keys,
+            algorithm: Algorithm::default(),
+        }
+    }
+
+    /// Writes with this algorithm; reading takes either.
+    #[must_use]
+    pub fn algorithm(mut self, algorithm: Algorithm) -> Self {
+        self.algorithm = algorithm;
+        self
+    }
+}
+
+impl<S: StorageBackend + ?Sized> Layer<S> for EncryptLayer {
+    type Backend = Encrypt<S>;
+
+    fn layer(self, inner: Arc<S>) -> Encrypt<S> {
+        Encrypt::new(inner, EncryptTransform::new(self))
+    }
+}

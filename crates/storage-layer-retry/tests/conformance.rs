@@ -1,0 +1,16 @@
+//! The whole suite through the layer.
+
+use storage_conformance::{Namespace, Target};
+use storage_core::Storage;
+use storage_layer_retry::RetryLayer;
+use storage_memory::Memory;
+
+storage_conformance::main!(
+    Target::new("retry", |_: Namespace| async {
+        Ok(Storage::new(Memory::new())
+            .layer(RetryLayer::new())
+            .backend()
+            .clone())
+    })
+    .volatile()
+);

@@ -1,0 +1,297 @@
+//! One forwarding that applies an [`Intercept`] to every method.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use storage_core::{
+    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream,
+    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result,
+    StatOptions, StorageBackend, Transaction, async_trait,
+};
+
+use crate::{
+    Intercept, Operation, OperationName, Replay,
+    batch::Batch,
+    replay::ReplayBody,
+    resume::{ResumeGet, ResumeList, ResumeQuery, ResumeVersions},
+};
+
+/// A backend with an intercepting layer around it.
+#[derive(Debug)]
+pub struct Intercepted<S: ?Sized, I> {
+    intercept: Arc<I>,
+    info: BackendInfo,
+    in_transaction: bool,
+    inner: Arc<S>,
+}
+
+impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
+    /// Puts the layer around `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<S>, intercept: I) -> Self {
+        Self::wrap(inner, Arc::new(intercept), false)
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn get_ref(&self) -> &Arc<S> {
+        &self.inner
+    }
+
+    /// The backend below, without the layer.
+    #[must_use]
+    pub fn into_inner(self) -> Arc<S> {
+        self.inner
+    }
+
+    /// The layer.
+    #[must_use]
+    pub fn intercept(&self) -> &I {
+        &self.intercept
+    }
+
+    fn wrap(inner: Arc<S>, intercept: Arc<I>, in_transaction: bool) -> Self {
+        Self {
+            info: intercept.info(inner.info()),
+            intercept,
+            in_transaction,
+            inner,
+        }
+    }
+
+    fn operation<'a>(
+        &self,
+        name: OperationName,
+        key: Option<&'a Key>,
+        replay: Replay,
+    ) -> Operation<'a> {
+        // A transaction that met an error is over in most databases: only the whole of it can be run again.
+        let replay = if self.in_transaction {
+            Replay::Never
+        } else {
+            replay
+        };
+        Operation {
+            name,
+            key,
+            bytes: None,
+            replay,
+            progress: None,
+        }
+    }
+}
+
+fn unless_conditional(condition: &Option<Condition>) -> Replay {
+    match condition {
+        None => Replay::Always,
+        Some(_) => Replay::IfDefinite,
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S, I> {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let operation = self.operation(OperationName::Get, Some(key), Replay::Always);
+        let call = || self.inner.get(key, options.clone());
+        let (result, span) = self.intercept.call(operation, call).await;
+        let Some(mut object) = result? else {
+            return Ok(None);
+        };
+        let resume = ResumeGet::new(&self.inner, options, &object);
+        object.body = match object.body {
+            Body::Bytes(bytes) => Body::Bytes(bytes),
+            Body::Stream(stream) => {
+                let declared = stream.declared_len();
+                let stream = I::stream(&self.intercept, span, Box::pin(stream), resume);
+                match declared {
+                    Some(len) => Body::sized(len, stream),
+                    None => Body::stream(stream),
+                }
+            }
+        };
+        Ok(Some(object))
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let replay = unless_conditional(&options.condition);
+        let mut operation = self.operation(OperationName::Put, Some(key), replay);
+        let body = ReplayBody::new(body, &mut operation);
+        let call = || self.inner.put(key, body.take(), options.clone());
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        let replay = unless_conditional(&options.condition);
+        let operation = self.operation(OperationName::Delete, Some(key), replay);
+        let call = || self.inner.delete(key, options.clone());
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let operation = self.operation(OperationName::Stat, Some(key), Replay::Always);
+        let call = || self.inner.stat(key, options.clone());
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        let operation = self.operation(OperationName::List, None, Replay::Always);
+        let call = || self.inner.list(options.clone());
+        let (result, span) = self.intercept.call(operation, call).await;
+        let (stream, inner) = (result?, self.inner.clone());
+        let resume = ResumeList { inner, options };
+        Ok(I::stream(&self.intercept, span, stream, resume))
+    }
+
+    async fn get_batch(
+        &self,
+        items: Vec<(Key, GetOptions)>,
+    ) -> Result<Vec<Result<Option<Object>>>> {
+        let operation = self.operation(OperationName::GetBatch, None, Replay::Always);
+        let batch = Batch {
+            len: items.len(),
+            together: false,
+            send: &|open| {
+                let open = open.iter().map(|index| items[*index].clone());
+                self.inner.get_batch(open.collect())
+            },
+        };
+        let mut results = self.batch(operation, batch).await?;
+        for ((key, options), result) in items.iter().zip(&mut results) {
+            // A body that comes as a stream is read by itself, so that the hook around streams sees it.
+            if matches!(result, Ok(Some(object)) if matches!(object.body, Body::Stream(_))) {
+                *result = self.get(key, options.clone()).await;
+            }
+        }
+        Ok(results)
+    }
+
+    async fn put_batch(
+        &self,
+        items: Vec<(Key, Body, PutOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<Entry>>> {
+        let mut replay = Replay::Always;
+        let mut keys = BTreeSet::new();
+        for (key, _, options) in &items {
+            replay = replay.min(unless_conditional(&options.condition));
+            keys.insert(key);
+        }
+        let repeats = keys.len() < items.len();
+        if repeats && replay != Replay::Always {
+            replay = Replay::Never;
+        }
+        let mut operation = self.operation(OperationName::PutBatch, None, replay);
+        let items: Vec<_> = items
+            .into_iter()
+            .map(|(key, body, options)| (key, ReplayBody::new(body, &mut operation), options))
+            .collect();
+        let batch = Batch {
+            len: items.len(),
+            together: options.atomic || repeats,
+            send: &|open| {
+                let open = open.iter().map(|index| {
+                    let (key, body, options) = &items[*index];
+                    (key.clone(), body.take(), options.clone())
+                });
+                self.inner.put_batch(open.collect(), options.clone())
+            },
+        };
+        self.batch(operation, batch).await
+    }
+
+    async fn delete_batch(
+        &self,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        let replays = items.iter().map(|(_, o)| unless_conditional(&o.condition));
+        let replay = replays.min().unwrap_or(Replay::Always);
+        let operation = self.operation(OperationName::DeleteBatch, None, replay);
+        let batch = Batch {
+            len: items.len(),
+            together: options.atomic,
+            send: &|open| {
+                let open = open.iter().map(|index| items[*index].clone());
+                self.inner.delete_batch(open.collect(), options.clone())
+            },
+        };
+        self.batch(operation, batch).await
+    }
+
+    async fn query(&self, query: Query) -> Result<EntryStream> {
+        let operation = self.operation(OperationName::Query, None, Replay::Always);
+        let call = || self.inner.query(query.clone());
+        let (result, span) = self.intercept.call(operation, call).await;
+        let (stream, inner) = (result?, self.inner.clone());
+        let resume = ResumeQuery { inner, query };
+        Ok(I::stream(&self.intercept, span, stream, resume))
+    }
+
+    async fn clear(&self, prefix: &str) -> Result<()> {
+        let operation = self.operation(OperationName::Clear, None, Replay::Always);
+        let call = || self.inner.clear(prefix);
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let replay = unless_conditional(&options.condition);
+        let operation = self.operation(OperationName::Copy, Some(from), replay);
+        let call = || self.inner.copy(from, to, options.clone());
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        let operation = self.operation(OperationName::Rename, Some(from), Replay::IfDefinite);
+        let call = || self.inner.rename(from, to, options.clone());
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn versions(&self, key: &Key) -> Result<EntryStream> {
+        let operation = self.operation(OperationName::Versions, Some(key), Replay::Always);
+        let call = || self.inner.versions(key);
+        let (result, span) = self.intercept.call(operation, call).await;
+        let resume = ResumeVersions {
+            inner: self.inner.clone(),
+            key: key.clone(),
+            last: None,
+        };
+        Ok(I::stream(&self.intercept, span, result?, resume))
+    }
+
+    async fn begin(&self) -> Result<Arc<dyn Transaction>> {
+        let operation = self.operation(OperationName::Begin, None, Replay::Always);
+        let call = || self.inner.begin();
+        let transaction = self.intercept.call(operation, call).await.0?;
+        let intercept = self.intercept.clone();
+        Ok(Arc::new(Intercepted::wrap(transaction, intercept, true)))
+    }
+
+    async fn is_connected(&self) -> bool {
+        self.inner.is_connected().await
+    }
+
+    async fn disconnect(&self) -> Result<()> {
+        let operation = self.operation(OperationName::Disconnect, None, Replay::Always);
+        let call = || self.inner.disconnect();
+        self.intercept.call(operation, call).await.0
+    }
+}
+
+#[async_trait]
+impl<S: Transaction + ?Sized, I: Intercept> Transaction for Intercepted<S, I> {
+    async fn commit(&self) -> Result<()> {
+        let operation = self.operation(OperationName::Commit, None, Replay::Never);
+        let call = || self.inner.commit();
+        self.intercept.call(operation, call).await.0
+    }
+
+    async fn rollback(&self) -> Result<()> {
+        let operation = self.operation(OperationName::Rollback, None, Replay::Never);
+        let call = || self.inner.rollback();
+        self.intercept.call(operation, call).await.0
+    }
+}

@@ -1,0 +1,129 @@
+//! What an intercepting layer is told about a call.
+
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use storage_core::{
+    Body, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
+};
+
+macro_rules! names {
+    ($($variant:ident $text:literal),* $(,)?) => {
+        /// Which method of the backend is called.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        pub enum OperationName { $(#[doc = concat!("`", $text, "`.")] $variant,)* }
+
+        impl OperationName {
+            /// Every operation.
+            pub const ALL: &[OperationName] = &[$(Self::$variant),*];
+
+            /// The method's name.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+    };
+}
+names! {
+    Get "get", Put "put", Delete "delete", Stat "stat", List "list",
+    GetBatch "get_batch", PutBatch "put_batch", DeleteBatch "delete_batch",
+    Query "query", Clear "clear", Copy "copy", Rename "rename", Versions "versions",
+    Begin "begin", Commit "commit", Rollback "rollback", Disconnect "disconnect",
+}
+
+impl OperationName {
+    /// Whether the operation can change what is stored, so that a lost answer leaves its outcome unknown.
+    #[must_use]
+    pub const fn writes(self) -> bool {
+        matches!(
+            self,
+            Self::Put
+                | Self::Delete
+                | Self::PutBatch
+                | Self::DeleteBatch
+                | Self::Clear
+                | Self::Copy
+                | Self::Rename
+                | Self::Commit
+        )
+    }
+}
+
+impl fmt::Display for OperationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Whether the same call may be made again after it failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Replay {
+    /// No: the body was a stream and is consumed, or the call belongs to a transaction.
+    Never,
+    /// Only if the failure is definite: a conditional write or a rename would meet its own first try.
+    IfDefinite,
+    /// Yes: reads, and writes that give the same result twice.
+    Always,
+}
+
+/// A call on its way to the backend below.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Operation<'a> {
+    /// Which one.
+    pub name: OperationName,
+    /// The key, or the source of a copy or rename.
+    pub key: Option<&'a Key>,
+    /// Bytes of the body or bodies going in, as far as they are known beforehand.
+    pub bytes: Option<u64>,
+    /// Whether the call may be made again.
+    pub replay: Replay,
+    /// Bytes taken so far from a streamed body. It grows while the call runs, so that a timeout can tell slow from stuck.
+    pub progress: Option<Arc<AtomicU64>>,
+}
+
+/// How many bytes of values a result carries by itself. What comes as a stream is counted item by item instead.
+pub trait Payload {
+    /// Bytes.
+    fn bytes(&self) -> u64 {
+        0
+    }
+}
+
+impl Payload for () {}
+impl Payload for Entry {}
+impl Payload for ListItem {}
+impl Payload for EntryStream {}
+impl Payload for ListStream {}
+impl Payload for Arc<dyn Transaction> {}
+
+impl Payload for Bytes {
+    fn bytes(&self) -> u64 {
+        self.len() as u64
+    }
+}
+
+impl Payload for Object {
+    fn bytes(&self) -> u64 {
+        match &self.body {
+            Body::Bytes(bytes) => bytes.len() as u64,
+            Body::Stream(_) => 0,
+        }
+    }
+}
+
+impl<T: Payload> Payload for Option<T> {
+    fn bytes(&self) -> u64 {
+        self.as_ref().map_or(0, T::bytes)
+    }
+}
+
+impl<T: Payload> Payload for Result<T> {
+    fn bytes(&self) -> u64 {
+        self.as_ref().map_or(0, T::bytes)
+    }
+}

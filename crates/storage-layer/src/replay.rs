@@ -1,0 +1,62 @@
+//! A body that can be handed to the backend more than once.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use futures_util::{StreamExt, stream};
+use storage_core::{Body, Bytes, Error, ErrorKind};
+
+use crate::{Operation, Replay};
+
+/// A whole body is handed out as often as asked; a stream once.
+pub(crate) enum ReplayBody {
+    Whole(Bytes),
+    Once(Mutex<Option<Body>>),
+}
+
+impl ReplayBody {
+    /// Takes a body over and enters what it means for the operation.
+    pub(crate) fn new(body: Body, operation: &mut Operation<'_>) -> Self {
+        if let Some(len) = body.len() {
+            *operation.bytes.get_or_insert(0) += len;
+        }
+        let stream = match body {
+            Body::Bytes(bytes) => return Self::Whole(bytes),
+            Body::Stream(stream) => stream,
+        };
+        operation.replay = Replay::Never;
+        let progress = operation
+            .progress
+            .get_or_insert_with(|| Arc::new(AtomicU64::new(0)))
+            .clone();
+        let declared = stream.declared_len();
+        let counted = stream.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
+        });
+        Self::Once(Mutex::new(Some(match declared {
+            Some(len) => Body::sized(len, counted),
+            None => Body::stream(counted),
+        })))
+    }
+
+    /// The body. A stream handed out before yields an error instead, so that nothing is stored.
+    pub(crate) fn take(&self) -> Body {
+        let once = match self {
+            Self::Whole(bytes) => return Body::Bytes(bytes.clone()),
+            Self::Once(once) => once,
+        };
+        let body = once.lock().unwrap_or_else(PoisonError::into_inner).take();
+        body.unwrap_or_else(|| {
+            Body::stream(stream::once(async {
+                Err(Error::new(
+                    ErrorKind::Other,
+                    "a streamed body was sent twice; a layer ignored that it may be sent only once",
+                ))
+            }))
+        })
+    }
+}

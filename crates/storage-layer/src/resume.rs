@@ -1,0 +1,149 @@
+//! How to go on with a stream that broke.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, future::ready};
+use storage_core::{
+    BoxFuture, BoxStream, ByteRange, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind,
+    GetOptions, Key, ListItem, ListOptions, ListStream, Object, Query, Result, StorageBackend,
+};
+
+/// Knows how far a stream was read and can open the rest of it.
+pub trait Resume<T>: Send + Sync + 'static {
+    /// Takes note of an item that was delivered.
+    fn seen(&mut self, item: &T);
+
+    /// The rest of the stream, opened anew. It never mixes two versions of a value: if the value changed, this fails with
+    /// `Conflict`, and if that cannot be known, with `Unavailable`.
+    fn reopen(&self) -> BoxFuture<'static, Result<BoxStream<'static, Result<T>>>>;
+}
+
+/// The body of a `get`: at its offset, under the same etag or version.
+pub(crate) struct ResumeGet<S: ?Sized> {
+    inner: Arc<S>,
+    key: Key,
+    options: GetOptions,
+    size: u64,
+    done: u64,
+    pinned: bool,
+}
+
+impl<S: ?Sized> ResumeGet<S> {
+    pub(crate) fn new(inner: &Arc<S>, mut options: GetOptions, object: &Object) -> Self {
+        let entry = &object.entry;
+        options.if_none_match = None;
+        if options.version.is_none() {
+            options.if_match = entry.etag.clone();
+        }
+        Self {
+            inner: inner.clone(),
+            key: entry.key.clone(),
+            pinned: options.version.is_some() || options.if_match.is_some(),
+            options,
+            size: entry.size,
+            done: 0,
+        }
+    }
+}
+
+impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
+    fn seen(&mut self, piece: &Bytes) {
+        self.done += piece.len() as u64;
+    }
+
+    fn reopen(&self) -> BoxFuture<'static, Result<ByteStream>> {
+        let (inner, key, mut options) =
+            (self.inner.clone(), self.key.clone(), self.options.clone());
+        let (size, done, pinned) = (self.size, self.done, self.pinned);
+        Box::pin(async move {
+            if !pinned {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    "the body broke off and cannot be resumed, because the backend gives no etag",
+                ));
+            }
+            let whole = options.range.unwrap_or(ByteRange::From(0)).resolve(size)?;
+            options.range = Some(ByteRange::Bounded(whole.start + done, whole.end));
+            let changed = || {
+                Error::new(
+                    ErrorKind::Conflict,
+                    "the value changed while it was read; read it again from the start",
+                )
+            };
+            match inner.get(&key, options).await {
+                Ok(Some(rest)) => Ok(rest.body.into_stream()),
+                Ok(None) => Err(changed()),
+                Err(e) if e.kind() == ErrorKind::PreconditionFailed => {
+                    Err(changed().with_source(e))
+                }
+                Err(e) => Err(e),
+            }
+        })
+    }
+}
+
+/// A listing: behind its last item.
+pub(crate) struct ResumeList<S: ?Sized> {
+    pub(crate) inner: Arc<S>,
+    pub(crate) options: ListOptions,
+}
+
+impl<S: StorageBackend + ?Sized> Resume<ListItem> for ResumeList<S> {
+    fn seen(&mut self, item: &ListItem) {
+        self.options.start_after = Some(item.position().to_owned());
+        self.options.limit = self.options.limit.map(|n| n.saturating_sub(1));
+    }
+
+    fn reopen(&self) -> BoxFuture<'static, Result<ListStream>> {
+        let (inner, options) = (self.inner.clone(), self.options.clone());
+        Box::pin(async move { inner.list(options).await })
+    }
+}
+
+/// A query: from the continuation behind its last entry.
+pub(crate) struct ResumeQuery<S: ?Sized> {
+    pub(crate) inner: Arc<S>,
+    pub(crate) query: Query,
+}
+
+impl<S: StorageBackend + ?Sized> Resume<Entry> for ResumeQuery<S> {
+    fn seen(&mut self, entry: &Entry) {
+        self.query.continuation = Some(self.query.continuation_after(entry));
+        self.query.limit = self.query.limit.map(|n| n.saturating_sub(1));
+    }
+
+    fn reopen(&self) -> BoxFuture<'static, Result<EntryStream>> {
+        let (inner, query) = (self.inner.clone(), self.query.clone());
+        Box::pin(async move { inner.query(query).await })
+    }
+}
+
+/// The versions of a value: from the start, without those already seen.
+pub(crate) struct ResumeVersions<S: ?Sized> {
+    pub(crate) inner: Arc<S>,
+    pub(crate) key: Key,
+    pub(crate) last: Option<Entry>,
+}
+
+impl<S: StorageBackend + ?Sized> Resume<Entry> for ResumeVersions<S> {
+    fn seen(&mut self, entry: &Entry) {
+        self.last = Some(entry.clone());
+    }
+
+    fn reopen(&self) -> BoxFuture<'static, Result<EntryStream>> {
+        let (inner, key, last) = (self.inner.clone(), self.key.clone(), self.last.clone());
+        Box::pin(async move {
+            let versions = inner.versions(&key).await?;
+            let Some(last) = last else {
+                return Ok(versions);
+            };
+            let mut before = true;
+            let rest = versions.try_filter(move |entry| {
+                let skip = before;
+                before &= entry.version != last.version;
+                ready(!skip)
+            });
+            Ok(rest.boxed())
+        })
+    }
+}

@@ -1,0 +1,41 @@
+//! The trait of layers that change a value's bytes: encrypt, compress.
+
+use std::{fmt::Debug, future::Future};
+
+use storage_core::{
+    BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Object, PutOptions, Result,
+    StorageBackend,
+};
+
+/// A layer that stores something else than it is given, and gives back what it was given.
+///
+/// [`Transformed`](crate::Transformed) applies it to every method of the backend, inside transactions too. Listing, querying,
+/// batches, copies and versions follow from these functions.
+pub trait Transform: Debug + Send + Sync + 'static {
+    /// What the backend looks like through this layer: its own capability, and the limits that are left.
+    fn info(&self, inner: &BackendInfo) -> BackendInfo;
+
+    /// From a plain value to what is stored. A stream stays a stream.
+    fn encode(
+        &self,
+        key: &Key,
+        body: Body,
+        options: PutOptions,
+    ) -> impl Future<Output = Result<(Body, PutOptions)>> + Send;
+
+    /// From a whole stored value to the plain one. A stream stays a stream.
+    fn decode(&self, key: &Key, stored: Object) -> impl Future<Output = Result<Object>> + Send;
+
+    /// Reads a range of the plain value, touching no more of the stored one than it must.
+    fn read_range<S: StorageBackend + ?Sized>(
+        &self,
+        inner: &S,
+        key: &Key,
+        range: ByteRange,
+        options: GetOptions,
+    ) -> impl Future<Output = Result<Option<Object>>> + Send;
+
+    /// From a stored entry to the plain one. It cannot fail: an entry that this layer did not write stays as it is, is
+    /// listed so, and reading it fails.
+    fn entry(&self, stored: Entry) -> Entry;
+}

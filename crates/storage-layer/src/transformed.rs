@@ -1,0 +1,187 @@
+//! One forwarding that applies a [`Transform`] to every method.
+
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt};
+use storage_core::{
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
+    Key, ListItem, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result,
+    StatOptions, StorageBackend, Transaction, async_trait, defaults,
+};
+
+use crate::Transform;
+
+/// A backend with a transforming layer around it.
+#[derive(Debug)]
+pub struct Transformed<S: ?Sized, T> {
+    transform: Arc<T>,
+    info: BackendInfo,
+    inner: Arc<S>,
+}
+
+impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
+    /// Puts the layer around `inner`.
+    #[must_use]
+    pub fn new(inner: Arc<S>, transform: T) -> Self {
+        Self::wrap(inner, Arc::new(transform))
+    }
+
+    /// The backend below.
+    #[must_use]
+    pub fn get_ref(&self) -> &Arc<S> {
+        &self.inner
+    }
+
+    /// The backend below, without the layer.
+    #[must_use]
+    pub fn into_inner(self) -> Arc<S> {
+        self.inner
+    }
+
+    fn wrap(inner: Arc<S>, transform: Arc<T>) -> Self {
+        Self {
+            info: transform.info(inner.info()),
+            transform,
+            inner,
+        }
+    }
+
+    fn entries(&self, stored: EntryStream) -> EntryStream {
+        let transform = self.transform.clone();
+        stored.map_ok(move |entry| transform.entry(entry)).boxed()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S, T> {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        if let Some(range) = options.range.take() {
+            let inner = &*self.inner;
+            return self.transform.read_range(inner, key, range, options).await;
+        }
+        match self.inner.get(key, options).await? {
+            Some(stored) => self.transform.decode(key, stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let (body, options) = self.transform.encode(key, body, options).await?;
+        let stored = self.inner.put(key, body, options).await?;
+        Ok(self.transform.entry(stored))
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        self.inner.delete(key, options).await
+    }
+
+    async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let stored = self.inner.stat(key, options).await?;
+        Ok(stored.map(|entry| self.transform.entry(entry)))
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        let transform = self.transform.clone();
+        let plain = move |item| match item {
+            ListItem::Entry(entry) => ListItem::Entry(transform.entry(entry)),
+            prefix => prefix,
+        };
+        Ok(self.inner.list(options).await?.map_ok(plain).boxed())
+    }
+
+    async fn get_batch(
+        &self,
+        items: Vec<(Key, GetOptions)>,
+    ) -> Result<Vec<Result<Option<Object>>>> {
+        if items.iter().any(|(_, options)| options.range.is_some()) {
+            return defaults::get_batch(self, items).await;
+        }
+        let keys: Vec<Key> = items.iter().map(|(key, _)| key.clone()).collect();
+        let stored = self.inner.get_batch(items).await?;
+        let mut plain = Vec::with_capacity(keys.len());
+        for (key, stored) in keys.iter().zip(stored) {
+            plain.push(match stored {
+                Ok(Some(stored)) => self.transform.decode(key, stored).await.map(Some),
+                nothing => nothing,
+            });
+        }
+        Ok(plain)
+    }
+
+    async fn put_batch(
+        &self,
+        items: Vec<(Key, Body, PutOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<Entry>>> {
+        let mut encoded = Vec::with_capacity(items.len());
+        for (key, body, options) in items {
+            let (body, options) = self.transform.encode(&key, body, options).await?;
+            encoded.push((key, body, options));
+        }
+        let stored = self.inner.put_batch(encoded, options).await?;
+        let plain = stored
+            .into_iter()
+            .map(|result| result.map(|entry| self.transform.entry(entry)));
+        Ok(plain.collect())
+    }
+
+    async fn delete_batch(
+        &self,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        self.inner.delete_batch(items, options).await
+    }
+
+    async fn query(&self, query: Query) -> Result<EntryStream> {
+        // The store below knows other sizes, so the question is answered above it.
+        defaults::query(self, query).await
+    }
+
+    async fn clear(&self, prefix: &str) -> Result<()> {
+        self.inner.clear(prefix).await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        // What is stored may be bound to its key, so it is decoded and encoded anew.
+        defaults::copy(self, from, to, options).await
+    }
+
+    async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        defaults::rename(self, from, to, options).await
+    }
+
+    async fn versions(&self, key: &Key) -> Result<EntryStream> {
+        Ok(self.entries(self.inner.versions(key).await?))
+    }
+
+    async fn begin(&self) -> Result<Arc<dyn Transaction>> {
+        let transaction = self.inner.begin().await?;
+        let transform = self.transform.clone();
+        Ok(Arc::new(Transformed::wrap(transaction, transform)))
+    }
+
+    async fn is_connected(&self) -> bool {
+        self.inner.is_connected().await
+    }
+
+    async fn disconnect(&self) -> Result<()> {
+        self.inner.disconnect().await
+    }
+}
+
+#[async_trait]
+impl<S: Transaction + ?Sized, T: Transform> Transaction for Transformed<S, T> {
+    async fn commit(&self) -> Result<()> {
+        self.inner.commit().await
+    }
+
+    async fn rollback(&self) -> Result<()> {
+        self.inner.rollback().await
+    }
+}

@@ -1,0 +1,38 @@
+//! Everything that must hold before a change lands, in the order in which it fails fastest.
+
+use crate::{
+    Result, conformance, example, figures,
+    shell::{cargo, root, step},
+};
+
+pub(crate) fn run() -> Result<()> {
+    step(&mut cargo(["fmt", "--all", "--check"]))?;
+    figures::run(true)?;
+    step(&mut cargo(["deny", "check", "bans", "licenses", "sources"]))?;
+    step(&mut cargo([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
+    let mut doc = cargo(["doc", "--workspace", "--no-deps"]);
+    step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    test()?;
+    example::run()?;
+    eprintln!("\nconformance of everything that needs no server");
+    let mut options = conformance::Options::all();
+    options.out = Some(root().join("target/conformance.json"));
+    let code = conformance::run(options)?;
+    if code != std::process::ExitCode::SUCCESS {
+        return Err("the conformance suite failed".into());
+    }
+    eprintln!("\nall of it holds");
+    Ok(())
+}
+
+/// The README's test command: unit, integration and conformance tests, and doc-tests.
+pub(crate) fn test() -> Result<()> {
+    step(&mut cargo(["test", "--workspace"]))
+}

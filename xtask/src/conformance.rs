@@ -1,0 +1,186 @@
+//! Runs the conformance tests of packages that declare targets, and puts their reports together.
+//!
+//! A package declares its targets in `[package.metadata.storage-conformance]`: `targets` names them, `features` what they
+//! need to be built.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use lexopt::{Arg, Parser, ValueExt};
+use serde::Deserialize;
+
+use crate::{
+    Result,
+    report::Report,
+    shell::{cargo, metadata, root},
+};
+
+/// What was asked for.
+pub(crate) struct Options {
+    pub(crate) backends: Vec<String>,
+    pub(crate) json: bool,
+    pub(crate) out: Option<PathBuf>,
+    pub(crate) manifest: PathBuf,
+    pub(crate) seed: Option<u64>,
+}
+
+impl Options {
+    pub(crate) fn all() -> Self {
+        Self {
+            backends: Vec::new(),
+            json: false,
+            out: None,
+            manifest: root().join("Cargo.toml"),
+            seed: None,
+        }
+    }
+
+    pub(crate) fn parse(mut args: Parser) -> Result<Self> {
+        let mut options = Self::all();
+        while let Some(arg) = args.next()? {
+            match arg {
+                Arg::Long("backend") => {
+                    let names = args.value()?.string()?;
+                    let names = names.split(',').map(str::trim).filter(|s| !s.is_empty());
+                    options.backends.extend(names.map(str::to_owned));
+                }
+                Arg::Long("format") => {
+                    options.json = match args.value()?.string()?.as_str() {
+                        "json" => true,
+                        "table" => false,
+                        other => {
+                            return Err(
+                                format!("`{other}` is no format; known are table, json").into()
+                            );
+                        }
+                    }
+                }
+                Arg::Long("out") => options.out = Some(args.value()?.into()),
+                Arg::Long("manifest-path") => {
+                    options.manifest = fs::canonicalize(args.value()?)?;
+                }
+                Arg::Long("seed") => options.seed = Some(args.value()?.parse()?),
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        Ok(options)
+    }
+}
+
+/// What a package says about its conformance test.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    targets: Vec<String>,
+    #[serde(default)]
+    features: Vec<String>,
+}
+
+pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    let packages = declared(&options.manifest)?;
+    let known: Vec<&String> = packages.values().flat_map(|p| &p.targets).collect();
+    if known.is_empty() {
+        return Err(format!(
+            "no package of {} has `[package.metadata.storage-conformance]` with `targets`",
+            options.manifest.display()
+        )
+        .into());
+    }
+    if let Some(unknown) = options.backends.iter().find(|name| !known.contains(name)) {
+        let known: Vec<_> = known.iter().map(|s| s.as_str()).collect();
+        return Err(format!(
+            "there is no backend `{unknown}`; known are {}",
+            known.join(", ")
+        )
+        .into());
+    }
+    let mut report = Report::default();
+    for (package, declared) in &packages {
+        let wanted =
+            |name: &&String| options.backends.is_empty() || options.backends.contains(name);
+        let targets: Vec<&str> = declared
+            .targets
+            .iter()
+            .filter(wanted)
+            .map(|s| s.as_str())
+            .collect();
+        if !targets.is_empty() {
+            report = report.merge(test(package, declared, &targets, &options)?);
+        }
+    }
+    if let Some(out) = &options.out {
+        fs::write(out, report.to_json())?;
+    }
+    if options.json {
+        println!("{}", report.to_json());
+    } else {
+        print!("{}", report.table());
+    }
+    Ok(ExitCode::from(u8::from(report.has_failed())))
+}
+
+fn declared(manifest: &Path) -> Result<BTreeMap<String, Declared>> {
+    let metadata = metadata(manifest, false)?;
+    let mut packages = BTreeMap::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        if let Some(declared) = package["metadata"].get("storage-conformance") {
+            let declared = Declared::deserialize(declared)
+                .map_err(|e| format!("{name}: [package.metadata.storage-conformance]: {e}"))?;
+            packages.insert(name.to_owned(), declared);
+        }
+    }
+    Ok(packages)
+}
+
+fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options) -> Result<Report> {
+    let dir = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    fs::create_dir_all(&dir)?;
+    let file = fs::canonicalize(dir)?.join(format!("conformance-{package}.json"));
+    // What an earlier run wrote must not be taken for this one's.
+    match fs::remove_file(&file) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    eprintln!("{package}: {}", targets.join(", "));
+    let mut command = cargo([
+        "test",
+        "--quiet",
+        "--test",
+        "conformance",
+        "--package",
+        package,
+    ]);
+    command.arg("--manifest-path").arg(&options.manifest);
+    if !declared.features.is_empty() {
+        command.args(["--features", &declared.features.join(",")]);
+    }
+    command.env("STORAGE_CONFORMANCE_REPORT", &file);
+    command.env("STORAGE_CONFORMANCE_TARGETS", targets.join(","));
+    if let Some(seed) = options.seed {
+        command.env("STORAGE_CONFORMANCE_SEED", seed.to_string());
+    }
+    let output = command.output()?;
+    let Ok(json) = fs::read_to_string(&file) else {
+        return Err(format!(
+            "{package} wrote no report ({}):\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )
+        .into());
+    };
+    let report = Report::from_json(&json)?;
+    if output.status.success() == report.has_failed() {
+        return Err(format!(
+            "{package}: the report and the test's outcome ({}) differ",
+            output.status
+        )
+        .into());
+    }
+    Ok(report)
+}

@@ -1,0 +1,52 @@
+//! Running cargo and finding the workspace.
+
+use std::{
+    env,
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
+
+use crate::Result;
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_owned()
+}
+
+/// A cargo command in the workspace's root.
+pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(args);
+    command
+}
+
+/// Says what is run, runs it, and fails if it does.
+pub(crate) fn step(command: &mut Command) -> Result<()> {
+    let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
+    let line = format!("cargo {}", words.join(" "));
+    eprintln!("\n$ {line}");
+    let status = command.status()?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(format!("`{line}` failed ({status})").into())
+}
+
+/// What `cargo metadata` says of the workspace that this manifest belongs to.
+pub(crate) fn metadata(manifest: &Path, dependencies: bool) -> Result<Value> {
+    let mut command = cargo(["metadata", "--format-version", "1", "--manifest-path"]);
+    command.arg(manifest);
+    if !dependencies {
+        command.arg("--no-deps");
+    }
+    let output = command.output()?;
+    if !output.status.success() {
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        return Err(format!("cannot read {}: {why}", manifest.display()).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
