@@ -7,6 +7,7 @@ use ring::{
     rand::{SecureRandom, SystemRandom},
 };
 use storage_core::{DataKey, Error, ErrorKind, KeyProvider, Result, WrappedKey, async_trait};
+use zeroize::Zeroizing;
 
 use crate::format::MAX_KEY_ID;
 
@@ -33,6 +34,14 @@ impl StaticKeys {
             random: SystemRandom::new(),
         };
         keys.with_older(id, key)
+    }
+
+    /// A random current key, which is gone with the instance: for caches, examples and tests.
+    ///
+    /// # Errors
+    /// As [`new`](StaticKeys::new); `Unavailable` when the operating system gives no randomness.
+    pub fn generate(id: impl Into<String>) -> Result<Self> {
+        Self::new(id, &random_key(&SystemRandom::new())?)
     }
 
     /// Adds a key that was current before.
@@ -120,6 +129,18 @@ impl KeyProvider for StaticKeys {
             .map(DataKey::new)
             .map_err(|_| corrupt())
     }
+}
+
+/// 32 bytes from the operating system.
+pub(crate) fn random_key(random: &SystemRandom) -> Result<DataKey> {
+    let mut key = Zeroizing::new([0; 32]);
+    random.fill(&mut *key).map_err(|_| {
+        Error::new(
+            ErrorKind::Unavailable,
+            "the operating system gives no randomness",
+        )
+    })?;
+    Ok(DataKey::new(*key))
 }
 
 /// The id goes in front with its length, so that no other id and context give the same bytes.

@@ -4,19 +4,19 @@ use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use ring::rand::{SecureRandom, SystemRandom};
+use ring::rand::SystemRandom;
 use storage_core::{
-    BackendInfo, Body, ByteRange, ByteStream, DataKey, Entry, Error, ErrorKind, GetOptions, Key,
-    Metadata, Object, PutOptions, Result, StorageBackend,
+    BackendInfo, Body, ByteRange, ByteStream, Entry, Error, ErrorKind, GetOptions, Key, Metadata,
+    Object, PutOptions, Result, StorageBackend,
 };
 use storage_layer::{Transform, Transformed};
-use zeroize::Zeroizing;
 
 use crate::{
     EncryptLayer,
     format::{
         CHUNK, Cipher, HEADER, Header, SEALED, TAG, chunks, context, plain_size, stored_size,
     },
+    keys::random_key,
     pieces::Pieces,
 };
 
@@ -46,14 +46,7 @@ impl EncryptTransform {
         key: &Key,
         metadata: Option<&Metadata>,
     ) -> Result<(Vec<u8>, Cipher)> {
-        let mut fresh = Zeroizing::new([0; 32]);
-        self.random.fill(&mut *fresh).map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the operating system gives no randomness",
-            )
-        })?;
-        let (algorithm, data_key) = (self.settings.algorithm, DataKey::new(*fresh));
+        let (algorithm, data_key) = (self.settings.algorithm, random_key(&self.random)?);
         let context = context(algorithm, key, metadata);
         let header = Header {
             algorithm,

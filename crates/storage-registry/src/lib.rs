@@ -1,1 +1,16 @@
-//! Opens a storage backend from a URI or a configuration.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod registry;
+
+pub use registry::Registry;
+
+use storage_core::{Result, Storage};
+
+/// Opens a store with every backend that the enabled features bring. See [`Registry::open`].
+///
+/// # Errors
+/// As [`Registry::open`].
+pub async fn open(uri: &str) -> Result<Storage> {
+    Registry::new().open(uri).await
+}

@@ -1,0 +1,115 @@
+//! What opening says about good and bad URIs.
+
+use std::{fs, sync::Arc};
+
+use storage_core::{
+    BackendFactory, ConnectionConfig, ErrorKind, Result, StorageBackend, StorageContext,
+    async_trait,
+};
+use storage_registry::{Registry, open};
+
+async fn refused(uri: &str) -> (ErrorKind, String) {
+    let error = open(uri).await.expect_err("the URI is wrong");
+    (error.kind(), error.to_string())
+}
+
+#[tokio::test]
+async fn each_scheme_opens_a_store_that_works() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().display();
+    for uri in [
+        String::new(),
+        "memory:".into(),
+        "MEMORY:".into(),
+        format!("fs:{path}/files"),
+        format!("fs://{path}/files"),
+        format!("sqlite:{path}/a%20b.db?table=docs"),
+    ] {
+        let storage = open(&uri).await?;
+        storage.put("a", "1").await?;
+        assert_eq!(storage.get("a").await?.as_deref(), Some(&b"1"[..]), "{uri}");
+    }
+    assert!(
+        dir.path().join("a b.db").exists(),
+        "the location is decoded"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_scheme_lists_the_known_ones_and_the_nearest() {
+    let (kind, message) = refused("sqlit:./x.db").await;
+    assert_eq!(kind, ErrorKind::Config);
+    assert!(message.contains("did you mean `sqlite:`?"), "{message}");
+    for known in ["`memory`", "`fs`", "`sqlite`"] {
+        assert!(message.contains(known), "{message}");
+    }
+    let (_, message) = refused("gopher://host").await;
+    assert!(!message.contains("did you mean"), "{message}");
+}
+
+#[tokio::test]
+async fn text_without_a_scheme_is_refused() {
+    for uri in ["./storage", "storage", "1:x", ":x"] {
+        let (kind, message) = refused(uri).await;
+        assert_eq!(kind, ErrorKind::Config, "{uri}");
+        assert!(message.contains("fs:./storage"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_option_lists_the_known_ones() {
+    let dir = tempfile::tempdir().unwrap();
+    for (uri, known) in [
+        ("memory:?max_version=3".to_owned(), "max_versions"),
+        (
+            format!("fs:{}?durable=yes", dir.path().display()),
+            "durability",
+        ),
+        (
+            format!("sqlite:{}/x.db?tabel=t", dir.path().display()),
+            "table",
+        ),
+    ] {
+        let (kind, message) = refused(&uri).await;
+        assert_eq!(kind, ErrorKind::Config, "{uri}");
+        assert!(message.contains(&format!("`{known}`")), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_bad_place_is_a_clear_error_and_nothing_is_touched() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "not a database, not a directory").unwrap();
+    let (kind, message) = refused(&format!("fs:{}", file.display())).await;
+    assert_eq!(kind, ErrorKind::Config, "{message}");
+    let (kind, message) = refused(&format!("sqlite:{}", file.display())).await;
+    assert_eq!(kind, ErrorKind::Corrupt, "{message}");
+    assert_eq!(fs::read(&file).unwrap(), b"not a database, not a directory");
+}
+
+/// A third party's backend takes part like ours.
+struct Mine;
+
+#[async_trait]
+impl BackendFactory for Mine {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["mine"]
+    }
+    async fn connect(
+        &self,
+        _: &ConnectionConfig,
+        _: &StorageContext,
+    ) -> Result<Arc<dyn StorageBackend>> {
+        Ok(open("memory:").await?.backend().clone())
+    }
+}
+
+#[tokio::test]
+async fn others_can_be_registered() -> Result<()> {
+    let registry = Registry::empty().register(Mine);
+    assert_eq!(registry.schemes().collect::<Vec<_>>(), ["mine"]);
+    registry.open("mine:anything").await?.put("a", "1").await?;
+    Ok(())
+}
