@@ -439,6 +439,14 @@ impl Call<'_> {
         })
     }
 
+    fn explain_each<T>(&self, keys: &[Key], results: Vec<Result<T>>) -> Vec<Result<T>> {
+        let explained = keys
+            .iter()
+            .zip(results)
+            .map(|(key, result)| result.map_err(|e| self.explain(e).with_key(key)));
+        explained.collect()
+    }
+
     fn explain(&self, e: Error) -> Error {
         e.with_operation(self.operation).with_backend(&self.info.id)
     }

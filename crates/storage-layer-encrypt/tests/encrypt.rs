@@ -1,0 +1,255 @@
+//! What the suite cannot see from above: what lies below, and what happens when somebody changes it.
+
+mod chunked;
+
+use chunked::Chunked;
+use futures_util::{StreamExt, stream};
+use storage_core::{
+    Body, Bytes, DataKey, ErrorKind, GetOptions, Metadata, PutOptions, Result, Storage,
+};
+use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
+use storage_memory::Memory;
+
+const CHUNK: usize = 64 * 1024;
+
+fn keys(id: &str, byte: u8) -> StaticKeys {
+    StaticKeys::new(id, &DataKey::new([byte; 32])).unwrap()
+}
+
+fn stack(below: &Storage<Memory>, keys: StaticKeys) -> Storage<Encrypt<Memory>> {
+    below.clone().layer(EncryptLayer::new(keys))
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+async fn kind_of(storage: &Storage<Encrypt<Memory>>, key: &str) -> Option<ErrorKind> {
+    storage.get(key).await.err().map(|e| e.kind())
+}
+
+#[tokio::test]
+async fn nothing_plain_lies_below_and_equal_values_look_different() -> Result<()> {
+    let below = Storage::new(Memory::new());
+    let above = stack(&below, keys("k", 1));
+    let plain = "a secret that must not be found".repeat(50);
+    above.put("a", plain.clone()).await?;
+    above.put("b", plain.clone()).await?;
+    let (a, b) = (
+        below.get("a").await?.unwrap(),
+        below.get("b").await?.unwrap(),
+    );
+    assert!(!a.windows(8).any(|w| w == &plain.as_bytes()[..8]));
+    assert_ne!(a, b);
+    let entry = above.stat("a").await?.unwrap();
+    assert_eq!(entry.size, plain.len() as u64);
+    assert_eq!(entry.stored_size, Some(a.len() as u64));
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_single_bit_flip_and_every_truncation_is_noticed() -> Result<()> {
+    for len in [0, 1, 40] {
+        let below = Storage::new(Memory::new());
+        let above = stack(&below, keys("k", 1));
+        above.put("a", pattern(len)).await?;
+        let stored = below.get("a").await?.unwrap();
+        for bit in 0..stored.len() * 8 {
+            let mut changed = stored.to_vec();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            below.put("a", changed).await?;
+            let kind = kind_of(&above, "a").await;
+            // A changed key id names a key that is not there.
+            assert!(
+                matches!(kind, Some(ErrorKind::Corrupt | ErrorKind::Config)),
+                "bit {bit} of {len}: {kind:?}"
+            );
+        }
+        for end in 0..stored.len() {
+            below.put("a", stored.slice(..end)).await?;
+            assert_eq!(
+                kind_of(&above, "a").await,
+                Some(ErrorKind::Corrupt),
+                "{end}"
+            );
+        }
+        let mut longer = stored.to_vec();
+        longer.push(0);
+        below.put("a", longer).await?;
+        assert_eq!(kind_of(&above, "a").await, Some(ErrorKind::Corrupt));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn chunks_cannot_change_places_or_go_missing() -> Result<()> {
+    let below = Storage::new(Memory::new());
+    let above = stack(&below, keys("k", 1));
+    above.put("a", pattern(3 * CHUNK)).await?;
+    let stored = below.get("a").await?.unwrap();
+    let sealed = CHUNK + 16;
+    let chunk = |i: usize| &stored[256 + i * sealed..256 + (i + 1) * sealed];
+    let arrange = |order: &[usize]| {
+        let chunks = order.iter().flat_map(|i| chunk(*i)).copied();
+        stored[..256]
+            .iter()
+            .copied()
+            .chain(chunks)
+            .collect::<Vec<u8>>()
+    };
+    below.put("a", arrange(&[0, 1, 2])).await?;
+    assert_eq!(above.get("a").await?.unwrap(), pattern(3 * CHUNK));
+    for order in [
+        &[1, 0, 2][..],
+        &[0, 1],
+        &[0, 2],
+        &[0, 1, 1],
+        &[0, 1, 2, 2],
+        &[0],
+    ] {
+        below.put("a", arrange(order)).await?;
+        assert_eq!(
+            kind_of(&above, "a").await,
+            Some(ErrorKind::Corrupt),
+            "{order:?}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_cannot_be_passed_off_as_that_of_another_key_or_with_other_metadata() -> Result<()>
+{
+    let below = Storage::new(Memory::new());
+    let above = stack(&below, keys("k", 1));
+    let honest = Metadata::new().field("role", "reader");
+    above
+        .put_with("a", "1", PutOptions::new().metadata(honest))
+        .await?;
+    above.put("b", "2").await?;
+    below.copy("a", "b").await?;
+    assert_eq!(kind_of(&above, "b").await, Some(ErrorKind::Corrupt));
+    assert_eq!(above.get("a").await?.as_deref(), Some(&b"1"[..]));
+    let stored = below.get("a").await?.unwrap();
+    let forged = Metadata::new().field("role", "admin");
+    below
+        .put_with("a", stored, PutOptions::new().metadata(forged))
+        .await?;
+    assert_eq!(kind_of(&above, "a").await, Some(ErrorKind::Corrupt));
+    Ok(())
+}
+
+#[tokio::test]
+async fn foreign_data_is_listed_and_reading_it_is_an_error_that_loses_nothing() -> Result<()> {
+    let below = Storage::new(Memory::new());
+    let above = stack(&below, keys("k", 1));
+    below.put("plain", pattern(1000)).await?;
+    let listed: Vec<_> = above.list("").await?.collect().await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!(kind_of(&above, "plain").await, Some(ErrorKind::Corrupt));
+    let range = above.get_with("plain", GetOptions::new().range(1..5)).await;
+    assert_eq!(range.unwrap_err().kind(), ErrorKind::Corrupt);
+    assert_eq!(below.get("plain").await?.unwrap(), pattern(1000));
+    Ok(())
+}
+
+#[tokio::test]
+async fn keys_rotate_and_a_missing_or_wrong_one_is_a_clear_error() -> Result<()> {
+    let below = Storage::new(Memory::new());
+    stack(&below, keys("old", 1)).put("a", "1").await?;
+    let rotated = keys("new", 2).with_older("old", &DataKey::new([1; 32]))?;
+    let above = stack(&below, rotated);
+    above.put("b", "2").await?;
+    assert_eq!(above.get("a").await?.as_deref(), Some(&b"1"[..]));
+    let only_new = stack(&below, keys("new", 2));
+    assert_eq!(only_new.get("b").await?.as_deref(), Some(&b"2"[..]));
+    let error = only_new.get("a").await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("\"old\""), "{error}");
+    let wrong = stack(&below, keys("old", 9));
+    assert_eq!(kind_of(&wrong, "a").await, Some(ErrorKind::Corrupt));
+    Ok(())
+}
+
+#[tokio::test]
+async fn streams_and_ranges_are_parts_of_the_whole_whatever_the_pieces() -> Result<()> {
+    for algorithm in [Algorithm::Aes256Gcm, Algorithm::ChaCha20Poly1305] {
+        for len in [
+            0,
+            1,
+            1000,
+            CHUNK - 1,
+            CHUNK,
+            CHUNK + 1,
+            2 * CHUNK,
+            3 * CHUNK - 5,
+        ] {
+            let layer = EncryptLayer::new(keys("k", 1)).algorithm(algorithm);
+            let above = Storage::new(Memory::new()).layer(Chunked(777)).layer(layer);
+            let plain = Bytes::from(pattern(len));
+            let pieces: Vec<_> = plain
+                .chunks(901)
+                .map(|p| Ok(Bytes::copy_from_slice(p)))
+                .collect();
+            above
+                .put("streamed", Body::stream(stream::iter(pieces)))
+                .await?;
+            above.put("whole", plain.clone()).await?;
+            for key in ["streamed", "whole"] {
+                assert_eq!(above.get(key).await?.unwrap(), plain);
+                assert_eq!(above.stat(key).await?.unwrap().size, len as u64);
+                for start in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK] {
+                    for end in [start, start + 1, start + CHUNK, usize::MAX / 2] {
+                        if start > len {
+                            continue;
+                        }
+                        let range = GetOptions::new().range(start as u64..end as u64);
+                        let part = above.get_with(key, range).await?.unwrap();
+                        assert_eq!(part, plain[start..len.min(end)], "{len} {start}..{end}");
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_range_reads_the_header_and_its_own_chunks_only() -> Result<()> {
+    let below = Storage::new(Memory::new());
+    let above = stack(&below, keys("k", 1));
+    above.put("a", pattern(4 * CHUNK)).await?;
+    let mut stored = below.get("a").await?.unwrap().to_vec();
+    // Whatever happened to the other chunks is not noticed, because they are not read.
+    stored[256] ^= 1;
+    stored[256 + 2 * (CHUNK + 16)] ^= 1;
+    below.put("a", stored).await?;
+    let range = GetOptions::new().range(CHUNK as u64 + 10..CHUNK as u64 + 20);
+    let part = above.get_with("a", range).await?.unwrap();
+    assert_eq!(part, pattern(4 * CHUNK)[CHUNK + 10..CHUNK + 20]);
+    Ok(())
+}
+
+#[test]
+fn debug_shows_no_key() {
+    let layer = EncryptLayer::new(keys("id-1", 0xab));
+    let shown = format!(
+        "{layer:?} {:?}",
+        Storage::new(Memory::new()).layer(layer.clone())
+    );
+    assert!(shown.contains("id-1"));
+    assert!(
+        !shown.contains("171") && !shown.to_lowercase().contains("abab"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn unusable_key_ids_are_refused() {
+    for id in ["", &"x".repeat(65)] {
+        let error = StaticKeys::new(id, &DataKey::new([1; 32])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+    }
+    let twice = keys("a", 1).with_older("a", &DataKey::new([2; 32]));
+    assert_eq!(twice.unwrap_err().kind(), ErrorKind::Config);
+}
