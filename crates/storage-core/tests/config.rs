@@ -1,0 +1,167 @@
+//! Configuration from URIs and options, and that nothing of it leaks.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use serde::Deserialize;
+use storage_core::{ConnectionConfig, DataKey, ErrorKind, Secret};
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    bucket: String,
+    parts: usize,
+    level: i64,
+    ratio: f64,
+    fast: bool,
+    region: Option<String>,
+    limit: Option<u64>,
+    durability: Durability,
+    token: Secret,
+}
+
+#[derive(Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "snake_case")]
+enum Durability {
+    #[default]
+    Full,
+    NoSync,
+}
+
+fn refused(config: &ConnectionConfig) -> String {
+    let error = config.typed::<Options>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    format!("{error} {error:?}")
+}
+
+#[test]
+fn uri_and_options_give_the_same() {
+    let expected = Options {
+        bucket: "b ü/&=".into(),
+        parts: 4,
+        level: -3,
+        ratio: 0.5,
+        fast: true,
+        region: Some("eu".into()),
+        limit: Some(7),
+        durability: Durability::NoSync,
+        token: Secret::new("t"),
+    };
+    let uri = "x:place?bucket=b%20%C3%BC/%26%3D&parts=4&level=-3&ratio=0.5&fast&region=eu&limit=7&durability=no_sync&token=t";
+    assert_eq!(
+        ConnectionConfig::new(uri).typed::<Options>().unwrap(),
+        expected
+    );
+    let config = ConnectionConfig::new("x:place")
+        .option("bucket", "b ü/&=")
+        .option("parts", 4)
+        .option("level", -3)
+        .option("ratio", 0.5)
+        .option("fast", true)
+        .option("region", "eu")
+        .option("limit", 7)
+        .option("durability", "no_sync")
+        .option("token", "t");
+    assert_eq!(config.typed::<Options>().unwrap(), expected);
+    let nothing = ConnectionConfig::new("x:").option("limit", serde_json::Value::Null);
+    assert_eq!(nothing.typed::<Options>().unwrap(), Options::default());
+}
+
+#[test]
+fn scheme_and_location() {
+    for (uri, scheme, location) in [
+        ("", "memory", ""),
+        ("memory:", "memory", ""),
+        ("fs:./storage", "fs", "./storage"),
+        ("fs:/a/b?x=1?y", "fs", "/a/b"),
+        ("s3://bucket/prefix", "s3", "bucket/prefix"),
+        ("fs:a%3Fb%20c", "fs", "a?b c"),
+        ("a+b-c.d:x:y", "a+b-c.d", "x:y"),
+    ] {
+        let config = ConnectionConfig::new(uri);
+        assert_eq!(config.scheme().unwrap(), scheme, "{uri}");
+        assert_eq!(config.location().unwrap(), location, "{uri}");
+    }
+    for uri in ["storage", ":x", "./a:b", "1a:b", "a b:c", "é:x"] {
+        let error = ConnectionConfig::new(uri).scheme().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{uri}");
+    }
+    let escapes = ConnectionConfig::new("fs:%ff?bucket=%ff");
+    let error = escapes.location().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    refused(&escapes);
+}
+
+#[test]
+fn an_unknown_option_lists_the_known_ones() {
+    for config in [
+        ConnectionConfig::new("x:?bukket=hunter2"),
+        ConnectionConfig::new("x:").option("bukket", "hunter2"),
+    ] {
+        let text = refused(&config);
+        for part in ["bukket", "bucket", "parts", "durability", "token"] {
+            assert!(text.contains(&format!("`{part}`")), "{text}");
+        }
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
+#[test]
+fn a_wrong_type_names_the_option_and_never_the_value() {
+    for name in ["parts", "level", "ratio", "fast", "limit", "durability"] {
+        for config in [
+            ConnectionConfig::new(format!("x:?{name}=hunter2")),
+            ConnectionConfig::new("x:").option(name, "hunter2"),
+            ConnectionConfig::new("x:").option(name, vec!["hunter2"]),
+        ] {
+            let text = refused(&config);
+            assert!(text.contains(&format!("`{name}`")), "{text}");
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+    }
+    let text = refused(&ConnectionConfig::new("x:").option("token", vec!["hunter2"]));
+    assert!(
+        text.contains("`token`") && !text.contains("hunter2"),
+        "{text}"
+    );
+    let text = refused(&ConnectionConfig::new("x:?durability=some"));
+    assert!(text.contains("`full`, `no_sync`"), "{text}");
+}
+
+#[test]
+fn an_option_given_twice_is_refused() {
+    for config in [
+        ConnectionConfig::new("x:?parts=1&parts=2"),
+        ConnectionConfig::new("x:?parts=1").option("parts", 1),
+        ConnectionConfig::new("x:?p%61rts=1&parts=1"),
+    ] {
+        let text = refused(&config);
+        assert!(text.contains("`parts` is given twice"), "{text}");
+    }
+}
+
+#[test]
+fn a_configuration_is_read_from_json() {
+    let read = |json| serde_json::from_str::<ConnectionConfig>(json);
+    let config = read(r#"{"uri":"x:","options":{"parts":3}}"#).unwrap();
+    assert_eq!(config.typed::<Options>().unwrap().parts, 3);
+    assert!(read(r#"{"uri":"x:","option":{}}"#).is_err());
+    assert!(read("{}").is_err());
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let config =
+        ConnectionConfig::new("s3://user:hunter2@host/p?token=hunter2").option("key", "hunter2");
+    let shown = format!("{config:?}");
+    assert!(shown.contains("s3") && shown.contains("key"), "{shown}");
+    assert!(
+        !shown.contains("hunter2") && !shown.contains("host"),
+        "{shown}"
+    );
+
+    let secret = Secret::new("hunter2");
+    assert_eq!(format!("{secret:?}"), "Secret(…)");
+    assert_eq!(secret.expose(), "hunter2");
+    let key = DataKey::new([42; 32]);
+    assert_eq!(format!("{key:?}"), "DataKey(…)");
+    assert_eq!(key.expose(), &[42; 32]);
+}

@@ -1,0 +1,103 @@
+//! Errors: codes, one line for people, and nothing lost on the way.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeSet, error::Error as _, sync::Arc, time::Duration};
+
+use storage_core::{Error, ErrorKind, Key};
+
+/// The variants as the source lists them, so that a kind missing from `ALL` is noticed.
+fn variants() -> Vec<&'static str> {
+    let source = include_str!("../src/error.rs");
+    let (_, body) = source.split_once("pub enum ErrorKind {").unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    body.lines()
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+        .filter_map(|line| line.strip_suffix(','))
+        .collect()
+}
+
+#[test]
+fn all_kinds_are_there_and_their_codes_are_their_serde_names() {
+    let names: Vec<String> = ErrorKind::ALL.iter().map(|k| format!("{k:?}")).collect();
+    assert_eq!(names, variants());
+    let codes: BTreeSet<&str> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+    assert_eq!(codes.len(), ErrorKind::ALL.len());
+    for kind in ErrorKind::ALL {
+        let json = serde_json::to_string(&kind).unwrap();
+        assert_eq!(json, format!("\"{}\"", kind.code()));
+        assert_eq!(serde_json::from_str::<ErrorKind>(&json).unwrap(), kind);
+        assert_eq!(Error::new(kind, "").code(), kind.code());
+    }
+}
+
+#[test]
+fn what_can_be_tried_again() {
+    let retryable: Vec<_> = ErrorKind::ALL
+        .into_iter()
+        .filter(|kind| kind.is_retryable())
+        .collect();
+    assert_eq!(
+        retryable,
+        [
+            ErrorKind::Conflict,
+            ErrorKind::RateLimited,
+            ErrorKind::Timeout,
+            ErrorKind::Unavailable
+        ]
+    );
+}
+
+#[test]
+fn one_line_says_who_what_where_and_why() {
+    let (key, backend): (_, Arc<str>) = (Key::parse("k\"\n").unwrap(), "memory".into());
+    let bare = || Error::new(ErrorKind::Other, "why");
+    assert_eq!(bare().to_string(), "why");
+    assert_eq!(bare().with_backend(&backend).to_string(), "memory: why");
+    assert_eq!(bare().with_operation("list").to_string(), "list: why");
+    assert_eq!(bare().with_key(&key).to_string(), r#""k\"\n": why"#);
+    let full = bare()
+        .with_key(&key)
+        .with_operation("put")
+        .with_backend(&backend);
+    assert_eq!(full.to_string(), r#"memory: put "k\"\n": why"#);
+    assert_eq!(full.message(), "why");
+}
+
+#[test]
+fn the_first_particulars_stay() {
+    let (one, two) = (Key::parse("1").unwrap(), Key::parse("2").unwrap());
+    let error = Error::closed()
+        .with_key(&one)
+        .with_key(&two)
+        .with_operation("get")
+        .with_operation("put")
+        .with_backend(&"inner".into())
+        .with_backend(&"outer".into());
+    assert_eq!(error.key(), Some(&one));
+    assert_eq!(error.operation(), Some("get"));
+    assert_eq!(error.backend(), Some("inner"));
+}
+
+#[test]
+fn cause_wait_and_outcome_are_kept() {
+    let cause = std::io::Error::other("disk full");
+    let error = Error::new(ErrorKind::Unavailable, "cannot write").with_source(cause);
+    assert!(!error.is_ambiguous() && error.is_retryable());
+    let error = error.ambiguous().with_retry_after(Duration::from_secs(2));
+    assert!(error.is_ambiguous());
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
+    assert_eq!(error.source().unwrap().to_string(), "disk full");
+    assert_eq!(error.to_string(), "cannot write");
+    assert_eq!(
+        format!("{error:?}"),
+        "cannot write (unavailable, outcome unknown): disk full"
+    );
+}
+
+#[test]
+fn an_error_is_one_pointer_wide() {
+    assert_eq!(size_of::<Error>(), size_of::<usize>());
+    fn send_and_sync<T: Send + Sync + 'static>() {}
+    send_and_sync::<Error>();
+}
