@@ -1,0 +1,254 @@
+//! The backend: every operation is one hop to a thread that may block, or a few for a large value.
+
+use std::{
+    fmt,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use futures_util::StreamExt;
+use storage_core::{
+    BackendInfo, BatchOptions, Body, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error,
+    ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions,
+    StorageBackend, async_trait, defaults,
+};
+
+use crate::{
+    Config, batch, blocking, changes::Changes, list::Listing, read::PIECE, stage::Staged,
+    store::Store,
+};
+
+/// A store in a directory. Clones share it; any number of processes can have it open at once.
+#[derive(Clone)]
+pub struct Fs {
+    info: Arc<BackendInfo>,
+    store: Arc<Store>,
+    closed: Arc<AtomicBool>,
+}
+
+impl Fs {
+    /// Opens the store in this directory with the default configuration, making it where nothing is.
+    ///
+    /// # Errors
+    /// As [`Fs::connect`].
+    pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
+        Self::connect(Config {
+            root: root.as_ref().to_owned(),
+            ..Config::default()
+        })
+        .await
+    }
+
+    /// Opens a store, and removes what processes that are gone left staged.
+    ///
+    /// # Errors
+    /// `Config` when the root is not a directory, holds a store of another format, or lies on a filesystem without extended
+    /// attributes; `NotFound` when it does not exist and is not to be created; `PermissionDenied` when it cannot be written to;
+    /// `Unavailable` when the disk is full.
+    pub async fn connect(config: Config) -> Result<Self> {
+        let store = blocking::run(move || Store::open(&config)).await?;
+        let capabilities = Capabilities::new()
+            .atomic()
+            .streaming()
+            .conditional()
+            .conditional_delete()
+            .unique_etags();
+        let mut info = BackendInfo::new("fs", capabilities);
+        info.name = "Filesystem".into();
+        info.description = env!("CARGO_PKG_DESCRIPTION").into();
+        info.version = env!("CARGO_PKG_VERSION").into();
+        info.limits = store.limits;
+        Ok(Self {
+            info: Arc::new(info),
+            store: Arc::new(store),
+            closed: Arc::default(),
+        })
+    }
+
+    fn store(&self) -> Result<Arc<Store>> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::closed());
+        }
+        Ok(self.store.clone())
+    }
+
+    /// One hop to a thread that may block.
+    async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.store()?;
+        blocking::run(move || work(&store)).await
+    }
+}
+
+impl fmt::Debug for Fs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Paths and names may say more than a log should.
+        f.debug_struct("Fs").finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl StorageBackend for Fs {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let key = key.clone();
+        self.run(move |store| store.get(&key, &options)).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let store = self.store()?;
+        let mut staged: Option<Staged> = None;
+        let mut pieces = Vec::new();
+        match body {
+            Body::Bytes(bytes) => pieces.push(bytes),
+            Body::Stream(mut stream) => {
+                let mut gathered = 0;
+                let mut total = 0;
+                while let Some(piece) = stream.next().await.transpose()? {
+                    gathered += piece.len() as u64;
+                    total += piece.len() as u64;
+                    if total > self.info.limits.value {
+                        return Err(Error::new(
+                            ErrorKind::TooLarge,
+                            "the value is larger than any file can be",
+                        ));
+                    }
+                    pieces.push(piece);
+                    if gathered >= PIECE {
+                        let (store, pieces) = (store.clone(), std::mem::take(&mut pieces));
+                        let before = staged.take();
+                        let appended = blocking::run(move || store.append(before, &pieces));
+                        staged = Some(appended.await?);
+                        gathered = 0;
+                    }
+                }
+            }
+        }
+        let key = key.clone();
+        blocking::run(move || put(&store, &key, staged, &pieces, options)).await
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        let key = key.clone();
+        self.run(move |store| {
+            let mut changes = Changes::default();
+            store.remove(&key, options.condition.as_ref(), &mut changes)?;
+            changes.settle(&store.tree)
+        })
+        .await
+    }
+
+    async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
+        let key = key.clone();
+        self.run(move |store| store.stat(&key)).await
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        Ok(Listing::new(self.store()?, options).stream())
+    }
+
+    async fn get_batch(
+        &self,
+        items: Vec<(Key, GetOptions)>,
+    ) -> Result<Vec<Result<Option<Object>>>> {
+        let store = self.store()?;
+        let get = |store: &Store, key: &Key, options, _: &mut Changes| store.get(key, &options);
+        Ok(batch::run(&store, items, get).await)
+    }
+
+    async fn put_batch(
+        &self,
+        items: Vec<(Key, Body, PutOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<Entry>>> {
+        let store = self.store()?;
+        let streamed = items
+            .iter()
+            .any(|(_, body, _)| matches!(body, Body::Stream(_)));
+        if streamed || options.atomic {
+            return defaults::put_batch(self, items, options).await;
+        }
+        let whole = items
+            .into_iter()
+            .filter_map(|(key, body, options)| match body {
+                Body::Bytes(bytes) => Some((key, (bytes, options))),
+                Body::Stream(_) => None,
+            });
+        let put = |store: &Store,
+                   key: &Key,
+                   (bytes, options): (Bytes, PutOptions),
+                   changes: &mut Changes| {
+            let staged = store.append(None, &[bytes])?;
+            store.commit(key, staged, options, changes)
+        };
+        Ok(batch::run(&store, whole.collect(), put).await)
+    }
+
+    async fn delete_batch(
+        &self,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        let store = self.store()?;
+        if options.atomic {
+            return defaults::delete_batch(self, items, options).await;
+        }
+        let delete = |store: &Store, key: &Key, options: DeleteOptions, changes: &mut Changes| {
+            store.remove(key, options.condition.as_ref(), changes)
+        };
+        Ok(batch::run(&store, items, delete).await)
+    }
+
+    async fn clear(&self, prefix: &str) -> Result<()> {
+        let mut listing = Listing::new(self.store()?, ListOptions::new().prefix(prefix));
+        loop {
+            let page = self.run(move |_| Ok((listing.clear_page()?, listing)));
+            let (more, rest) = page.await?;
+            if !more {
+                return Ok(());
+            }
+            listing = rest;
+        }
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let (from, to) = (from.clone(), to.clone());
+        self.run(move |store| store.copy(&from, &to, options)).await
+    }
+
+    // The default of `rename` is a copy and a delete under a condition. Moving the file instead would have to change the etag of
+    // the source first, in its place.
+
+    async fn is_connected(&self) -> bool {
+        self.run(|store| Ok(store.is_usable()))
+            .await
+            .unwrap_or(false)
+    }
+
+    async fn disconnect(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn put(
+    store: &Store,
+    key: &Key,
+    staged: Option<Staged>,
+    pieces: &[Bytes],
+    options: PutOptions,
+) -> Result<Entry> {
+    let staged = store.append(staged, pieces)?;
+    let mut changes = Changes::default();
+    let entry = store.commit(key, staged, options, &mut changes)?;
+    changes.settle(&store.tree)?;
+    Ok(entry)
+}

@@ -1,0 +1,71 @@
+//! Batches: a few hops at once, each with a share of the items.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use storage_core::{Error, ErrorKind, Key, Result};
+
+use crate::{
+    blocking,
+    changes::{Changes, unsettled},
+    name::stripe,
+    store::Store,
+};
+
+/// How many hops a batch takes at most. Syncs that run at the same time share the disk's work.
+const HOPS: usize = 8;
+
+/// Does `work` for every item, and settles the changes of each hop together. Items with the same key are in the same hop, in
+/// their order. Results are in the order of the input.
+pub(crate) async fn run<I, T>(
+    store: &Arc<Store>,
+    items: Vec<(Key, I)>,
+    work: fn(&Store, &Key, I, &mut Changes) -> Result<T>,
+) -> Vec<Result<T>>
+where
+    I: Send + 'static,
+    T: Send + 'static,
+{
+    let count = items.len();
+    let mut shares: [Vec<(usize, Key, I)>; HOPS] = Default::default();
+    for (index, (key, item)) in items.into_iter().enumerate() {
+        let share = usize::from(stripe(key.as_str())) % HOPS;
+        shares[share].push((index, key, item));
+    }
+    let hops = shares.into_iter().filter(|share| !share.is_empty());
+    let hops = hops.map(|share| {
+        let store = store.clone();
+        let indices: Vec<usize> = share.iter().map(|(index, ..)| *index).collect();
+        async move {
+            let done = blocking::run(move || {
+                let mut changes = Changes::default();
+                let results = share
+                    .into_iter()
+                    .map(|(_, key, item)| work(&store, &key, item, &mut changes))
+                    .collect::<Vec<_>>();
+                Ok(match changes.settle(&store.tree) {
+                    Ok(()) => results,
+                    // Items that failed by themselves keep their own error.
+                    Err(e) => results
+                        .into_iter()
+                        .map(|result| result.and_then(|_| Err(unsettled(&e))))
+                        .collect(),
+                })
+            });
+            let results = done.await.unwrap_or_else(|e| {
+                let failed = |_| Err(Error::new(e.kind(), e.message()).ambiguous());
+                indices.iter().map(failed).collect()
+            });
+            indices.into_iter().zip(results).collect::<Vec<_>>()
+        }
+    });
+    let mut ordered: Vec<Option<Result<T>>> = (0..count).map(|_| None).collect();
+    for (index, result) in join_all(hops).await.into_iter().flatten() {
+        ordered[index] = Some(result);
+    }
+    let lost = || Err(Error::new(ErrorKind::Other, "the batch lost an item"));
+    ordered
+        .into_iter()
+        .map(|result| result.unwrap_or_else(lost))
+        .collect()
+}

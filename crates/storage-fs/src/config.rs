@@ -1,0 +1,76 @@
+//! What can be configured, and the factory that connects.
+
+use std::{path::PathBuf, sync::Arc};
+
+use serde::Deserialize;
+use storage_core::{
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
+    async_trait,
+};
+
+use crate::Fs;
+
+/// The settings of an [`Fs`]. Start from `Config::default()` and assign.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// The directory that holds the store; `./storage` unless set. In a URI it is the location.
+    pub root: PathBuf,
+    /// What an acknowledged write survives; [`Durability::Full`] unless set.
+    pub durability: Durability,
+    /// Whether a missing root is created; yes unless set. Say no where the root is a mount point that may be missing.
+    pub create: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("./storage"),
+            durability: Durability::Full,
+            create: true,
+        }
+    }
+}
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Durability {
+    /// Power loss: file and directories are synced before a write is acknowledged.
+    #[default]
+    Full,
+    /// The end of the process, however sudden, but not power loss. Nothing is synced.
+    Relaxed,
+}
+
+/// Connects `fs:` and `file:`. The location is the root.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FsFactory;
+
+#[async_trait]
+impl BackendFactory for FsFactory {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["fs", "file"]
+    }
+
+    async fn connect(
+        &self,
+        config: &ConnectionConfig,
+        _: &StorageContext,
+    ) -> Result<Arc<dyn StorageBackend>> {
+        let mut typed: Config = config.typed()?;
+        let location = config.location()?;
+        if !location.is_empty() {
+            if typed.root != Config::default().root {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    "the root is given twice: keep the location or the option `root`",
+                ));
+            }
+            typed.root = location.into();
+        }
+        Ok(Arc::new(Fs::connect(typed).await?))
+    }
+}

@@ -1,0 +1,175 @@
+//! Listing: the two walks merged, folded to one level where asked, and described page by page.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use futures_util::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use storage_core::{Entry, ErrorKind, Key, ListItem, ListOptions, Result};
+
+use crate::{
+    blocking,
+    changes::Changes,
+    store::Store,
+    walk::{Layout, Walk},
+};
+
+/// How many items are made in one hop.
+const PAGE: usize = 256;
+
+/// A listing under way.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    store: Arc<Store>,
+    options: ListOptions,
+    walks: [Head; 2],
+    left: usize,
+}
+
+/// A walk and its next key.
+#[derive(Debug)]
+struct Head {
+    walk: Walk,
+    /// Looked at, not yet taken. The outer `None` says that the walk must be asked.
+    next: Option<Option<Key>>,
+}
+
+impl Listing {
+    pub(crate) fn new(store: Arc<Store>, options: ListOptions) -> Self {
+        let head = |layout| Head {
+            walk: Walk::new(layout, &options),
+            next: None,
+        };
+        Self {
+            walks: [head(Layout::Natural), head(Layout::Annex)],
+            left: options.limit.unwrap_or(usize::MAX),
+            store,
+            options,
+        }
+    }
+
+    /// The items as a stream. Dropping it ends the walk.
+    pub(crate) fn stream(self) -> BoxStream<'static, Result<ListItem>> {
+        stream::try_unfold(
+            (Some(self), VecDeque::new()),
+            |(listing, mut page)| async move {
+                let mut listing = listing;
+                while page.is_empty()
+                    && let Some(mut walk) = listing.take()
+                {
+                    (listing, page) = blocking::run(move || {
+                        let (page, more) = walk.page()?;
+                        Ok((more.then_some(walk), page))
+                    })
+                    .await?;
+                }
+                Ok(page.pop_front().map(|item| (item, (listing, page))))
+            },
+        )
+        .boxed()
+    }
+
+    /// Deletes up to a page of what is listed, and says whether there may be more.
+    pub(crate) fn clear_page(&mut self) -> Result<bool> {
+        let mut changes = Changes::default();
+        let mut more = true;
+        for _ in 0..PAGE {
+            let Some(key) = self.next_key()? else {
+                more = false;
+                break;
+            };
+            let removed = self.store.remove(&key, None, &mut changes);
+            removed.map_err(|e| e.with_key(&key))?;
+        }
+        changes.settle(&self.store.tree)?;
+        Ok(more)
+    }
+
+    /// Some items, and whether there may be more.
+    fn page(&mut self) -> Result<(VecDeque<ListItem>, bool)> {
+        let mut page = VecDeque::new();
+        while page.len() < PAGE.min(self.left) {
+            let Some(key) = self.next_key()? else {
+                return Ok((page, false));
+            };
+            if let Some(common) = self.common_prefix(&key) {
+                for head in &mut self.walks {
+                    head.pass(&common);
+                }
+                // The start may lie within the common prefix, which then was yielded before.
+                if self.options.start_after.as_deref() < Some(common.as_str()) {
+                    page.push_back(ListItem::Prefix(common));
+                }
+            } else if let Some(entry) = self.describe(&key)? {
+                page.push_back(ListItem::Entry(entry));
+            }
+        }
+        self.left -= page.len();
+        Ok((page, self.left > 0))
+    }
+
+    /// The prefix under which a one-level listing shows a key.
+    fn common_prefix(&self, key: &Key) -> Option<String> {
+        let behind = key.as_str().get(self.options.prefix.len()..)?;
+        let slash = behind.find('/').filter(|_| self.options.one_level)?;
+        let end = self.options.prefix.len() + slash + 1;
+        Some(key.as_str()[..end].to_owned())
+    }
+
+    /// The entry of a key that was there a moment ago.
+    fn describe(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.store.stat(key) {
+            // A file that another program made unreadable does not break the listing.
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                tracing::warn!(key = key.as_str(), error = %e, "skipped in a listing");
+                Ok(None)
+            }
+            Ok(Some(mut entry)) => {
+                entry.metadata = entry.metadata.filter(|_| self.options.metadata);
+                Ok(Some(entry))
+            }
+            other => other.map_err(|e| e.with_key(key)),
+        }
+    }
+
+    /// The lesser of the next keys of both walks; a key that both have comes once.
+    fn next_key(&mut self) -> Result<Option<Key>> {
+        let [natural, annex] = &mut self.walks;
+        natural.look(&self.store)?;
+        annex.look(&self.store)?;
+        let key = match (natural.peek(), annex.peek()) {
+            (Some(a), Some(b)) => Some(a.min(b).clone()),
+            (a, b) => a.or(b).cloned(),
+        };
+        for head in [natural, annex] {
+            if head.peek() == key.as_ref() {
+                head.next = None;
+            }
+        }
+        Ok(key)
+    }
+}
+
+impl Head {
+    fn look(&mut self, store: &Store) -> Result<()> {
+        if self.next.is_none() {
+            self.next = Some(self.walk.next(store)?);
+        }
+        Ok(())
+    }
+
+    fn peek(&self) -> Option<&Key> {
+        self.next.as_ref()?.as_ref()
+    }
+
+    fn pass(&mut self, prefix: &str) {
+        self.walk.pass(prefix);
+        if self
+            .peek()
+            .is_some_and(|key| key.as_str().starts_with(prefix))
+        {
+            self.next = None;
+        }
+    }
+}

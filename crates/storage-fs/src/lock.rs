@@ -1,0 +1,72 @@
+//! Locks that every process on the same root sees: one of 256 files per key, locked while a key changes.
+
+use std::{
+    fs::{File, TryLockError},
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::fs::{Mode, OFlags, openat};
+use storage_core::{Error, ErrorKind, Key, Result};
+
+use crate::{error, name::stripe};
+
+/// How long to wait for another process.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(crate) struct Locks {
+    directory: File,
+    /// Threads of one process queue here, so that at most one of them contends with other processes.
+    stripes: Vec<Mutex<()>>,
+}
+
+/// Holds the lock of a key. The file is released first.
+#[derive(Debug)]
+pub(crate) struct Guard<'a> {
+    _file: File,
+    _stripe: MutexGuard<'a, ()>,
+}
+
+impl Locks {
+    pub(crate) fn new(directory: File) -> Self {
+        Self {
+            directory,
+            stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect(),
+        }
+    }
+
+    /// Waits for the lock of a key. Only one may be held at a time.
+    pub(crate) fn lock(&self, key: &Key) -> Result<Guard<'_>> {
+        let begun = Instant::now();
+        let stripe = stripe(key.as_str());
+        let mutex = &self.stripes[usize::from(stripe)];
+        let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(0o666);
+        let file = openat(&self.directory, format!("{stripe:02x}"), flags, mode);
+        let file = File::from(file.map_err(error::os)?);
+        let mut pause = Duration::from_micros(50);
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if begun.elapsed() < PATIENCE => {
+                    thread::sleep(pause);
+                    pause = (pause * 2).min(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => {
+                    return Err(Error::new(
+                        ErrorKind::Timeout,
+                        "another process holds the lock of the key: see whether one of them hangs",
+                    ));
+                }
+                Err(TryLockError::Error(e)) => return Err(error::os(e)),
+            }
+        }
+        Ok(Guard {
+            _file: file,
+            _stripe: held,
+        })
+    }
+}

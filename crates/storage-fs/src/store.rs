@@ -1,0 +1,211 @@
+//! An opened store: the root, what lies in its reserved directory, and where the value of a key is.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    sync::Arc,
+};
+
+use rustix::{fs::OFlags, io::Errno};
+use storage_core::{Entry, Error, ErrorKind, Key, Limits, Result};
+
+use crate::{
+    Config, Durability, error,
+    lock::Locks,
+    name::{self, ANNEX, Naming, RESERVED},
+    probe::{Abilities, probe},
+    record::{self, Record},
+    stage::Staging,
+    tree::{DIRECTORY, Tree},
+};
+
+/// What a store of this layout has in `.storage/format`.
+const FORMAT: &[u8] = b"storage-fs 1\n";
+/// Neither a terminal nor a pipe under a value's name may stop the process that opens it.
+const READ: OFlags = OFlags::RDONLY
+    .union(OFlags::CLOEXEC)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+
+#[derive(Debug)]
+pub(crate) struct Store {
+    pub(crate) tree: Tree,
+    pub(crate) naming: Naming,
+    pub(crate) locks: Locks,
+    pub(crate) staging: Arc<Staging>,
+    pub(crate) limits: Limits,
+    pub(crate) durable: bool,
+}
+
+/// The file of a value, opened. It stays the same value whatever happens to the key.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) path: String,
+    pub(crate) file: File,
+    pub(crate) stat: fs::Metadata,
+}
+
+impl Store {
+    /// Opens the store, making it where nothing is, and sweeps what dead processes left.
+    pub(crate) fn open(config: &Config) -> Result<Self> {
+        let durable = config.durability == Durability::Full;
+        if config.create {
+            make_root(&config.root, durable).map_err(|e| root_error(e, &config.root))?;
+        }
+        let root = rustix::fs::open(&config.root, DIRECTORY, rustix::fs::Mode::empty())
+            .map_err(|e| root_error(e.into(), &config.root))?;
+        let tree = Tree::new(root, durable);
+        let reserved = |name: &str| {
+            let path = format!("{RESERVED}/{name}");
+            let directory = tree.make_directory(&path).map_err(error::os)?;
+            tree.sync(&path, &directory).map_err(error::os)?;
+            Ok(directory)
+        };
+        let locks = Locks::new(reserved("locks")?);
+        let staging = Arc::new(Staging::new(reserved("staging")?)?);
+        reserved("annex")?;
+        let left = tree.names(".storage/staging", |_, _| ());
+        staging.sweep(&left.map_err(error::os)?);
+        let Abilities {
+            naming,
+            metadata,
+            granularity,
+        } = probe(&staging)?;
+        let mut limits = Limits::default();
+        limits.metadata = metadata;
+        limits.time_granularity = granularity;
+        let store = Self {
+            tree,
+            naming,
+            locks,
+            staging,
+            limits,
+            durable,
+        };
+        store.check_format()?;
+        Ok(store)
+    }
+
+    /// The value of a key, in its natural place or else in the annex.
+    ///
+    /// A value stays in its place as long as it exists: a write replaces it where it is. So one look at each place cannot miss
+    /// a value that is there all the while.
+    pub(crate) fn find(&self, key: &Key) -> Result<Option<Found>> {
+        if let Some(path) = self.naming.natural(key.as_str())
+            && let Some(found) = self.open_value(path)?
+        {
+            return Ok(Some(found));
+        }
+        let found = self.open_value(&name::annex(key.as_str()))?;
+        if found.is_none() {
+            self.check_root()?;
+        }
+        Ok(found)
+    }
+
+    /// Fails when the root was deleted, so that nobody takes that for an empty store.
+    pub(crate) fn check_root(&self) -> Result<()> {
+        if self.tree.is_there() {
+            Ok(())
+        } else {
+            Err(error::os(Errno::NOENT))
+        }
+    }
+
+    /// Whether reading and writing are possible.
+    pub(crate) fn is_usable(&self) -> bool {
+        self.tree.is_there() && self.tree.directory(ANNEX).is_ok()
+    }
+
+    fn open_value(&self, path: &str) -> Result<Option<Found>> {
+        let file = match self.tree.open(path, READ) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            // What opening a socket comes to.
+            Err(Errno::NXIO) => return Err(error::not_a_file()),
+            Err(e) => return Err(error::os(e)),
+        };
+        let stat = file.metadata().map_err(error::os)?;
+        if stat.is_dir() {
+            return Ok(None);
+        }
+        if !stat.is_file() {
+            return Err(error::not_a_file());
+        }
+        let path = path.to_owned();
+        Ok(Some(Found { path, file, stat }))
+    }
+
+    fn check_format(&self) -> Result<()> {
+        let path = format!("{RESERVED}/format");
+        match self.tree.open(&path, READ) {
+            Ok(fd) => {
+                let mut found = Vec::new();
+                io::Read::read_to_end(&mut File::from(fd), &mut found).map_err(error::os)?;
+                if found == FORMAT {
+                    return Ok(());
+                }
+                let what = "the root holds a store of another format: open it with the release that wrote it";
+                Err(Error::new(ErrorKind::Config, what))
+            }
+            Err(Errno::NOENT) => {
+                let mut staged = self.staging.stage()?;
+                staged.append(FORMAT)?;
+                staged.sync(self.durable)?;
+                let directory = self.tree.directory(RESERVED).map_err(error::os)?;
+                staged.place(&directory, "format").map_err(error::os)?;
+                self.tree.sync(RESERVED, &directory).map_err(error::os)
+            }
+            Err(e) => Err(error::os(e)),
+        }
+    }
+}
+
+impl Found {
+    /// What the value's entry says.
+    pub(crate) fn entry(&self, key: &Key) -> Result<Entry> {
+        Ok(record::entry(key, &self.stat, Record::read(&self.file)?))
+    }
+}
+
+/// Makes the root and its parents. The entry of each new directory is synced.
+fn make_root(path: &Path, durable: bool) -> io::Result<()> {
+    let parent = match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
+        Some(parent) => parent,
+        None => return Ok(()),
+    };
+    match fs::create_dir(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            make_root(parent, durable)?;
+            return make_root(path, durable);
+        }
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        done => done?,
+    }
+    if durable {
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn root_error(e: io::Error, path: &Path) -> Error {
+    let path = path.display();
+    let (kind, message) = match e.kind() {
+        io::ErrorKind::NotFound => (
+            ErrorKind::NotFound,
+            format!(
+                "the root directory {path} does not exist: create it, or set the option `create`"
+            ),
+        ),
+        io::ErrorKind::NotADirectory => (
+            ErrorKind::Config,
+            format!(
+                "the root {path} is not a directory, or lies below something that is not: choose another"
+            ),
+        ),
+        _ => return error::os(e),
+    };
+    Error::new(kind, message).with_source(e)
+}

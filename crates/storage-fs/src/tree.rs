@@ -1,0 +1,220 @@
+//! The opened root: every path is resolved below it, and no symbolic link is ever followed.
+
+use std::{
+    collections::HashSet,
+    fs::File,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use rustix::{
+    fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat},
+    io::{Errno, Result},
+};
+
+use crate::name::split;
+
+/// How a directory is opened.
+pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+/// How many directories are remembered as synced up to the root.
+const REMEMBERED: usize = 10_000;
+
+/// The root, and all that is done to directories below it. Paths are relative; the root itself is the empty path.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: OwnedFd,
+    /// Whether the kernel resolves whole paths safely (`openat2`); otherwise they are walked segment by segment.
+    whole_paths: bool,
+    durable: bool,
+    /// Directories whose own entries, up to the root, are known to be on disk: by inode and birth, since a directory that is
+    /// removed and made again is another one.
+    rooted: Mutex<HashSet<(u64, SystemTime)>>,
+}
+
+impl Tree {
+    pub(crate) fn new(root: OwnedFd, durable: bool) -> Self {
+        // Kernels before 5.6, other systems and some sandboxes do not have the call.
+        let whole_paths = open_whole(&root, ".", DIRECTORY).is_ok();
+        Self {
+            root,
+            whole_paths,
+            durable,
+            rooted: Mutex::default(),
+        }
+    }
+
+    /// Whether the root directory still exists.
+    pub(crate) fn is_there(&self) -> bool {
+        rustix::fs::fstat(&self.root).is_ok_and(|stat| stat.st_nlink > 0)
+    }
+
+    /// Opens what is there. `LOOP` is the sign of a symbolic link anywhere in the path.
+    pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        let path = if path.is_empty() { "." } else { path };
+        if self.whole_paths {
+            return open_whole(&self.root, path, flags);
+        }
+        let (parents, name) = split(path);
+        let mut directory = None;
+        for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
+            let above = directory.as_ref().unwrap_or(&self.root);
+            directory = Some(open_name(above, parent, DIRECTORY)?);
+        }
+        open_name(directory.as_ref().unwrap_or(&self.root), name, flags)
+    }
+
+    pub(crate) fn directory(&self, path: &str) -> Result<File> {
+        self.open(path, DIRECTORY).map(File::from)
+    }
+
+    /// Opens a directory, making it and its parents where they are missing.
+    pub(crate) fn make_directory(&self, path: &str) -> Result<File> {
+        match self.directory(path) {
+            Err(Errno::NOENT) => {}
+            done => return done,
+        }
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        for end in ends.chain([path.len()]) {
+            let (parent, name) = split(&path[..end]);
+            match mkdirat(self.directory(parent)?, name, Mode::from_raw_mode(0o777)) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.directory(path)
+    }
+
+    /// Removes a directory and its parents as long as they are empty, but nothing at or above `keep`.
+    pub(crate) fn prune(&self, mut path: &str, keep: &str) {
+        while path.len() > keep.len() {
+            let (parent, name) = split(path);
+            let removed = self
+                .directory(parent)
+                .and_then(|parent| unlinkat(parent, name, AtFlags::REMOVEDIR));
+            // Not empty, or another process was faster: an empty directory that stays does no harm.
+            if removed.is_err() {
+                return;
+            }
+            // A directory made anew at once could get inode and birth of this one.
+            self.rooted().clear();
+            path = parent;
+        }
+    }
+
+    /// The names in a directory, those of directories with a `/` behind, sorted. Neither files nor directories are handed to
+    /// `skip`, as is what is not UTF-8.
+    pub(crate) fn names(&self, path: &str, skip: impl Fn(&str, &str)) -> Result<Vec<String>> {
+        let directory = match self.open(path, DIRECTORY) {
+            // It was pruned, or something else took its place, after its name was read.
+            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut names = Vec::new();
+        for entry in Dir::read_from(&directory)? {
+            let entry = entry?;
+            let mut name = match entry.file_name().to_str() {
+                Ok("." | "..") => continue,
+                Ok(name) => name.to_owned(),
+                Err(_) => {
+                    skip(
+                        &entry.file_name().to_string_lossy(),
+                        "its name is not UTF-8",
+                    );
+                    continue;
+                }
+            };
+            let file_type = match entry.file_type() {
+                FileType::Unknown => match type_of(&directory, &name) {
+                    Ok(file_type) => file_type,
+                    Err(Errno::NOENT) => continue,
+                    Err(e) => return Err(e),
+                },
+                known => known,
+            };
+            match file_type {
+                FileType::RegularFile => {}
+                FileType::Directory => name.push('/'),
+                FileType::Symlink => {
+                    skip(&name, "symbolic links are not followed");
+                    continue;
+                }
+                _ => {
+                    skip(&name, "it is neither a file nor a directory");
+                    continue;
+                }
+            }
+            names.push(name);
+        }
+        names.sort_unstable();
+        // Some filesystems show a file twice that is replaced while the directory is read.
+        names.dedup();
+        Ok(names)
+    }
+
+    /// Makes what was done in a directory survive power loss, where that is configured.
+    pub(crate) fn sync(&self, path: &str, directory: &File) -> std::io::Result<()> {
+        if !self.durable {
+            return Ok(());
+        }
+        directory.sync_all()?;
+        // Another process may have made the parents and not synced them yet, so it is not enough to sync what one made.
+        let stat = directory.metadata()?;
+        let identity = stat.created().ok().map(|birth| (stat.ino(), birth));
+        if identity.is_some_and(|identity| self.rooted().contains(&identity)) {
+            return Ok(());
+        }
+        let mut below = path;
+        while !below.is_empty() {
+            let (parent, _) = split(below);
+            match self.directory(parent) {
+                Ok(parent) => parent.sync_all()?,
+                // All that was in it was deleted meanwhile, by somebody who synced that.
+                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
+                Err(e) => return Err(e.into()),
+            }
+            below = parent;
+        }
+        let mut rooted = self.rooted();
+        if rooted.len() >= REMEMBERED {
+            rooted.clear();
+        }
+        rooted.extend(identity);
+        Ok(())
+    }
+
+    fn rooted(&self) -> MutexGuard<'_, HashSet<(u64, SystemTime)>> {
+        self.rooted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_whole(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
+    use rustix::fs::{ResolveFlags, openat2};
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    openat2(root, path, flags, Mode::empty(), beneath)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_whole(_: &OwnedFd, _: &str, _: OFlags) -> Result<OwnedFd> {
+    Err(Errno::NOSYS)
+}
+
+/// Opens one name, which is not a path, without following it.
+fn open_name(directory: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd> {
+    match openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+        // A link where a directory is expected is reported as what it is not.
+        Err(Errno::NOTDIR) if type_of(directory, name) == Ok(FileType::Symlink) => Err(Errno::LOOP),
+        done => done,
+    }
+}
+
+fn type_of(directory: impl AsFd, name: &str) -> Result<FileType> {
+    let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(FileType::from_raw_mode(stat.st_mode))
+}

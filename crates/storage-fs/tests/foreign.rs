@@ -1,0 +1,199 @@
+//! What other programs do to the directory: plain files, edits in place, links, pipes, names that are no keys.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    ffi::OsStr,
+    fs::{self, File},
+    os::unix::{ffi::OsStrExt, fs::symlink, net::UnixListener},
+    path::Path,
+};
+
+use futures_util::TryStreamExt;
+use storage_core::{
+    Condition, Entry, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Storage,
+};
+use storage_fs::Fs;
+
+async fn open(root: &Path) -> Storage<Fs> {
+    Storage::new(Fs::open(root).await.unwrap())
+}
+
+async fn list(storage: &Storage<Fs>) -> Vec<String> {
+    let entries: Vec<Entry> = storage.list("").await.unwrap().try_collect().await.unwrap();
+    entries.iter().map(|entry| entry.key.to_string()).collect()
+}
+
+#[tokio::test]
+async fn files_of_others_are_values() {
+    let root = tempfile::tempdir().unwrap();
+    fs::create_dir_all(root.path().join("docs/empty")).unwrap();
+    fs::write(root.path().join("docs/read me.txt"), "hello").unwrap();
+    let storage = open(root.path()).await;
+    assert_eq!(list(&storage).await, ["docs/read me.txt"]);
+    assert_eq!(
+        storage.get("docs/read me.txt").await.unwrap().unwrap(),
+        "hello"
+    );
+    let entry = storage.stat("docs/read me.txt").await.unwrap().unwrap();
+    assert_eq!((entry.size, entry.created), (5, None));
+    assert!(entry.metadata.unwrap().is_empty());
+
+    // And ours are files to others.
+    let etag = entry.etag.unwrap();
+    let ours = PutOptions::new().condition(Condition::IfMatch(etag));
+    storage
+        .put_with("docs/read me.txt", "ours", ours)
+        .await
+        .unwrap();
+    assert_eq!(
+        fs::read(root.path().join("docs/read me.txt")).unwrap(),
+        b"ours"
+    );
+}
+
+#[tokio::test]
+async fn an_edit_in_place_changes_the_etag_and_keeps_the_metadata() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    let metadata = Metadata::new().content_type("text/plain").field("n", 1);
+    let put = PutOptions::new().metadata(metadata.clone());
+    let written = storage.put_with("note", "mine", put).await.unwrap();
+    assert_eq!(storage.stat("note").await.unwrap().unwrap(), written);
+
+    fs::write(root.path().join("note"), "ours").unwrap();
+    let edited = storage.stat("note").await.unwrap().unwrap();
+    assert_ne!(edited.etag, written.etag);
+    assert_eq!(
+        (edited.metadata, edited.created),
+        (written.metadata, written.created)
+    );
+    let stale = PutOptions::new().condition(Condition::IfMatch(written.etag.unwrap()));
+    let e = storage.put_with("note", "theirs", stale).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::PreconditionFailed);
+}
+
+#[tokio::test]
+async fn a_stream_notices_an_edit_and_outlives_a_replacement() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    let large = vec![b'x'; 3 << 20];
+    storage.put("big", large.clone()).await.unwrap();
+    let streams = [0; 2].map(|_| storage.open("big", GetOptions::new()));
+    let [replaced, edited] = streams;
+    let (replaced, edited) = (
+        replaced.await.unwrap().unwrap(),
+        edited.await.unwrap().unwrap(),
+    );
+    File::options()
+        .append(true)
+        .open(root.path().join("big"))
+        .unwrap();
+    storage.put("big", "small").await.unwrap();
+    assert_eq!(replaced.body.bytes(u64::MAX).await.unwrap(), large);
+    assert_eq!(edited.body.bytes(u64::MAX).await.unwrap(), large);
+
+    storage.put("big", large).await.unwrap();
+    let torn = storage
+        .open("big", GetOptions::new())
+        .await
+        .unwrap()
+        .unwrap();
+    fs::write(root.path().join("big"), vec![b'y'; 3 << 20]).unwrap();
+    let e = torn.body.bytes(u64::MAX).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Conflict);
+}
+
+#[tokio::test]
+async fn links_lead_nowhere() {
+    let outside = tempfile::tempdir().unwrap();
+    fs::write(outside.path().join("secret"), "secret").unwrap();
+    let root = tempfile::tempdir().unwrap();
+    symlink(outside.path(), root.path().join("out")).unwrap();
+    symlink(outside.path().join("secret"), root.path().join("file")).unwrap();
+    symlink(outside.path().join("new"), root.path().join("dangling")).unwrap();
+    let storage = open(root.path()).await;
+    storage.put("in", "side").await.unwrap();
+    for key in ["out/secret", "out/new", "file", "dangling"] {
+        let denied =
+            |e: storage_core::Error| assert_eq!(e.kind(), ErrorKind::PermissionDenied, "{e:?}");
+        denied(storage.get(key).await.unwrap_err());
+        denied(storage.put(key, "mine").await.unwrap_err());
+        denied(storage.delete(key).await.unwrap_err());
+    }
+    assert_eq!(list(&storage).await, ["in"]);
+    let below: Vec<_> = storage
+        .list("out/")
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    assert_eq!(below, []);
+    storage.clear().await.unwrap();
+    assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
+    assert_eq!(fs::read(outside.path().join("secret")).unwrap(), b"secret");
+}
+
+#[tokio::test]
+async fn what_is_no_value_is_skipped() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    storage.put("value", "v").await.unwrap();
+    fs::write(root.path().join(OsStr::from_bytes(b"latin\xe9")), "1").unwrap();
+    fs::create_dir(root.path().join(OsStr::from_bytes(b"dir\xff"))).unwrap();
+    fs::write(root.path().join("line\nbreak"), "1").unwrap();
+    fs::write(root.path().join(".storage/annex/nothex"), "1").unwrap();
+    let _socket = UnixListener::bind(root.path().join("socket")).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, root.path().join("pipe"), 0o600.into()).unwrap();
+    assert_eq!(list(&storage).await, ["value"]);
+    for key in ["socket", "pipe"] {
+        let e = storage.put(key, "v").await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::PermissionDenied);
+    }
+    assert_eq!(storage.get("line\nbreak").await.unwrap(), None);
+    storage.put("line\nbreak", "ours").await.unwrap();
+    assert_eq!(list(&storage).await, ["line\nbreak", "value"]);
+}
+
+#[tokio::test]
+async fn an_unreadable_record_is_mended_by_a_write() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    storage.put("k", "v").await.unwrap();
+    let path = root.path().join("k");
+    rustix::fs::setxattr(
+        &path,
+        "user.storage.v1",
+        b"{",
+        rustix::fs::XattrFlags::empty(),
+    )
+    .unwrap();
+    assert_eq!(
+        storage.get("k").await.unwrap_err().kind(),
+        ErrorKind::Corrupt
+    );
+    storage.put("k", "w").await.unwrap();
+    assert_eq!(storage.get("k").await.unwrap().unwrap(), "w");
+}
+
+#[tokio::test]
+async fn the_largest_metadata_fits() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    let limit = storage.info().limits.metadata;
+    let empty = Metadata::new().field("f", "").size();
+    let metadata = Metadata::new().field("f", "x".repeat(limit - empty));
+    assert_eq!(metadata.size(), limit);
+    let put = PutOptions::new().metadata(metadata.clone());
+    storage.put_with("k", "v", put).await.unwrap();
+    let options = ListOptions::new().metadata(true);
+    let items: Vec<_> = storage
+        .list_with(options)
+        .await
+        .unwrap()
+        .try_collect()
+        .await
+        .unwrap();
+    let entry = items.into_iter().next().unwrap().into_entry().unwrap();
+    assert_eq!(*entry.metadata.unwrap(), metadata);
+}
