@@ -1,0 +1,233 @@
+//! The backend: the trait in its own order. Reading, writing and listing are in files of their own.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use object_store::{CopyOptions as Copy, Error as Native, ObjectStore, ObjectStoreExt};
+use storage_core::{
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error,
+    ErrorKind, GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result,
+    StatOptions, StorageBackend, defaults,
+};
+
+use crate::{Config, Profile, error, meta, names::Names, probe::probe};
+
+/// A storage backend over an [`ObjectStore`].
+///
+/// Clones share the connection: after `disconnect` through one, all are closed.
+#[derive(Clone)]
+pub struct ObjectStoreBackend {
+    inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) names: Names,
+    pub(crate) profile: Profile,
+    pub(crate) config: Config,
+    pub(crate) info: BackendInfo,
+    /// Whether metadata lies in a header before the value, because the store keeps no attributes.
+    pub(crate) framed: bool,
+    closed: AtomicBool,
+}
+
+impl ObjectStoreBackend {
+    /// Probes a store and makes a backend of it.
+    ///
+    /// A probe writes, reads and deletes objects of its own below `.storage/probe/`; it finds out whether the store keeps
+    /// attributes and honours conditions. Turn off the client's own retries: they hide the outcome of conditional writes, and
+    /// the retry layer makes better ones.
+    ///
+    /// # Errors
+    /// `Config` for a prefix that leaves no room for keys of 512 bytes or a profile that the store contradicts; the store's own
+    /// when it cannot be reached, read or written.
+    pub async fn connect(
+        store: Arc<dyn ObjectStore>,
+        profile: Profile,
+        config: Config,
+    ) -> Result<Self> {
+        let names = Names::new(&config.prefix, profile.naming)?;
+        let key_limit = names.key_limit(profile.name_limit)?;
+        let found = probe(&*store, &names, profile.naming).await?;
+        let framed = !found.attributes;
+
+        let mut capabilities = Capabilities::new().atomic();
+        capabilities.streaming = profile.streaming;
+        // A condition compares the store's own etag, which in a framed object is not the etag that we show.
+        capabilities.conditional = found.conditions && !framed;
+        capabilities.unique_etags = profile.unique_etags || framed;
+
+        let mut limits = Limits::default();
+        let largest = profile
+            .max_parts
+            .saturating_mul(config.part_size.get() as u64);
+        limits.key = key_limit;
+        limits.value = limits.value.min(largest) - meta::HEADER;
+        limits.metadata = match framed {
+            true => meta::HEADER_LIMIT,
+            false => meta::ATTRIBUTE_LIMIT,
+        };
+        limits.time_granularity = profile.time_granularity;
+
+        let mut info = BackendInfo::new(profile.id.clone(), capabilities);
+        info.name.clone_from(&profile.name);
+        info.description = "Values as objects of an object store".to_owned();
+        info.version = env!("CARGO_PKG_VERSION").to_owned();
+        info.limits = limits;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                store,
+                names,
+                profile,
+                config,
+                info,
+                framed,
+                closed: AtomicBool::new(false),
+            }),
+        })
+    }
+
+    /// The store itself, for what only it can do. Objects written to it directly may not be what this backend expects.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.inner.store
+    }
+
+    fn open(&self) -> Result<&Arc<Inner>> {
+        match self.inner.closed.load(Ordering::Acquire) {
+            true => Err(Error::closed()),
+            false => Ok(&self.inner),
+        }
+    }
+}
+
+impl fmt::Debug for ObjectStoreBackend {
+    /// The store is left out, since it may hold credentials.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ObjectStoreBackend")
+            .field("id", &self.inner.info.id)
+            .field("prefix", &self.inner.config.prefix)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl StorageBackend for ObjectStoreBackend {
+    fn info(&self) -> &BackendInfo {
+        &self.inner.info
+    }
+
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        self.open()?.read(key, options).await
+    }
+
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let inner = self.open()?;
+        if options.condition.is_some() && !inner.info.capabilities.conditional {
+            return Err(Error::unsupported("a condition on writes"));
+        }
+        inner.write(key, body, options).await
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        let inner = self.open()?;
+        if options != DeleteOptions::new() {
+            return Err(Error::unsupported("a condition or version on delete"));
+        }
+        absent_is_fine(inner.store.delete(&inner.names.place(key)).await)
+    }
+
+    async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
+        self.open()?.describe(key).await
+    }
+
+    async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        self.open()?.items(options).await
+    }
+
+    async fn delete_batch(
+        &self,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        let inner = self.open()?;
+        if options.atomic || items.iter().any(|(_, each)| *each != DeleteOptions::new()) {
+            return defaults::delete_batch(self, items, options).await;
+        }
+        let places: Vec<_> = items
+            .iter()
+            .map(|(key, _)| Ok(inner.names.place(key)))
+            .collect();
+        let done = inner.store.delete_stream(stream::iter(places).boxed());
+        let results: Vec<_> = done
+            .map(|each| absent_is_fine(each.map(drop)))
+            .collect()
+            .await;
+        if results.len() == items.len() {
+            return Ok(results);
+        }
+        // A bulk request that failed as a whole says nothing about its items.
+        defaults::delete_batch(self, items, options).await
+    }
+
+    async fn clear(&self, prefix: &str) -> Result<()> {
+        let inner = self.open()?;
+        let done = inner.store.delete_stream(inner.places(prefix));
+        done.map(|each| absent_is_fine(each.map(drop)))
+            .try_for_each(|()| ready(Ok(())))
+            .await
+    }
+
+    async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let inner = self.open()?;
+        // A native copy takes over the header of a framed object, and with it the etag; it knows no conditions but one.
+        if inner.framed || from == to || options != CopyOptions::new() {
+            return defaults::copy(self, from, to, options).await;
+        }
+        let (source, target) = (inner.names.place(from), inner.names.place(to));
+        let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
+        copied.map_err(|e| match e {
+            Native::NotFound { .. } => {
+                Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from)
+            }
+            e => error::write(e),
+        })?;
+        let entry = inner.describe(to).await.map_err(Error::ambiguous)?;
+        entry.ok_or_else(|| {
+            let message = "the copy was deleted before it could be looked at; copy again";
+            Error::new(ErrorKind::Conflict, message)
+                .ambiguous()
+                .with_key(to)
+        })
+    }
+
+    async fn is_connected(&self) -> bool {
+        let Ok(inner) = self.open() else {
+            return false;
+        };
+        let nothing = inner.names.probe("nothing");
+        matches!(
+            inner.store.head(&nothing).await,
+            Ok(_) | Err(Native::NotFound { .. })
+        )
+    }
+
+    async fn disconnect(&self) -> Result<()> {
+        self.inner.closed.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+fn absent_is_fine(deleted: object_store::Result<()>) -> Result<()> {
+    match deleted {
+        Ok(()) | Err(Native::NotFound { .. }) => Ok(()),
+        Err(e) => Err(error::write(e)),
+    }
+}

@@ -1,0 +1,172 @@
+//! The only place where an error of the store becomes an [`ErrorKind`].
+
+use std::{error::Error as _, io};
+
+use object_store::Error as Native;
+use storage_core::{Error, ErrorKind, Etag};
+
+/// A failed read, or a write that certainly did not happen.
+pub(crate) fn read(error: Native) -> Error {
+    let (kind, message) = explain(&error);
+    Error::new(kind, message).with_source(error)
+}
+
+/// A failed write. Unless the store said why it refused, it may have happened all the same.
+pub(crate) fn write(error: Native) -> Error {
+    let cause = input_output(&error).map(io::Error::kind);
+    let refused = matches!(
+        cause,
+        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    );
+    let error = read(error);
+    match error.kind() {
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => {
+            error.ambiguous()
+        }
+        _ => error,
+    }
+}
+
+/// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.
+pub(crate) fn mismatch(etag: &Etag) -> Error {
+    Error::new(
+        ErrorKind::PreconditionFailed,
+        format!("the value does not have the etag {etag}; read it again"),
+    )
+}
+
+/// A read with `if_none_match` of a value that is still the same.
+pub(crate) fn not_modified() -> Error {
+    Error::new(ErrorKind::NotModified, "the value still has this etag")
+}
+
+/// A value that was replaced between the two requests that read it.
+pub(crate) fn changed() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the value was written while it was read; read it again",
+    )
+}
+
+/// A directory that cannot be made.
+pub(crate) fn directory(error: io::Error) -> Error {
+    let (kind, message) = system(error.kind());
+    Error::new(kind, message).with_source(error)
+}
+
+/// A blocking task that ended early.
+pub(crate) fn task(error: tokio::task::JoinError) -> Error {
+    Error::new(ErrorKind::Other, "the runtime ended a task").with_source(error)
+}
+
+fn explain(error: &Native) -> (ErrorKind, &'static str) {
+    match error {
+        Native::NotFound { .. } => (
+            ErrorKind::NotFound,
+            "the bucket, container or directory does not exist; create it or correct the configuration",
+        ),
+        Native::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the key has a value already"),
+        Native::Precondition { .. } => (
+            ErrorKind::PreconditionFailed,
+            "the value has another etag; read it again",
+        ),
+        Native::NotModified { .. } => (ErrorKind::NotModified, "the value still has this etag"),
+        Native::NotSupported { .. } | Native::NotImplemented { .. } => (
+            ErrorKind::Unsupported,
+            "the store cannot do this; see its capabilities",
+        ),
+        Native::PermissionDenied { .. } => (
+            ErrorKind::PermissionDenied,
+            "the store refuses access; grant the credentials the right to do this",
+        ),
+        Native::Unauthenticated { .. } => (
+            ErrorKind::Unauthenticated,
+            "the store does not accept the credentials; check that they are right and not expired",
+        ),
+        Native::UnknownConfigurationKey { .. } => {
+            (ErrorKind::Config, "the store does not know this setting")
+        }
+        Native::InvalidPath { .. } => (
+            ErrorKind::Other,
+            "the store holds an object whose name object_store cannot express; rename or remove that object",
+        ),
+        other => input_output(other).map_or(
+            (ErrorKind::Other, "the store failed; see the cause"),
+            |cause| system(cause.kind()),
+        ),
+    }
+}
+
+/// The operating system's error at the root of it, if there is one.
+fn input_output(error: &Native) -> Option<&io::Error> {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn system(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
+    use io::ErrorKind as Io;
+    match kind {
+        Io::NotFound => (
+            ErrorKind::NotFound,
+            "a directory does not exist; create it or correct the configuration",
+        ),
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => (
+            ErrorKind::PermissionDenied,
+            "access is refused; grant this process the right to do this",
+        ),
+        Io::StorageFull | Io::QuotaExceeded => {
+            (ErrorKind::Unavailable, "the disk is full; free some space")
+        }
+        Io::TimedOut => (ErrorKind::Timeout, "the store did not answer in time"),
+        Io::ConnectionRefused
+        | Io::ConnectionReset
+        | Io::ConnectionAborted
+        | Io::NotConnected
+        | Io::BrokenPipe
+        | Io::HostUnreachable
+        | Io::NetworkUnreachable
+        | Io::NetworkDown
+        | Io::UnexpectedEof => (
+            ErrorKind::Unavailable,
+            "the store cannot be reached; check the address and the network",
+        ),
+        Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory => (
+            ErrorKind::Config,
+            "there is something else where a directory must be; correct the configuration",
+        ),
+        _ => (ErrorKind::Other, "the store failed; see the cause"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generic(kind: io::ErrorKind) -> Native {
+        Native::Generic {
+            store: "test",
+            source: io::Error::from(kind).into(),
+        }
+    }
+
+    #[test]
+    fn an_unexplained_write_is_ambiguous_and_a_refused_one_is_not() {
+        let reset = write(generic(io::ErrorKind::ConnectionReset));
+        assert!(reset.kind() == ErrorKind::Unavailable && reset.is_ambiguous());
+        let full = write(generic(io::ErrorKind::StorageFull));
+        assert!(full.kind() == ErrorKind::Unavailable && !full.is_ambiguous());
+        let unknown = write(generic(io::ErrorKind::InvalidData));
+        assert!(unknown.kind() == ErrorKind::Other && unknown.is_ambiguous());
+        let denied = write(Native::PermissionDenied {
+            path: "a".into(),
+            source: "no".into(),
+        });
+        assert!(denied.kind() == ErrorKind::PermissionDenied && !denied.is_ambiguous());
+    }
+}

@@ -1,0 +1,264 @@
+//! Listings: the keys that lie under themselves and those of the annex, each in order, merged.
+
+use std::{cmp::Ordering, pin::Pin, sync::Arc};
+
+use futures_util::{
+    StreamExt, TryStreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
+use object_store::{ObjectMeta, path::Path};
+use storage_core::{Entry, Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
+
+use crate::{backend::Inner, error};
+
+/// How many entries are asked for their metadata at once.
+const CONCURRENCY: usize = 16;
+
+type Found = BoxStream<'static, Result<(Key, ObjectMeta)>>;
+
+impl Inner {
+    pub(crate) async fn items(self: &Arc<Self>, options: ListOptions) -> Result<ListStream> {
+        let natural = match self.names.directory(&options.prefix) {
+            None => stream::empty().boxed(),
+            Some(directory) if options.one_level => self.level(directory, &options.prefix).await?,
+            Some(directory) => {
+                let offset = self.names.before(&text_before(&options));
+                self.entries(directory, offset, &options.prefix).await?
+            }
+        };
+        let offset = bytes_before(&options).map(|bytes| self.names.before_encoded(&bytes));
+        let annexed = self
+            .entries(self.names.annex(), offset, &options.prefix)
+            .await?;
+        let annexed = match options.one_level {
+            true => fold(annexed, options.prefix.len()),
+            false => annexed,
+        };
+        let mut items = merge(natural, annexed);
+        if let Some(start) = options.start_after {
+            let behind = move |item: &ListItem| ready(item.position() > start.as_str());
+            items = items.try_filter(behind).boxed();
+        }
+        if options.metadata {
+            items = self.with_metadata(items);
+        }
+        Ok(items.take(options.limit.unwrap_or(usize::MAX)).boxed())
+    }
+
+    /// The places of all keys with the prefix, for deleting them; in no order.
+    pub(crate) fn places(
+        self: &Arc<Self>,
+        prefix: &str,
+    ) -> BoxStream<'static, object_store::Result<Path>> {
+        let natural = self.names.directory(prefix);
+        let directories = natural.into_iter().chain([self.names.annex()]);
+        let (this, prefix) = (self.clone(), prefix.to_owned());
+        stream::iter(directories)
+            .flat_map(move |directory| {
+                let (this, prefix) = (this.clone(), prefix.clone());
+                let objects = this.store.list(not_root(&directory));
+                objects.try_filter_map(move |about| {
+                    let key = this.listed_key(&about, &directory);
+                    let wanted = key.is_some_and(|key| key.as_str().starts_with(&prefix));
+                    ready(Ok(wanted.then_some(about.location)))
+                })
+            })
+            .boxed()
+    }
+
+    /// The entries with the prefix in a directory and below, in order.
+    async fn entries(
+        self: &Arc<Self>,
+        directory: Path,
+        offset: Option<Path>,
+        prefix: &str,
+    ) -> Result<ListStream> {
+        let objects = match &offset {
+            Some(offset) => self.store.list_with_offset(not_root(&directory), offset),
+            None => self.store.list(not_root(&directory)),
+        };
+        let (this, sorted, wanted) = (self.clone(), self.profile.sorted, prefix.to_owned());
+        let found = objects.map_err(error::read).try_filter_map(move |about| {
+            let key = this.listed_key(&about, &directory);
+            ready(Ok(key.map(|key| (key, about))))
+        });
+        let found = found.try_take_while(move |(key, _)| {
+            let passed = sorted && *key.as_str() > *wanted && !key.as_str().starts_with(&wanted);
+            ready(Ok(!passed))
+        });
+        let wanted = prefix.to_owned();
+        let found = found.try_filter(move |(key, _)| ready(key.as_str().starts_with(&wanted)));
+        let found = match sorted {
+            true => in_order(found.boxed()),
+            false => {
+                let mut all: Vec<_> = found.try_collect().await?;
+                all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                stream::iter(all.into_iter().map(Ok)).boxed()
+            }
+        };
+        let this = self.clone();
+        let entries = found.try_filter_map(move |(key, about)| ready(Ok(this.item(key, &about))));
+        Ok(entries.boxed())
+    }
+
+    /// One level of the keys that lie under themselves. A store answers with all of it at once, in any order.
+    async fn level(&self, directory: Path, prefix: &str) -> Result<ListStream> {
+        let level = self.store.list_with_delimiter(not_root(&directory)).await;
+        let level = level.map_err(error::read)?;
+        let mut items = Vec::with_capacity(level.objects.len() + level.common_prefixes.len());
+        for about in level.objects {
+            let key = self.listed_key(&about, &directory);
+            items.extend(key.and_then(|key| self.item(key, &about)));
+        }
+        for below in level.common_prefixes {
+            match self.names.common_prefix(&below) {
+                Some(common) => items.push(ListItem::Prefix(common)),
+                None if self.names.is_reserved(&below) => {}
+                None => foreign(&below),
+            }
+        }
+        items.retain(|item| item.position().starts_with(prefix));
+        items.sort_unstable_by(|a, b| a.position().cmp(b.position()));
+        Ok(stream::iter(items.into_iter().map(Ok)).boxed())
+    }
+
+    /// The key of an object that a listing of this directory shows.
+    fn listed_key(&self, about: &ObjectMeta, directory: &Path) -> Option<Key> {
+        let annexed = self.names.is_reserved(&about.location);
+        if annexed && *directory != self.names.annex() {
+            return None;
+        }
+        let key = self.names.key(&about.location);
+        if key.is_none() {
+            foreign(&about.location);
+        }
+        key
+    }
+
+    fn item(&self, key: Key, about: &ObjectMeta) -> Option<ListItem> {
+        let entry = self.listed(key, about);
+        if entry.is_none() {
+            foreign(&about.location);
+        }
+        entry.map(ListItem::Entry)
+    }
+
+    /// Entries that are gone by the time they are asked are left out.
+    fn with_metadata(self: &Arc<Self>, items: ListStream) -> ListStream {
+        let this = self.clone();
+        let described = items.map(move |item| {
+            let this = this.clone();
+            async move {
+                match item? {
+                    ListItem::Entry(Entry { key, .. }) => match this.describe(&key).await {
+                        Ok(entry) => Ok(entry.map(ListItem::Entry)),
+                        Err(e) => Err(e.with_key(&key)),
+                    },
+                    prefix => Ok(Some(prefix)),
+                }
+            }
+        });
+        let described = described.buffered(CONCURRENCY);
+        // A listing ends after an error, which a stream of single answers would not.
+        stream::try_unfold(described, |mut described| async move {
+            while let Some(item) = described.try_next().await? {
+                if let Some(item) = item {
+                    return Ok(Some((item, described)));
+                }
+            }
+            Ok(None)
+        })
+        .boxed()
+    }
+}
+
+fn not_root(directory: &Path) -> Option<&Path> {
+    (!directory.is_root()).then_some(directory)
+}
+
+fn foreign(place: &Path) {
+    tracing::warn!(%place, "a listing skips an object that was not written as the value of a key");
+}
+
+/// A text before every wanted key and as late as possible, or empty.
+fn text_before(options: &ListOptions) -> String {
+    let mut chars = options.prefix.chars();
+    let mut before = match chars.next_back() {
+        // `b` itself may be a key, so a listing of `b…` begins behind `a~`. Between the two lies little.
+        Some(last @ '!'..='~') => format!("{}{}~", chars.as_str(), char::from(last as u8 - 1)),
+        _ => chars.as_str().to_owned(),
+    };
+    if let Some(start) = &options.start_after {
+        before = before.max(start.clone());
+    }
+    before
+}
+
+/// The same for the annex, which can begin at any bytes: nothing in UTF-8 lies behind a byte of 255.
+fn bytes_before(options: &ListOptions) -> Option<Vec<u8>> {
+    let mut before = options.prefix.clone().into_bytes();
+    if let Some(last) = before.last_mut() {
+        *last -= 1;
+        before.push(u8::MAX);
+    }
+    let start = options.start_after.as_deref().unwrap_or_default();
+    let before = before.max(start.as_bytes().to_owned());
+    (!before.is_empty()).then_some(before)
+}
+
+/// Makes sure that a store that is said to be sorted is.
+fn in_order(found: Found) -> Found {
+    let mut last = None;
+    found
+        .and_then(move |(key, about)| {
+            let ordered = last.as_ref().is_none_or(|last| *last < key);
+            last = Some(key.clone());
+            ready(if ordered {
+                Ok((key, about))
+            } else {
+                let message =
+                    "the store does not list in order; its profile must not say that it is sorted";
+                Err(Error::new(ErrorKind::Config, message))
+            })
+        })
+        .boxed()
+}
+
+/// Replaces the keys with a `/` behind the prefix by one common prefix.
+fn fold(entries: ListStream, prefix: usize) -> ListStream {
+    let mut last = String::new();
+    entries
+        .try_filter_map(move |item| {
+            let position = item.position();
+            let Some(slash) = position[prefix..].find('/') else {
+                return ready(Ok(Some(item)));
+            };
+            let common = &position[..=prefix + slash];
+            if last == common {
+                return ready(Ok(None));
+            }
+            last = common.to_owned();
+            ready(Ok(Some(ListItem::Prefix(last.clone()))))
+        })
+        .boxed()
+}
+
+/// Two ordered listings as one, which ends after an error. A common prefix of both is one.
+fn merge(a: ListStream, b: ListStream) -> ListStream {
+    let both = (a.peekable(), b.peekable());
+    stream::try_unfold(both, |(mut a, mut b)| async move {
+        let order = match (Pin::new(&mut a).peek().await, Pin::new(&mut b).peek().await) {
+            (Some(Ok(a)), Some(Ok(b))) => a.position().cmp(b.position()),
+            (Some(Err(_)), _) | (_, None) => Ordering::Less,
+            (_, Some(_)) => Ordering::Greater,
+        };
+        let item = match order {
+            Ordering::Less => a.next().await,
+            Ordering::Equal => b.next().await.and(a.next().await),
+            Ordering::Greater => b.next().await,
+        };
+        Ok(item.transpose()?.map(|item| (item, (a, b))))
+    })
+    .boxed()
+}

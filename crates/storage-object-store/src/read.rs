@@ -1,0 +1,151 @@
+//! Reading from a store that keeps attributes, and what all reads share. `framed.rs` has the other stores.
+
+use std::time::{Duration, SystemTime};
+
+use futures_util::{StreamExt, stream};
+use object_store::{
+    Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload,
+    ObjectMeta, ObjectStore, path::Path,
+};
+use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result};
+
+use crate::{backend::Inner, error, meta, source::Source, write::is_one};
+
+impl Inner {
+    pub(crate) async fn read(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        if self.framed {
+            return self.read_framed(key, options).await;
+        }
+        let place = self.names.place(key);
+        let mut get = Get::new();
+        if let Some(etag) = options.if_match {
+            if !is_one(&etag) {
+                return Err(error::mismatch(&etag));
+            }
+            get.if_match = Some(etag.to_string());
+        }
+        let known = options.if_none_match.filter(is_one);
+        get.if_none_match = known.map(|etag| etag.to_string());
+        let result = match options.range {
+            None => self.get(&place, get).await?,
+            Some(range) => self.get_range(&place, get, range).await?,
+        };
+        let Some(result) = result else {
+            return Ok(None);
+        };
+        let entry = self.entry(key, &result.meta, &result.attributes)?;
+        let range = result.range.clone();
+        let body = Source::from(result).body(range, options.whole).await?;
+        Ok(Some(Object::new(entry, body)))
+    }
+
+    pub(crate) async fn describe(&self, key: &Key) -> Result<Option<Entry>> {
+        if self.framed {
+            return self.describe_framed(key).await;
+        }
+        let head = Get::new().with_head(true);
+        match self.get(&self.names.place(key), head).await? {
+            Some(result) => self.entry(key, &result.meta, &result.attributes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// An entry as a listing knows it, without metadata; `None` if the object cannot be one of ours.
+    pub(crate) fn listed(&self, key: Key, about: &ObjectMeta) -> Option<Entry> {
+        if self.framed {
+            return self.listed_framed(key, about);
+        }
+        let mut entry = Entry::new(key, about.size);
+        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.etag = about.e_tag.clone().map(Etag::from);
+        Some(entry)
+    }
+
+    /// `None` when there is no such object; under `if_match` that is a mismatch.
+    pub(crate) async fn get(&self, place: &Path, get: Get) -> Result<Option<GetResult>> {
+        let if_match = get.if_match.clone();
+        match (self.store.get_opts(place, get).await, if_match) {
+            (Ok(result), _) => Ok(Some(result)),
+            (Err(Native::NotFound { .. }), None) => Ok(None),
+            (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(etag)) => {
+                Err(error::mismatch(&Etag::from(etag)))
+            }
+            (Err(e), _) => Err(error::read(e)),
+        }
+    }
+
+    /// The positions of an object that was looked at before. `Conflict` if it has changed since.
+    pub(crate) async fn get_same(
+        &self,
+        place: &Path,
+        about: &ObjectMeta,
+        positions: std::ops::Range<u64>,
+    ) -> Result<GetResult> {
+        let same = Get::new()
+            .with_range(Some(positions))
+            .with_if_match(about.e_tag.as_deref());
+        self.store.get_opts(place, same).await.map_err(|e| match e {
+            Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
+            e => error::read(e),
+        })
+    }
+
+    /// A time in the steps that `limits.time_granularity` promises: some stores tell more in a listing than in other answers.
+    pub(crate) fn time(&self, time: SystemTime) -> SystemTime {
+        let step = self.info.limits.time_granularity.as_nanos();
+        let since = time.duration_since(SystemTime::UNIX_EPOCH);
+        let over = since.map_or(0, |since| since.as_nanos().checked_rem(step).unwrap_or(0));
+        time - Duration::from_nanos(over as u64)
+    }
+
+    /// Most ranges are one request. One that the store refuses (empty, at the end or beyond, or the last bytes where its
+    /// protocol has no such thing) is looked at again once the size is known.
+    async fn get_range(
+        &self,
+        place: &Path,
+        get: Get,
+        range: ByteRange,
+    ) -> Result<Option<GetResult>> {
+        let native = match range {
+            ByteRange::Bounded(start, end) if start < end => Some(GetRange::Bounded(start..end)),
+            ByteRange::From(start) => Some(GetRange::Offset(start)),
+            ByteRange::Last(n) if n > 0 => Some(GetRange::Suffix(n)),
+            _ => None,
+        };
+        let mut refusal = None;
+        if native.is_some() {
+            match self.get(place, get.clone().with_range(native)).await {
+                Err(e) if is_refusal(&e) => refusal = Some(e),
+                done => return done,
+            }
+        }
+        let Some(mut about) = self.get(place, get.with_head(true)).await? else {
+            return Ok(None);
+        };
+        let positions = range.resolve(about.meta.size)?;
+        match (positions.is_empty(), range, refusal) {
+            (true, ..) => {
+                about.range = positions;
+                about.payload = GetResultPayload::Stream(stream::empty().boxed());
+                Ok(Some(about))
+            }
+            (false, ByteRange::Last(_), _) | (false, _, None) => {
+                self.get_same(place, &about.meta, positions).await.map(Some)
+            }
+            (false, _, Some(e)) => Err(e),
+        }
+    }
+
+    fn entry(&self, key: &Key, about: &ObjectMeta, attributes: &Attributes) -> Result<Entry> {
+        let mut entry = Entry::new(key.clone(), about.size);
+        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.etag = about.e_tag.clone().map(Etag::from);
+        entry.metadata = Some(meta::from_attributes(attributes)?);
+        Ok(entry)
+    }
+}
+
+/// Stores have no error of their own for a range that cannot be had.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported)
+}

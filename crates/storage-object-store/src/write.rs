@@ -1,0 +1,231 @@
+//! Writing: in one request where the value fits, else by parts that nobody sees before the last.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use object_store::{
+    Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
+    PutPayload, PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
+};
+use storage_core::{
+    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
+};
+
+use crate::{backend::Inner, error, meta};
+
+/// Pieces below this size are copied together: one by one they would cost more to remember than they weigh.
+const SMALL: usize = 16 << 10;
+
+impl Inner {
+    pub(crate) async fn write(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let metadata = options.metadata.unwrap_or_default();
+        let place = self.names.place(key);
+        let mut payload = PutPayloadMut::new();
+        let (attributes, token) = if self.framed {
+            let token = meta::token();
+            payload.push(meta::header(&metadata, &token)?);
+            (Attributes::new(), Some(Etag::from(meta::text(&token))))
+        } else {
+            (meta::attributes(&metadata), None)
+        };
+
+        let limit = match (&options.condition, &body) {
+            (None, _) => self.config.part_size.get(),
+            (Some(_), Body::Stream(_)) => self.config.conditional_limit,
+            (Some(_), Body::Bytes(_)) => usize::MAX,
+        };
+        let mut pieces = body.into_stream();
+        let mut whole = false;
+        let mut size = 0_u64;
+        while !whole && size <= limit as u64 {
+            match pieces.try_next().await? {
+                Some(piece) => {
+                    size += piece.len() as u64;
+                    match piece.len() {
+                        ..SMALL => payload.extend_from_slice(&piece),
+                        _ => payload.push(piece),
+                    }
+                }
+                None => whole = true,
+            }
+        }
+        let start = payload.freeze();
+        let result = if whole {
+            self.put_whole(&place, start, attributes, options.condition)
+                .await?
+        } else if options.condition.is_some() {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                format!(
+                    "a streamed value under a condition has at most {limit} bytes; raise `conditional_limit`"
+                ),
+            ));
+        } else {
+            let parts = PutMultipartOptions::from(attributes);
+            let (result, more) = self.put_parts(&place, start, pieces, size, parts).await?;
+            size += more;
+            result
+        };
+        Ok(self
+            .written(key, &place, size, result, token, metadata)
+            .await)
+    }
+
+    async fn put_whole(
+        &self,
+        place: &Path,
+        payload: PutPayload,
+        attributes: Attributes,
+        condition: Option<Condition>,
+    ) -> Result<PutResult> {
+        let mut options = Put::from(attributes);
+        options.mode = match &condition {
+            None => PutMode::Overwrite,
+            Some(Condition::IfAbsent) => PutMode::Create,
+            Some(Condition::IfMatch(etag)) if !is_one(etag) => return Err(error::mismatch(etag)),
+            Some(Condition::IfMatch(etag)) => PutMode::Update(UpdateVersion {
+                e_tag: Some(etag.to_string()),
+                version: None,
+            }),
+            Some(_) => return Err(Error::unsupported("this condition")),
+        };
+        let result = self.store.put_opts(place, payload, options).await;
+        result.map_err(|e| match (e, condition) {
+            (
+                Native::NotFound { .. } | Native::Precondition { .. },
+                Some(Condition::IfMatch(etag)),
+            ) => error::mismatch(&etag),
+            (e, _) => error::write(e),
+        })
+    }
+
+    /// Returns the number of bytes that came in pieces, too.
+    async fn put_parts(
+        &self,
+        place: &Path,
+        start: PutPayload,
+        pieces: ByteStream,
+        already: u64,
+        options: PutMultipartOptions,
+    ) -> Result<(PutResult, u64)> {
+        let upload = self.store.put_multipart_opts(place, options).await;
+        let upload = upload.map_err(error::read)?;
+        let part_size = self.config.part_size.get();
+        let mut upload = Upload(Some(WriteMultipart::new_with_chunk_size(upload, part_size)));
+        match self.send(&mut upload, start, pieces, already).await {
+            Ok(more) => Ok((upload.finish().await?, more)),
+            Err(e) => {
+                upload.abort().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn send(
+        &self,
+        upload: &mut Upload,
+        start: PutPayload,
+        mut pieces: ByteStream,
+        already: u64,
+    ) -> Result<u64> {
+        for piece in start {
+            upload.send(piece, &self.config).await?;
+        }
+        let mut more = 0;
+        while let Some(piece) = pieces.try_next().await? {
+            more += piece.len() as u64;
+            let max = self.info.limits.value;
+            if already + more > max {
+                return Err(Error::new(
+                    ErrorKind::TooLarge,
+                    format!("the value is larger than {max} bytes; raise `part_size`"),
+                ));
+            }
+            upload.send(piece, &self.config).await?;
+        }
+        Ok(more)
+    }
+
+    /// The entry of a write that has happened. A store does not say the time of a write, so it is asked; when somebody else has
+    /// written since, the time stays unknown.
+    async fn written(
+        &self,
+        key: &Key,
+        place: &Path,
+        size: u64,
+        result: PutResult,
+        token: Option<Etag>,
+        metadata: Arc<Metadata>,
+    ) -> Entry {
+        let mut entry = Entry::new(key.clone(), size);
+        entry.stored_size = self.framed.then_some(size + meta::HEADER);
+        entry.metadata = Some(metadata);
+        let mut etag = result.e_tag;
+        match self.store.head(place).await {
+            Ok(now) if etag.is_none() || now.e_tag == etag => {
+                entry.modified = Some(self.time(now.last_modified.into()));
+                etag = now.e_tag;
+            }
+            Ok(_) | Err(Native::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
+        }
+        entry.etag = token.or(etag.map(Etag::from));
+        entry
+    }
+}
+
+/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of.
+pub(crate) fn is_one(etag: &Etag) -> bool {
+    !etag.as_str().contains([',', '*'])
+}
+
+/// An upload by parts that is given up when it is dropped.
+struct Upload(Option<WriteMultipart>);
+
+impl Upload {
+    async fn send(&mut self, mut piece: Bytes, config: &crate::Config) -> Result<()> {
+        let Some(upload) = &mut self.0 else {
+            return Ok(());
+        };
+        while !piece.is_empty() {
+            let room = upload.wait_for_capacity(config.parts_in_flight.get()).await;
+            // Nothing is visible yet, so the outcome is definite.
+            room.map_err(error::read)?;
+            let next = piece.split_to(piece.len().min(config.part_size.get()));
+            match next.len() {
+                ..SMALL => upload.write(&next),
+                _ => upload.put(next),
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<PutResult> {
+        match self.0.take() {
+            Some(upload) => upload.finish().await.map_err(error::write),
+            None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
+        }
+    }
+
+    async fn abort(mut self) {
+        if let Some(upload) = self.0.take() {
+            give_up(upload).await;
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(give_up(upload));
+        }
+    }
+}
+
+async fn give_up(upload: WriteMultipart) {
+    if let Err(error) = upload.abort().await {
+        tracing::warn!(%error, "an unfinished upload could not be aborted; the store keeps its parts until it sweeps them");
+    }
+}
