@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Error, ErrorKind, Etag, Metadata, Result, VersionId};
+use crate::{Entry, Error, ErrorKind, Etag, Metadata, Result, VersionId};
 
 /// A part of a value, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +79,49 @@ pub enum Condition {
     IfAbsent,
     /// The value has this etag; otherwise `PreconditionFailed`.
     IfMatch(Etag),
+}
+
+impl Condition {
+    /// Whether the condition holds of what is there now.
+    ///
+    /// # Errors
+    /// `AlreadyExists` or `PreconditionFailed`.
+    pub fn check(&self, current: Option<&Entry>) -> Result<()> {
+        let failed = |kind, message: &str| Err(Error::new(kind, message));
+        match (self, current) {
+            (Self::IfAbsent, None) => Ok(()),
+            (Self::IfAbsent, Some(_)) => {
+                failed(ErrorKind::AlreadyExists, "the key already has a value")
+            }
+            (Self::IfMatch(etag), Some(entry)) if entry.etag.as_ref() == Some(etag) => Ok(()),
+            (Self::IfMatch(_), Some(_)) => {
+                failed(ErrorKind::PreconditionFailed, "the value has another etag")
+            }
+            (Self::IfMatch(_), None) => {
+                failed(ErrorKind::PreconditionFailed, "the key has no value")
+            }
+        }
+    }
+}
+
+impl GetOptions {
+    /// Whether `if_match` and `if_none_match` allow to read what is there now.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` or `NotModified`.
+    pub fn check_current(&self, current: Option<&Entry>) -> Result<()> {
+        if let Some(etag) = &self.if_match {
+            Condition::IfMatch(etag.clone()).check(current)?;
+        }
+        let etag = current.and_then(|entry| entry.etag.as_ref());
+        if self.if_none_match.is_some() && self.if_none_match.as_ref() == etag {
+            return Err(Error::new(
+                ErrorKind::NotModified,
+                "the value still has the etag that the caller knows",
+            ));
+        }
+        Ok(())
+    }
 }
 
 macro_rules! options {

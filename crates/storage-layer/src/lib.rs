@@ -20,3 +20,8 @@ pub use resume::Resume;
 pub use transform::Transform;
 pub use transformed::Transformed;
 pub use watch::Watch;
+
+/// The guide's examples are compiled and run with this crate's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/add-a-layer.md")]
+struct Guide;

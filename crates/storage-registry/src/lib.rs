@@ -14,3 +14,8 @@ use storage_core::{Result, Storage};
 pub async fn open(uri: &str) -> Result<Storage> {
     Registry::new().open(uri).await
 }
+
+/// The examples of the workspace's README are compiled and run with this crate's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use futures_util::{Stream, StreamExt, TryStreamExt, future::ready, stream};
 
 use crate::{
     BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    ErrorKind, GetOptions, Key, ListItem, ListOptions, Object, PutOptions, Query, RenameOptions,
-    Result, StatOptions, StorageBackend, Transaction,
+    ErrorKind, GetOptions, Key, ListItem, ListOptions, ListStream, Object, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction,
 };
 
 /// How many operations of a batch are under way at once.
@@ -148,15 +148,7 @@ pub async fn rename<S: StorageBackend + ?Sized>(
         let entry = stay(this, from).await?;
         return match options.condition {
             None => Ok(entry),
-            Some(Condition::IfAbsent) => Err(Error::new(
-                ErrorKind::AlreadyExists,
-                "the target of the rename exists",
-            )),
-            Some(Condition::IfMatch(etag)) if entry.etag.as_ref() == Some(&etag) => Ok(entry),
-            Some(Condition::IfMatch(_)) => Err(Error::new(
-                ErrorKind::PreconditionFailed,
-                "the target of the rename has another etag",
-            )),
+            Some(condition) => condition.check(Some(&entry)).map(|()| entry),
         };
     }
     let source = this
@@ -182,9 +174,41 @@ pub async fn rename<S: StorageBackend + ?Sized>(
     }
 }
 
+/// A listing made of entries that come in the order of keys: prefix, `start_after`, `one_level`, `limit` and `metadata` are
+/// applied to whatever comes. For backends whose store cannot do that by itself.
+pub fn listing(
+    entries: impl Stream<Item = Result<Entry>> + Send + 'static,
+    options: ListOptions,
+) -> ListStream {
+    let limit = options.limit.unwrap_or(usize::MAX);
+    let mut folded = String::new();
+    let items = entries.try_filter_map(move |mut entry| {
+        let key = entry.key.as_str();
+        let below = key.strip_prefix(options.prefix.as_str());
+        let slash = below.and_then(|below| below.find('/').filter(|_| options.one_level));
+        let common = slash.map(|slash| &key[..options.prefix.len() + slash + 1]);
+        let position = common.unwrap_or(key);
+        let wanted = below.is_some() && Some(position) > options.start_after.as_deref();
+        let item = match common {
+            _ if !wanted => None,
+            Some(common) if common == folded => None,
+            Some(common) => {
+                folded = common.to_owned();
+                Some(ListItem::Prefix(folded.clone()))
+            }
+            None => {
+                entry.metadata = entry.metadata.filter(|_| options.metadata);
+                Some(ListItem::Entry(entry))
+            }
+        };
+        ready(Ok(item))
+    });
+    items.take(limit).boxed()
+}
+
 /// The entries of a listing, without the common prefixes.
 #[must_use]
-pub fn entries(listing: crate::ListStream) -> EntryStream {
+pub fn entries(listing: ListStream) -> EntryStream {
     listing
         .try_filter_map(|item: ListItem| ready(Ok(item.into_entry())))
         .boxed()
