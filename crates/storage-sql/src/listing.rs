@@ -1,0 +1,140 @@
+//! Listings, a page at a time: between two pages nothing is held, so a slow reader blocks nobody.
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use storage_core::{Entry, ListItem, ListOptions, ListStream, Metadata, Result};
+
+use crate::{
+    dialect::Value,
+    read::{self, ENTRY},
+    session::{Db, Session},
+    write::bounds,
+};
+
+/// How many rows a page has at most.
+const PAGE: usize = 500;
+/// The same if the metadata comes with them.
+const PAGE_WITH_METADATA: usize = 100;
+
+/// A row: its key, and the entry unless somebody else has put there what cannot be a key.
+type Row = (Value, Option<Entry>);
+
+struct Listing {
+    options: ListOptions,
+    /// Where the next page begins: behind this key, or with it if the flag says so. `None` behind the last page.
+    next: Option<(Value, bool)>,
+    left: usize,
+}
+
+impl Session {
+    pub(crate) fn list(&self, options: ListOptions) -> Result<ListStream> {
+        let [start, _] = bounds(&options.prefix);
+        let next = match &options.start_after {
+            Some(after) if *after >= options.prefix => (Value::bytes(after), false),
+            _ => (start, true),
+        };
+        let listing = Listing {
+            left: options.limit.unwrap_or(usize::MAX),
+            next: Some(next),
+            options,
+        };
+        let session = self.clone();
+        let pages = stream::try_unfold(listing, move |mut listing| {
+            let session = session.clone();
+            async move {
+                let Some(from) = listing.next.take().filter(|_| listing.left > 0) else {
+                    return Ok(None);
+                };
+                let (size, metadata) = (listing.page(), listing.options.metadata);
+                let [_, end] = bounds(&listing.options.prefix);
+                let page = session.read(move |mut db| {
+                    Box::pin(async move { rows(&mut db, from, end, size, metadata).await })
+                });
+                let items = listing.turn(page.await?, size);
+                Ok(Some((stream::iter(items.into_iter().map(Ok)), listing)))
+            }
+        });
+        Ok(pages.try_flatten().boxed())
+    }
+}
+
+impl Listing {
+    fn page(&self) -> usize {
+        let most = match self.options.metadata {
+            true => PAGE_WITH_METADATA,
+            false => PAGE,
+        };
+        // A listing of one level may need many rows for one item.
+        match self.options.one_level {
+            true => most,
+            false => self.left.min(most),
+        }
+    }
+
+    /// The items that the rows of a page make, and where the next begins.
+    fn turn(&mut self, rows: Vec<Row>, size: usize) -> Vec<ListItem> {
+        let full = rows.len() == size;
+        let mut items = Vec::new();
+        let mut common: Option<String> = None;
+        for (key, entry) in rows {
+            self.next = Some((key, false));
+            let Some(entry) = entry else {
+                continue;
+            };
+            let key = entry.key.as_str();
+            if common
+                .as_ref()
+                .is_some_and(|common| key.starts_with(common))
+            {
+                continue;
+            }
+            let below = &key[self.options.prefix.len()..];
+            let slash = below.find('/').filter(|_| self.options.one_level);
+            common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
+            match &common {
+                // The page may begin within a common prefix that was yielded before.
+                Some(common) if Some(common) > self.options.start_after.as_ref() => {
+                    items.push(ListItem::Prefix(common.clone()));
+                }
+                Some(_) => {}
+                None => items.push(ListItem::Entry(entry)),
+            }
+        }
+        self.next = self.next.take().filter(|_| full);
+        if let (Some(_), Some(common)) = (&self.next, common) {
+            let [_, behind] = bounds(&common);
+            self.next = Some((behind, true));
+        }
+        items.truncate(self.left);
+        self.left -= items.len();
+        items
+    }
+}
+
+async fn rows(
+    db: &mut Db<'_>,
+    (from, inclusive): (Value, bool),
+    end: Value,
+    size: usize,
+    metadata: bool,
+) -> Result<Vec<Row>> {
+    let entries = &db.store.tables.entries;
+    let compare = if inclusive { ">=" } else { ">" };
+    let more = if metadata { ", e.metadata" } else { "" };
+    let sql = format!(
+        "SELECT e.key, {ENTRY}{more} FROM {entries} e WHERE e.key {compare} ? AND e.key < ? ORDER BY e.key LIMIT ?"
+    );
+    let mut rows = Vec::with_capacity(size);
+    for mut row in db.fetch(sql, vec![from, end, (size as i64).into()]).await? {
+        let bytes = row.bytes()?;
+        let Some(key) = read::key(&bytes) else {
+            rows.push((Value::Bytes(bytes), None));
+            continue;
+        };
+        let mut entry = read::entry(db.store, key, &mut row)?;
+        if metadata {
+            entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+        }
+        rows.push((Value::Bytes(bytes), Some(entry)));
+    }
+    Ok(rows)
+}

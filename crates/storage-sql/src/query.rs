@@ -1,0 +1,260 @@
+//! Queries, evaluated by the database: every filter, the order, the limit and the continuation are part of the statement, and
+//! every value in it is an argument.
+
+mod order;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use storage_core::{
+    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, Query, Result,
+    defaults,
+};
+
+use crate::{
+    dialect::{Tables, Value},
+    query::order::Instant,
+    read::{self, ENTRY},
+    session::{Db, Session, Store},
+    write::bounds,
+};
+
+/// How many entries a page has at most.
+const PAGE: usize = 100;
+/// How many filters and arguments one statement takes; a larger query is answered by a scan.
+const FILTERS: usize = 200;
+const ARGUMENTS: usize = 20_000;
+
+/// The numbers by which values of different types are ordered, as the ranks of the core are. A missing field has 0.
+const NULL: i64 = 1;
+const BOOL: i64 = 2;
+const INT: i64 = 4;
+const FLOAT: i64 = 5;
+const TEXT: i64 = 6;
+
+/// A part of a statement and its arguments.
+#[derive(Clone, Debug)]
+struct Clause {
+    sql: String,
+    arguments: Vec<Value>,
+}
+
+impl Clause {
+    fn new(sql: impl Into<String>, arguments: impl IntoIterator<Item = Value>) -> Self {
+        Self {
+            sql: sql.into(),
+            arguments: arguments.into_iter().collect(),
+        }
+    }
+
+    fn constant(holds: bool) -> Self {
+        Self::new(if holds { "1 = 1" } else { "1 = 0" }, [])
+    }
+}
+
+/// The parts of a statement that are the same for every page.
+struct Plan {
+    query: Query,
+    join: Clause,
+    filters: Vec<Clause>,
+    order: String,
+}
+
+impl Session {
+    pub(crate) async fn query(&self, query: Query) -> Result<EntryStream> {
+        query.validate()?;
+        let Some(plan) = Plan::new(&self.store, &query) else {
+            let options = ListOptions::new()
+                .prefix(query.prefix.as_str())
+                .metadata(true);
+            return query.evaluate(defaults::entries(self.list(options)?)).await;
+        };
+        let left = query.limit.unwrap_or(usize::MAX);
+        let session = self.clone();
+        let pages = stream::try_unfold(Some((plan, left)), move |state| {
+            let session = session.clone();
+            async move {
+                let Some((plan, left)) = state.filter(|(_, left)| *left > 0) else {
+                    return Ok(None);
+                };
+                let size = left.min(PAGE);
+                let page = session.read(move |mut db| {
+                    Box::pin(async move {
+                        let (entries, full) = plan.page(&mut db, size).await?;
+                        Ok((plan, entries, full))
+                    })
+                });
+                let (mut plan, entries, full): (Plan, Vec<Entry>, bool) = page.await?;
+                let next = entries.last().filter(|_| full).map(|last| {
+                    plan.query.continuation = Some(plan.query.continuation_after(last));
+                    (plan, left - entries.len())
+                });
+                Ok(Some((stream::iter(entries.into_iter().map(Ok)), next)))
+            }
+        });
+        Ok(pages.try_flatten().boxed())
+    }
+}
+
+impl Plan {
+    /// `None` when the statement would be too long, or when the query asks what this version of the crate does not know.
+    fn new(store: &Store, query: &Query) -> Option<Self> {
+        let (join, order) = order::order(&store.tables, &query.order)?;
+        let filters = query.filters.iter().map(|filter| condition(store, filter));
+        let filters: Vec<Clause> = filters.collect::<Option<_>>()?;
+        let arguments: usize = filters.iter().map(|filter| filter.arguments.len()).sum();
+        (filters.len() <= FILTERS && arguments <= ARGUMENTS).then(|| Self {
+            query: query.clone(),
+            join,
+            filters,
+            order,
+        })
+    }
+
+    /// The next entries, and whether there may be more behind them.
+    async fn page(&self, db: &mut Db<'_>, size: usize) -> Result<(Vec<Entry>, bool)> {
+        let mut clauses = vec![Clause::new(
+            "e.key >= ? AND e.key < ?",
+            bounds(&self.query.prefix),
+        )];
+        clauses.extend(self.filters.iter().cloned());
+        clauses.extend(self.query.continuation.as_ref().and_then(order::behind));
+        let conditions: Vec<&str> = clauses.iter().map(|clause| clause.sql.as_str()).collect();
+        let sql = format!(
+            "SELECT e.key, {ENTRY}, e.metadata FROM {} e{} WHERE {} ORDER BY {} LIMIT ?",
+            db.store.tables.entries,
+            self.join.sql,
+            conditions.join(" AND "),
+            self.order,
+        );
+        let mut arguments = self.join.arguments.clone();
+        arguments.extend(clauses.into_iter().flat_map(|clause| clause.arguments));
+        arguments.push((size as i64).into());
+        let rows = db.fetch(sql, arguments).await?;
+        let full = rows.len() == size;
+        let mut entries = Vec::with_capacity(rows.len());
+        for mut row in rows {
+            let Some(key) = read::key(&row.bytes()?) else {
+                continue;
+            };
+            let mut entry = read::entry(db.store, key, &mut row)?;
+            entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+            entries.push(entry);
+        }
+        match entries.is_empty() && full {
+            // Nothing says where to go on, and ending here would pass for a complete answer.
+            true => Err(read::damaged()),
+            false => Ok((entries, full)),
+        }
+    }
+}
+
+/// The type and the three value columns of a field.
+pub(crate) fn columns(value: &FieldValue) -> [Value; 4] {
+    use Value::Null;
+    match value {
+        FieldValue::Null => [NULL.into(), Null, Null, Null],
+        FieldValue::Bool(value) => [BOOL.into(), i64::from(*value).into(), Null, Null],
+        FieldValue::Int(value) => [INT.into(), (*value).into(), Null, Null],
+        FieldValue::Float(value) => [FLOAT.into(), Null, Value::Float(*value), Null],
+        FieldValue::String(value) => [TEXT.into(), Null, Null, Value::bytes(value)],
+    }
+}
+
+/// What a filter asks; `None` when it is of a kind that the core learned later.
+fn condition(store: &Store, filter: &Filter) -> Option<Clause> {
+    let bytes = |texts: &std::collections::BTreeSet<String>| -> Vec<Value> {
+        texts.iter().map(Value::bytes).collect()
+    };
+    let Tables { tags, .. } = &store.tables;
+    let after = |column: &str, moment: &_| {
+        Clause::new(
+            format!("{column} > ?"),
+            [Instant::new(*moment).floor.into()],
+        )
+    };
+    let before = |column: &str, moment: &_| {
+        Clause::new(
+            format!("{column} < ?"),
+            [Instant::new(*moment).ceiling().into()],
+        )
+    };
+    Some(match filter {
+        Filter::Field {
+            name,
+            comparison,
+            value,
+        } => field(store, name, *comparison, value),
+        Filter::ContentType(media_type) => {
+            Clause::new("e.content_type = ?", [Value::Text(media_type.clone())])
+        }
+        Filter::AnyTag(wanted) if wanted.is_empty() => Clause::constant(false),
+        Filter::AnyTag(wanted) => {
+            let places = vec!["?"; wanted.len()].join(", ");
+            let sql =
+                format!("e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}))");
+            Clause::new(sql, bytes(wanted))
+        }
+        Filter::AllTags(wanted) if wanted.is_empty() => Clause::constant(true),
+        Filter::AllTags(wanted) => {
+            let places = vec!["?"; wanted.len()].join(", ");
+            let sql = format!(
+                "e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}) \
+                 GROUP BY t.version HAVING count(*) = ?)"
+            );
+            let count = Value::Int(wanted.len() as i64);
+            Clause::new(sql, bytes(wanted).into_iter().chain([count]))
+        }
+        // No value has more bytes than the largest integer of the database.
+        Filter::MinSize(size) => match i64::try_from(*size) {
+            Ok(size) => Clause::new("e.size >= ?", [size.into()]),
+            Err(_) => Clause::constant(false),
+        },
+        Filter::MaxSize(size) => {
+            let size = i64::try_from(*size).unwrap_or(i64::MAX);
+            Clause::new("e.size <= ?", [size.into()])
+        }
+        Filter::ModifiedAfter(moment) => after("e.updated_at", moment),
+        Filter::ModifiedBefore(moment) => before("e.updated_at", moment),
+        Filter::CreatedAfter(moment) => after("e.created_at", moment),
+        Filter::CreatedBefore(moment) => before("e.created_at", moment),
+        _ => return None,
+    })
+}
+
+fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) -> Clause {
+    use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
+
+    let operator = match comparison {
+        Equal | NotEqual => "=",
+        Less => "<",
+        LessOrEqual => "<=",
+        Greater => ">",
+        GreaterOrEqual => ">=",
+    };
+    let [kind, int, float, text] = columns(value);
+    let (column, value) = match value {
+        FieldValue::Null => ("", None),
+        FieldValue::Bool(_) | FieldValue::Int(_) => ("int_value", Some(int)),
+        FieldValue::Float(_) => ("float_value", Some(float)),
+        FieldValue::String(_) => ("text_value", Some(text)),
+    };
+    let holds = match value {
+        // Null is equal to itself, so not less and not greater.
+        None if matches!(comparison, Less | Greater) => return Clause::constant(false),
+        None => "f.kind = ?".to_owned(),
+        Some(_) => format!("f.kind = ? AND f.{column} {operator} ?"),
+    };
+    let holds = match comparison {
+        NotEqual => format!("NOT ({holds})"),
+        _ => holds,
+    };
+    let fields = &store.tables.fields;
+    let sql = match store.indexed.iter().any(|indexed| indexed == name) && comparison != NotEqual {
+        true => format!(
+            "e.version IN (SELECT f.version FROM {fields} f WHERE f.indexed = 1 AND f.name = ? AND {holds})"
+        ),
+        false => format!(
+            "EXISTS (SELECT 1 FROM {fields} f WHERE f.version = e.version AND f.name = ? AND {holds})"
+        ),
+    };
+    Clause::new(sql, [Value::bytes(name), kind].into_iter().chain(value))
+}

@@ -1,0 +1,195 @@
+//! Reading one key.
+
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, Result};
+
+use crate::{
+    dialect::{Row, Value},
+    session::{Db, Session, Store},
+};
+
+/// How often a value that is overwritten while it is collected is read again.
+const ATTEMPTS: usize = 10;
+
+/// The columns that [`entry`] takes, of the table with the alias `e`.
+pub(crate) const ENTRY: &str = "e.version, e.size, e.created_at, e.updated_at";
+
+/// A value as the database has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Found {
+    pub(crate) entry: Entry,
+    pub(crate) value: Stored,
+}
+
+/// Where the bytes are.
+#[derive(Clone, Debug)]
+pub(crate) enum Stored {
+    Inline(Bytes),
+    /// In chunks of this size, under this upload's number.
+    Chunks {
+        upload: i64,
+        chunk: u64,
+    },
+}
+
+impl Session {
+    pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let mut attempts = 0;
+        loop {
+            let found = self.find(key).await?;
+            match self.object(found, &options).await {
+                Err(e)
+                    if e.kind() == ErrorKind::Conflict && options.whole && attempts < ATTEMPTS =>
+                {
+                    attempts += 1;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    pub(crate) async fn stat(&self, key: &Key) -> Result<Option<Entry>> {
+        let wanted = key.clone();
+        self.read(move |mut db| {
+            Box::pin(async move {
+                let entries = &db.store.tables.entries;
+                let sql = format!("SELECT {ENTRY}, e.metadata FROM {entries} e WHERE e.key = ?");
+                let Some(mut row) = db.fetch_one(sql, vec![(&wanted).into()]).await? else {
+                    return Ok(None);
+                };
+                let mut entry = entry(db.store, wanted, &mut row)?;
+                entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+                Ok(Some(entry))
+            })
+        })
+        .await
+    }
+
+    pub(crate) async fn find(&self, key: &Key) -> Result<Option<Found>> {
+        let key = key.clone();
+        self.read(move |mut db| Box::pin(async move { find(&mut db, &key).await }))
+            .await
+    }
+
+    /// The answer to a get: what was asked for, of what was found.
+    pub(crate) async fn object(
+        &self,
+        found: Option<Found>,
+        options: &GetOptions,
+    ) -> Result<Option<Object>> {
+        let etag = found.as_ref().and_then(|found| found.entry.etag.as_ref());
+        if options.if_match.is_some() && options.if_match.as_ref() != etag {
+            return Err(Error::new(
+                ErrorKind::PreconditionFailed,
+                "the value has another etag, or there is none",
+            ));
+        }
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        if options.if_none_match.is_some() && options.if_none_match == found.entry.etag {
+            return Err(Error::new(
+                ErrorKind::NotModified,
+                "the value still has this etag",
+            ));
+        }
+        let size = found.entry.size;
+        let range = match options.range {
+            Some(range) => range.resolve(size)?,
+            None => 0..size,
+        };
+        let body = match found.value {
+            // An inline value has no more bytes than fit into memory.
+            Stored::Inline(data) => data.slice(range.start as usize..range.end as usize).into(),
+            Stored::Chunks { upload, chunk } => {
+                let len = range.end - range.start;
+                let body = Body::sized(len, self.chunks(upload, chunk, size, range));
+                match options.whole {
+                    true => body.bytes(u64::MAX).await?.into(),
+                    false => body,
+                }
+            }
+        };
+        Ok(Some(Object::new(found.entry, body)))
+    }
+}
+
+/// The value of a key, its bytes included if they are inline.
+pub(crate) async fn find(db: &mut Db<'_>, key: &Key) -> Result<Option<Found>> {
+    Ok(find_all(db, std::slice::from_ref(key)).await?.pop())
+}
+
+/// The values of those keys that have one, in any order.
+pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>> {
+    let (entries, uploads) = (&db.store.tables.entries, &db.store.tables.uploads);
+    let places = vec!["?"; keys.len()].join(", ");
+    let sql = format!(
+        "SELECT e.key, {ENTRY}, e.metadata, e.chunk, u.upload, e.data FROM {entries} e \
+         LEFT JOIN {uploads} u ON u.version = e.version WHERE e.key IN ({places})"
+    );
+    let rows = db
+        .fetch(sql, keys.iter().map(Value::from).collect())
+        .await?;
+    let mut found = Vec::with_capacity(rows.len());
+    for mut row in rows {
+        let Some(key) = key(&row.bytes()?) else {
+            continue;
+        };
+        let mut entry = entry(db.store, key, &mut row)?;
+        entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+        let value = match (
+            row.optional_int()?,
+            row.optional_int()?,
+            row.optional_bytes()?,
+        ) {
+            (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
+            (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks {
+                upload,
+                chunk: chunk as u64,
+            },
+            _ => return Err(damaged().with_key(&entry.key)),
+        };
+        found.push(Found { entry, value });
+    }
+    Ok(found)
+}
+
+/// An entry, without metadata, from the columns [`ENTRY`].
+pub(crate) fn entry(store: &Store, key: Key, row: &mut Row) -> Result<Entry> {
+    let version = row.int()?;
+    let size = u64::try_from(row.int()?).map_err(|_| damaged())?;
+    let mut entry = Entry::new(key, size);
+    entry.etag = Some(store.etag(version));
+    entry.created = Some(time(row.int()?));
+    entry.modified = Some(time(row.int()?));
+    Ok(entry)
+}
+
+/// A key as it stands in the database, unless somebody else has put there what cannot be one.
+pub(crate) fn key(bytes: &[u8]) -> Option<Key> {
+    let key = std::str::from_utf8(bytes).ok().map(Key::parse);
+    if let Some(Ok(key)) = key {
+        return Some(key);
+    }
+    tracing::warn!("skipping a row whose key is not one of ours");
+    None
+}
+
+/// Microseconds since 1970 as a point in time.
+pub(crate) fn time(micros: i64) -> SystemTime {
+    let distance = Duration::from_micros(micros.unsigned_abs());
+    let time = match micros {
+        0.. => SystemTime::UNIX_EPOCH.checked_add(distance),
+        _ => SystemTime::UNIX_EPOCH.checked_sub(distance),
+    };
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+pub(crate) fn damaged() -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "the stored bytes are not as many as the value has",
+    )
+}

@@ -1,0 +1,325 @@
+//! How an operation gets at the database: outside of a transaction or within one.
+//!
+//! Every job runs in a task of its own. A caller that drops its future, or just does not poll it for a while, thus holds
+//! neither a connection nor the write lock, and a job that has begun comes to its end.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result};
+use tokio::{
+    runtime::Handle,
+    sync::{Mutex, OwnedSemaphorePermit, Semaphore},
+    time,
+};
+
+use crate::{
+    dialect::{Connection, Database, Row, Tables, Value},
+    error::while_committing,
+};
+
+/// How long a transaction waits for another writer before it gives way with `Conflict`.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What all sessions of one backend share.
+pub(crate) struct Store {
+    pub(crate) info: Arc<BackendInfo>,
+    pub(crate) database: Box<dyn Database>,
+    pub(crate) tables: Tables,
+    /// A word that no other store has: the second part of every etag.
+    pub(crate) name: String,
+    /// The metadata fields known to be indexed.
+    pub(crate) indexed: Vec<String>,
+    pub(crate) chunk_size: usize,
+    pub(crate) busy_timeout: Duration,
+    /// Writers of this process queue here in order; the database's own lock is not fair.
+    pub(crate) writer: Arc<Semaphore>,
+    pub(crate) runtime: Handle,
+}
+
+/// A transaction that is under way.
+pub(crate) struct Open {
+    /// `None` once it has ended. Dropped before the permit, so that the next writer finds the lock free.
+    connection: Option<Box<dyn Connection>>,
+    /// Held from the first write on.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Another writer was faster: it can only be rolled back.
+    doomed: bool,
+}
+
+/// A way to the database. A session of a transaction does not keep it alive.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) store: Arc<Store>,
+    transaction: Option<Weak<Mutex<Open>>>,
+}
+
+/// What a job works with: one connection, in a transaction if it writes.
+pub(crate) struct Db<'c> {
+    pub(crate) store: &'c Store,
+    connection: &'c mut dyn Connection,
+}
+
+impl Db<'_> {
+    pub(crate) async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64> {
+        self.connection.execute(sql, arguments).await
+    }
+
+    pub(crate) async fn fetch(&mut self, sql: String, arguments: Vec<Value>) -> Result<Vec<Row>> {
+        self.connection.fetch(sql, arguments).await
+    }
+
+    pub(crate) async fn fetch_one(
+        &mut self,
+        sql: String,
+        arguments: Vec<Value>,
+    ) -> Result<Option<Row>> {
+        Ok(self.fetch(sql, arguments).await?.pop())
+    }
+
+    /// The next number of the sequence, and the time.
+    pub(crate) async fn next_version(&mut self) -> Result<(i64, i64)> {
+        let sql = self.store.database.next_version(&self.store.tables);
+        let row = self.fetch_one(sql, vec![]).await?;
+        let mut row = row.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                "the table with the schema version is empty",
+            )
+        })?;
+        Ok((row.int()?, row.int()?))
+    }
+}
+
+impl Store {
+    pub(crate) fn etag(&self, version: i64) -> Etag {
+        Etag::new(format!("{version}-{}", self.name))
+    }
+}
+
+impl Session {
+    pub(crate) fn new(store: Arc<Store>) -> Self {
+        Self {
+            store,
+            transaction: None,
+        }
+    }
+
+    /// Runs a job that only reads. Outside of a transaction each of its statements sees its own moment.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let session = self.clone();
+        self.spawn(async move {
+            let store = &*session.store;
+            match session.open()? {
+                None => {
+                    let mut connection = store.database.acquire().await?;
+                    let connection = &mut *connection;
+                    job(Db { store, connection }).await
+                }
+                Some(open) => {
+                    let mut open = open.lock_owned().await;
+                    let connection = open.connection()?;
+                    job(Db { store, connection }).await
+                }
+            }
+        })
+        .await
+    }
+
+    /// Runs a job that writes, as a whole or not at all.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let session = self.clone();
+        self.spawn(async move {
+            let store = &*session.store;
+            match session.open()? {
+                None => {
+                    let _permit = permit(store, store.busy_timeout).await?.ok_or_else(|| {
+                        Error::new(
+                            ErrorKind::Timeout,
+                            "another writer or an open transaction kept the database locked; try again, or raise \
+                             `busy_timeout`",
+                        )
+                    })?;
+                    let mut connection = store.database.acquire().await?;
+                    let connection = &mut *connection;
+                    connection.begin(&store.tables, true).await?;
+                    match job(Db { store, connection }).await {
+                        Ok(value) => {
+                            connection.commit().await.map_err(while_committing)?;
+                            Ok(value)
+                        }
+                        Err(e) => {
+                            // If this fails too, the connection is closed, which has the same effect.
+                            let _ = connection.rollback().await;
+                            Err(e)
+                        }
+                    }
+                }
+                Some(open) => {
+                    let mut open = open.lock_owned().await;
+                    open.begin_writing(store).await?;
+                    let connection = open.connection()?;
+                    connection.execute("SAVEPOINT job".into(), vec![]).await?;
+                    let result = job(Db { store, connection }).await;
+                    let connection = open.connection()?;
+                    if result.is_err() {
+                        connection
+                            .execute("ROLLBACK TO SAVEPOINT job".into(), vec![])
+                            .await?;
+                    }
+                    connection
+                        .execute("RELEASE SAVEPOINT job".into(), vec![])
+                        .await?;
+                    result
+                }
+            }
+        })
+        .await
+    }
+
+    /// Begins a transaction. It lives as long as what is returned beside its session.
+    pub(crate) async fn begin(&self) -> Result<(Self, Arc<Mutex<Open>>)> {
+        let session = self.clone();
+        self.spawn(async move {
+            session.open()?;
+            let store = session.store.clone();
+            let mut connection = store.database.acquire().await?;
+            connection.begin(&store.tables, false).await?;
+            let open = Arc::new(Mutex::new(Open {
+                connection: Some(connection),
+                permit: None,
+                doomed: false,
+            }));
+            let transaction = Some(Arc::downgrade(&open));
+            Ok((Self { store, transaction }, open))
+        })
+        .await
+    }
+
+    /// Ends the transaction of this session.
+    pub(crate) async fn end(&self, commit: bool) -> Result<()> {
+        let session = self.clone();
+        self.spawn(async move {
+            let open = session.open()?.ok_or_else(ended)?;
+            let mut open = open.lock_owned().await;
+            let mut connection = open.connection.take().ok_or_else(ended)?;
+            // Held until the lock is free.
+            let _permit = open.permit.take();
+            if commit && !open.doomed {
+                return connection.commit().await.map_err(while_committing);
+            }
+            connection.rollback().await?;
+            if commit { Err(overtaken()) } else { Ok(()) }
+        })
+        .await
+    }
+
+    pub(crate) async fn is_connected(&self) -> bool {
+        let ping = self.read(|mut db| {
+            Box::pin(async move {
+                let sql = format!("SELECT one FROM {}", db.store.tables.meta);
+                Ok(db.fetch_one(sql, vec![]).await?.is_some())
+            })
+        });
+        ping.await.unwrap_or(false)
+    }
+
+    /// Starts a job nobody waits for.
+    pub(crate) fn detach(&self, job: impl Future<Output = ()> + Send + 'static) {
+        self.store.runtime.spawn(job);
+    }
+
+    async fn spawn<T: Send + 'static>(
+        &self,
+        job: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.store.runtime.spawn(job).await.unwrap_or_else(|e| {
+            Err(Error::new(
+                ErrorKind::Closed,
+                "the runtime in which the database was connected has ended; connect again",
+            )
+            .with_source(e))
+        })
+    }
+
+    /// The transaction, if this is a session of one.
+    fn open(&self) -> Result<Option<Arc<Mutex<Open>>>> {
+        if self.store.database.is_closed() {
+            return Err(Error::closed());
+        }
+        let open = self.transaction.as_ref().map(Weak::upgrade);
+        open.map(|open| open.ok_or_else(ended)).transpose()
+    }
+}
+
+impl Open {
+    fn connection(&mut self) -> Result<&mut dyn Connection> {
+        match &mut self.connection {
+            Some(connection) => Ok(&mut **connection),
+            None => Err(ended()),
+        }
+    }
+
+    /// Takes the write lock at the first write.
+    async fn begin_writing(&mut self, store: &Store) -> Result<()> {
+        self.connection()?;
+        if self.permit.is_some() {
+            return Ok(());
+        }
+        if self.doomed {
+            return Err(overtaken());
+        }
+        let permit = permit(store, PATIENCE).await?;
+        let Some(permit) = permit else {
+            self.doomed = true;
+            return Err(overtaken());
+        };
+        let begun = self.connection()?.begin_writing(&store.tables).await;
+        match &begun {
+            Ok(()) => self.permit = Some(permit),
+            Err(e) => self.doomed = e.kind() == ErrorKind::Conflict,
+        }
+        begun
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("database", &self.store.database)
+            .field("table", &self.store.tables.entries)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The turn to write; `None` when it does not come in time.
+async fn permit(store: &Store, patience: Duration) -> Result<Option<OwnedSemaphorePermit>> {
+    match time::timeout(patience, store.writer.clone().acquire_owned()).await {
+        Ok(permit) => permit.map(Some).map_err(|_| Error::closed()),
+        Err(_) => Ok(None),
+    }
+}
+
+fn overtaken() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "another writer was faster; run the transaction again",
+    )
+}
+
+fn ended() -> Error {
+    Error::new(
+        ErrorKind::Closed,
+        "the transaction has ended; begin another one",
+    )
+}

@@ -1,0 +1,2 @@
+//! The suite on this backend.
+fn main() {}
