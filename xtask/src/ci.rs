@@ -3,20 +3,15 @@
 use crate::{
     Result, conformance, example, figures,
     shell::{cargo, root, step},
+    tidy,
 };
 
 pub(crate) fn run() -> Result<()> {
     step(&mut cargo(["fmt", "--all", "--check"]))?;
+    tidy::run()?;
     figures::run(true)?;
     step(&mut cargo(["deny", "check", "bans", "licenses", "sources"]))?;
-    step(&mut cargo([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "--deny",
-        "warnings",
-    ]))?;
+    step(&mut cargo(["clippy", "--workspace", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut doc = cargo(["doc", "--workspace", "--no-deps"]);
     step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     test()?;

@@ -30,13 +30,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn all() -> Self {
-        Self {
-            backends: Vec::new(),
-            json: false,
-            out: None,
-            manifest: root().join("Cargo.toml"),
-            seed: None,
-        }
+        Self { backends: Vec::new(), json: false, out: None, manifest: root().join("Cargo.toml"), seed: None }
     }
 
     pub(crate) fn parse(mut args: Parser) -> Result<Self> {
@@ -53,9 +47,7 @@ impl Options {
                         "json" => true,
                         "table" => false,
                         other => {
-                            return Err(
-                                format!("`{other}` is no format; known are table, json").into()
-                            );
+                            return Err(format!("`{other}` is no format; known are table, json").into());
                         }
                     }
                 }
@@ -92,22 +84,12 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
     }
     if let Some(unknown) = options.backends.iter().find(|name| !known.contains(name)) {
         let known: Vec<_> = known.iter().map(|s| s.as_str()).collect();
-        return Err(format!(
-            "there is no backend `{unknown}`; known are {}",
-            known.join(", ")
-        )
-        .into());
+        return Err(format!("there is no backend `{unknown}`; known are {}", known.join(", ")).into());
     }
     let mut report = Report::default();
     for (package, declared) in &packages {
-        let wanted =
-            |name: &&String| options.backends.is_empty() || options.backends.contains(name);
-        let targets: Vec<&str> = declared
-            .targets
-            .iter()
-            .filter(wanted)
-            .map(|s| s.as_str())
-            .collect();
+        let wanted = |name: &&String| options.backends.is_empty() || options.backends.contains(name);
+        let targets: Vec<&str> = declared.targets.iter().filter(wanted).map(|s| s.as_str()).collect();
         if !targets.is_empty() {
             report = report.merge(test(package, declared, &targets, &options)?);
         }
@@ -147,14 +129,7 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
         _ => {}
     }
     eprintln!("{package}: {}", targets.join(", "));
-    let mut command = cargo([
-        "test",
-        "--quiet",
-        "--test",
-        "conformance",
-        "--package",
-        package,
-    ]);
+    let mut command = cargo(["test", "--quiet", "--test", "conformance", "--package", package]);
     command.arg("--manifest-path").arg(&options.manifest);
     if !declared.features.is_empty() {
         command.args(["--features", &declared.features.join(",")]);
@@ -176,11 +151,7 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
     };
     let report = Report::from_json(&json)?;
     if output.status.success() == report.has_failed() {
-        return Err(format!(
-            "{package}: the report and the test's outcome ({}) differ",
-            output.status
-        )
-        .into());
+        return Err(format!("{package}: the report and the test's outcome ({}) differ", output.status).into());
     }
     Ok(report)
 }

@@ -10,8 +10,8 @@ pub(crate) fn run() -> Result<()> {
     let dir = root().join("target/add-a-backend");
     let _ = fs::remove_dir_all(&dir);
     for name in ["Cargo.toml", "src/lib.rs", "tests/conformance.rs"] {
-        let mut content = block(&text, name)
-            .ok_or_else(|| format!("{} has no block headed `{name}`", guide.display()))?;
+        let mut content =
+            block(&text, name).ok_or_else(|| format!("{} has no block headed `{name}`", guide.display()))?;
         if name == "Cargo.toml" {
             // Published crates become those of this checkout, and the crate a workspace of its own.
             content = content

@@ -33,19 +33,13 @@ pub(crate) fn run(check: bool) -> Result<()> {
         return if old.starts_with(&counted) {
             Ok(())
         } else {
-            Err(
-                "the figures in storage-core's README are out of date; run `cargo xtask figures`"
-                    .into(),
-            )
+            Err("the figures in storage-core's README are out of date; run `cargo xtask figures`".into())
         };
     }
     let seconds = build_time()?;
     let cores = std::thread::available_parallelism()?;
     let timed = format!("| clean build (`cargo build`, {cores} cores) | {seconds:.1} s |\n");
-    fs::write(
-        readme,
-        format!("{before}{BEGIN}\n{counted}{timed}\n{END}{after}").replace("-->\n\n\n", "-->\n\n"),
-    )?;
+    fs::write(readme, format!("{before}{BEGIN}\n{counted}{timed}\n{END}{after}").replace("-->\n\n\n", "-->\n\n"))?;
     println!("{counted}{timed}");
     Ok(())
 }
@@ -54,33 +48,16 @@ pub(crate) fn run(check: bool) -> Result<()> {
 fn dependencies() -> Result<(usize, usize)> {
     let manifest = root().join("crates/storage-core/Cargo.toml");
     let metadata = metadata(&manifest, false)?;
-    let packages = metadata["packages"]
-        .as_array()
-        .map_or(&[][..], Vec::as_slice);
+    let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     let core = packages.iter().find(|p| p["name"] == "storage-core");
-    let direct = core
-        .and_then(|p| p["dependencies"].as_array())
-        .into_iter()
-        .flatten();
+    let direct = core.and_then(|p| p["dependencies"].as_array()).into_iter().flatten();
     let direct = direct.filter(|d| d["kind"] == Value::Null).count();
-    let tree = cargo([
-        "tree",
-        "--package",
-        "storage-core",
-        "--edges",
-        "normal,build",
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-    ])
-    .output()?;
+    let tree =
+        cargo(["tree", "--package", "storage-core", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
+            .output()?;
     let tree = String::from_utf8(tree.stdout)?;
     let names = tree.lines().filter_map(|line| line.split(" (").next());
-    let all: BTreeSet<&str> = names
-        .map(str::trim)
-        .filter(|name| !name.is_empty())
-        .collect();
+    let all: BTreeSet<&str> = names.map(str::trim).filter(|name| !name.is_empty()).collect();
     Ok((direct, all.len().saturating_sub(1)))
 }
 
@@ -92,8 +69,7 @@ fn lines_of_code(dir: &Path) -> Result<usize> {
             lines += lines_of_code(&path)?;
         } else {
             let text = fs::read_to_string(path)?;
-            let code =
-                |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
+            let code = |line: &&str| !line.trim().is_empty() && !line.trim_start().starts_with("//");
             lines += text.lines().filter(code).count();
         }
     }
@@ -103,13 +79,7 @@ fn lines_of_code(dir: &Path) -> Result<usize> {
 fn build_time() -> Result<f64> {
     let dir: PathBuf = root().join("target/figures");
     let _ = fs::remove_dir_all(&dir);
-    let mut build = cargo([
-        "build",
-        "--quiet",
-        "--package",
-        "storage-core",
-        "--target-dir",
-    ]);
+    let mut build = cargo(["build", "--quiet", "--package", "storage-core", "--target-dir"]);
     build.arg(&dir);
     let begun = Instant::now();
     if !build.status()?.success() {

@@ -1,8 +1,5 @@
 //! The project's own commands: `cargo xtask help`.
-#![allow(
-    clippy::print_stdout,
-    reason = "a command prints its result on standard output"
-)]
+#![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
 
 mod bench;
 mod ci;
@@ -10,14 +7,11 @@ mod conformance;
 mod example;
 mod figures;
 mod shell;
+mod tidy;
 
 /// Shared with the suite as a file, so that this crate does not build the suite.
 #[path = "../../conformance/src/report.rs"]
-#[allow(
-    dead_code,
-    unreachable_pub,
-    reason = "the suite uses all of it and makes it public, the commands use a part"
-)]
+#[allow(dead_code, unreachable_pub, reason = "the suite uses all of it and makes it public, the commands use a part")]
 mod report;
 
 use std::process::ExitCode;
@@ -38,6 +32,7 @@ cargo xtask COMMAND
       --seed N                  the seed of an earlier run
   bench layers                time and allocations of idle layers
   figures [--check]           write (or compare) the figures in storage-core's README
+  tidy                        the rules of the house that a program can check
   ci                          everything that must hold before a change lands
 ";
 
@@ -71,6 +66,10 @@ fn run() -> Result<ExitCode> {
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
         "bench" => bench::run(args)?,
         "figures" => figures::run(flag(args, "check")?)?,
+        "tidy" => {
+            no_more(args)?;
+            tidy::run()?;
+        }
         "ci" => {
             no_more(args)?;
             ci::run()?;

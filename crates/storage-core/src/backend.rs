@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 
 use crate::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key,
-    ListItem, ListOptions, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key, ListItem, ListOptions,
+    Object, PutOptions, Query, RenameOptions, Result, StatOptions,
 };
 
 /// Entries, as `query` and `versions` yield them. It owns what it needs and may outlive the call.
@@ -101,10 +101,7 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Of the batch as a whole; each item has its own result.
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         defaults::get_batch(self, items).await
     }
 
@@ -127,11 +124,7 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Of the batch as a whole; each item has its own result.
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         defaults::delete_batch(self, items, options).await
     }
 

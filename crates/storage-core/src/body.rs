@@ -32,21 +32,13 @@ pub enum Body {
 impl Body {
     /// A stream of a length that is not known beforehand.
     pub fn stream(pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::Stream(BodyStream {
-            pieces: pieces.boxed(),
-            declared: None,
-            left: 0,
-        })
+        Self::Stream(BodyStream { pieces: pieces.boxed(), declared: None, left: 0 })
     }
 
     /// A stream of exactly `len` bytes. When it turns out shorter or longer it ends in `InvalidInput`, so that
     /// whoever stores it stores nothing.
     pub fn sized(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::Stream(BodyStream {
-            pieces: pieces.boxed(),
-            declared: Some(len),
-            left: len,
-        })
+        Self::Stream(BodyStream { pieces: pieces.boxed(), declared: Some(len), left: len })
     }
 
     /// The length in bytes, when it is known.
@@ -82,10 +74,7 @@ impl Body {
             if n <= max {
                 return Ok(());
             }
-            Err(Error::new(
-                ErrorKind::TooLarge,
-                format!("the value is larger than {max} bytes"),
-            ))
+            Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {max} bytes")))
         };
         fits(self.len().unwrap_or(0))?;
         let mut stream = match self {
@@ -159,10 +148,7 @@ impl BodyStream {
 
     fn wrong_length(&self, how: &str) -> Error {
         let declared = self.declared.unwrap_or(0);
-        Error::new(
-            ErrorKind::InvalidInput,
-            format!("the body is {how} than the {declared} bytes it declares"),
-        )
+        Error::new(ErrorKind::InvalidInput, format!("the body is {how} than the {declared} bytes it declares"))
     }
 }
 
@@ -193,9 +179,7 @@ impl Stream for BodyStream {
 
 impl fmt::Debug for BodyStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BodyStream")
-            .field("declared", &self.declared)
-            .finish_non_exhaustive()
+        f.debug_struct("BodyStream").field("declared", &self.declared).finish_non_exhaustive()
     }
 }
 
@@ -212,9 +196,6 @@ pub struct Object {
 impl Object {
     /// An object.
     pub fn new(entry: Entry, body: impl Into<Body>) -> Self {
-        Self {
-            entry,
-            body: body.into(),
-        }
+        Self { entry, body: body.into() }
     }
 }

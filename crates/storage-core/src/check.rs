@@ -4,8 +4,8 @@
 //! before the option existed can never drop it in silence. `Storage` runs these checks before every call.
 
 use crate::{
-    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Error, ErrorKind,
-    GetOptions, Key, ListOptions, Metadata, PutOptions, RenameOptions, Result, StatOptions,
+    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Error, ErrorKind, GetOptions, Key,
+    ListOptions, Metadata, PutOptions, RenameOptions, Result, StatOptions,
 };
 
 impl Key {
@@ -18,10 +18,7 @@ impl Key {
         if len <= max {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::InvalidKey,
-            format!("the key has {len} bytes, this backend takes at most {max}"),
-        ))
+        Err(Error::new(ErrorKind::InvalidKey, format!("the key has {len} bytes, this backend takes at most {max}")))
     }
 }
 
@@ -35,10 +32,7 @@ impl Body {
         if len <= max {
             return Ok(());
         }
-        Err(Error::new(
-            ErrorKind::TooLarge,
-            format!("the value has {len} bytes, this backend takes at most {max}"),
-        ))
+        Err(Error::new(ErrorKind::TooLarge, format!("the value has {len} bytes, this backend takes at most {max}")))
     }
 }
 
@@ -66,13 +60,7 @@ impl GetOptions {
     /// # Errors
     /// `Unsupported` or `InvalidInput`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self {
-            range,
-            version,
-            if_match: _,
-            if_none_match: _,
-            whole: _,
-        } = self;
+        let Self { range, version, if_match: _, if_none_match: _, whole: _ } = self;
         range.map_or(Ok(()), |range| range.validate())?;
         need_versioning(version.is_some(), info, "reading a version")
     }
@@ -95,10 +83,7 @@ impl PutOptions {
     /// # Errors
     /// `Unsupported`, `InvalidInput` or `TooLarge`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self {
-            metadata,
-            condition,
-        } = self;
+        let Self { metadata, condition } = self;
         metadata.as_ref().map_or(Ok(()), |m| m.check(info))?;
         need_conditional(condition, info)
     }
@@ -114,18 +99,13 @@ impl DeleteOptions {
         need_versioning(version.is_some(), info, "deleting a version")?;
         match condition {
             None => Ok(()),
-            Some(Condition::IfAbsent) => Err(Error::new(
-                ErrorKind::InvalidInput,
-                "a delete cannot require that the key is absent",
-            )),
-            Some(Condition::IfMatch(_)) if version.is_some() => Err(Error::new(
-                ErrorKind::InvalidInput,
-                "a version never changes: delete it without a condition",
-            )),
-            Some(Condition::IfMatch(_)) => need(
-                info.capabilities.conditional_delete,
-                "a condition on delete",
-            ),
+            Some(Condition::IfAbsent) => {
+                Err(Error::new(ErrorKind::InvalidInput, "a delete cannot require that the key is absent"))
+            }
+            Some(Condition::IfMatch(_)) if version.is_some() => {
+                Err(Error::new(ErrorKind::InvalidInput, "a version never changes: delete it without a condition"))
+            }
+            Some(Condition::IfMatch(_)) => need(info.capabilities.conditional_delete, "a condition on delete"),
         }
     }
 }
@@ -136,11 +116,7 @@ impl CopyOptions {
     /// # Errors
     /// `Unsupported`, `InvalidInput` or `TooLarge`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self {
-            version,
-            metadata,
-            condition,
-        } = self;
+        let Self { version, metadata, condition } = self;
         need_versioning(version.is_some(), info, "copying a version")?;
         metadata.as_ref().map_or(Ok(()), |m| m.check(info))?;
         need_conditional(condition, info)
@@ -164,13 +140,7 @@ impl ListOptions {
     /// # Errors
     /// `InvalidKey` for a prefix or start with a NUL.
     pub fn check(&self, _: &BackendInfo) -> Result<()> {
-        let Self {
-            prefix,
-            one_level: _,
-            start_after,
-            limit: _,
-            metadata: _,
-        } = self;
+        let Self { prefix, one_level: _, start_after, limit: _, metadata: _ } = self;
         check_prefix(prefix)?;
         start_after.as_deref().map_or(Ok(()), check_prefix)
     }
@@ -190,20 +160,13 @@ impl BatchOptions {
 /// Whether any key could start with this text.
 pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     if prefix.as_bytes().contains(&0) {
-        return Err(Error::new(
-            ErrorKind::InvalidKey,
-            "a prefix must not contain a NUL",
-        ));
+        return Err(Error::new(ErrorKind::InvalidKey, "a prefix must not contain a NUL"));
     }
     Ok(())
 }
 
 fn need(holds: bool, what: &str) -> Result<()> {
-    if holds {
-        Ok(())
-    } else {
-        Err(Error::unsupported(what))
-    }
+    if holds { Ok(()) } else { Err(Error::unsupported(what)) }
 }
 
 fn need_versioning(asked: bool, info: &BackendInfo, what: &str) -> Result<()> {
@@ -211,8 +174,5 @@ fn need_versioning(asked: bool, info: &BackendInfo, what: &str) -> Result<()> {
 }
 
 fn need_conditional(condition: &Option<Condition>, info: &BackendInfo) -> Result<()> {
-    need(
-        condition.is_none() || info.capabilities.conditional,
-        "a condition on writes",
-    )
+    need(condition.is_none() || info.capabilities.conditional, "a condition on writes")
 }

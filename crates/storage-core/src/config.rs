@@ -29,10 +29,7 @@ pub struct ConnectionConfig {
 impl ConnectionConfig {
     /// Nothing but a URI.
     pub fn new(uri: impl Into<String>) -> Self {
-        Self {
-            uri: uri.into(),
-            options: BTreeMap::new(),
-        }
+        Self { uri: uri.into(), options: BTreeMap::new() }
     }
 
     /// Adds an option. The same option in the URI is an error.
@@ -54,9 +51,7 @@ impl ConnectionConfig {
         let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         scheme
             .filter(|s| s.starts_with(|c: char| c.is_ascii_alphabetic()) && s.chars().all(legal))
-            .ok_or_else(|| {
-                config_error("a storage URI begins with a scheme and a colon, as in `fs:./storage`")
-            })
+            .ok_or_else(|| config_error("a storage URI begins with a scheme and a colon, as in `fs:./storage`"))
     }
 
     /// What stands between the scheme and the `?`, without leading `//`, decoded.
@@ -115,11 +110,7 @@ pub trait BackendFactory: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Config` for options that make no sense; the store's own when it cannot be reached or used.
-    async fn connect(
-        &self,
-        config: &ConnectionConfig,
-        context: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>>;
+    async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>>;
 }
 
 fn config_error(message: impl Into<String>) -> Error {

@@ -23,12 +23,7 @@ pub struct StorageContext {
 
 impl Default for StorageContext {
     fn default() -> Self {
-        Self {
-            keys: None,
-            credentials: None,
-            clock: Arc::new(SystemClock),
-            seed: None,
-        }
+        Self { keys: None, credentials: None, clock: Arc::new(SystemClock), seed: None }
     }
 }
 

@@ -86,16 +86,7 @@ impl Entry {
     /// An entry of which only key and size are known; the rest is set by assignment.
     #[must_use]
     pub fn new(key: Key, size: u64) -> Self {
-        Self {
-            key,
-            size,
-            stored_size: None,
-            modified: None,
-            created: None,
-            etag: None,
-            version: None,
-            metadata: None,
-        }
+        Self { key, size, stored_size: None, modified: None, created: None, etag: None, version: None, metadata: None }
     }
 }
 

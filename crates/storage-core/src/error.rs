@@ -107,10 +107,7 @@ impl ErrorKind {
     /// Whether the same call, made again later, can succeed without anybody changing anything.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
-        matches!(
-            self,
-            Self::Conflict | Self::RateLimited | Self::Timeout | Self::Unavailable
-        )
+        matches!(self, Self::Conflict | Self::RateLimited | Self::Timeout | Self::Unavailable)
     }
 }
 
@@ -153,19 +150,13 @@ impl Error {
     /// `Unsupported`: `what` names the refused operation or option.
     #[must_use]
     pub fn unsupported(what: &str) -> Self {
-        Self::new(
-            ErrorKind::Unsupported,
-            format!("this backend does not support {what}; see its capabilities"),
-        )
+        Self::new(ErrorKind::Unsupported, format!("this backend does not support {what}; see its capabilities"))
     }
 
     /// `Closed`: what every call after `disconnect` returns.
     #[must_use]
     pub fn closed() -> Self {
-        Self::new(
-            ErrorKind::Closed,
-            "the storage was disconnected; connect again to use it",
-        )
+        Self::new(ErrorKind::Closed, "the storage was disconnected; connect again to use it")
     }
 
     /// The kind.
@@ -260,10 +251,7 @@ impl Error {
 
     /// Adds the cause. The caller makes sure that its text holds no secret.
     #[must_use]
-    pub fn with_source(
-        mut self,
-        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
-    ) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -285,12 +273,7 @@ impl fmt::Debug for Error {
     }
 }
 
-fn line(
-    backend: &Option<Arc<str>>,
-    operation: &Option<&'static str>,
-    key: &Option<Key>,
-    message: &str,
-) -> String {
+fn line(backend: &Option<Arc<str>>, operation: &Option<&'static str>, key: &Option<Key>, message: &str) -> String {
     let mut line = String::new();
     if let Some(backend) = backend {
         line = format!("{backend}: ");

@@ -27,11 +27,7 @@ impl Key {
             return wrong("a key must not be empty".into());
         }
         if key.len() > Self::MAX_LEN {
-            return wrong(format!(
-                "the key has {} bytes, the most is {}",
-                key.len(),
-                Self::MAX_LEN
-            ));
+            return wrong(format!("the key has {} bytes, the most is {}", key.len(), Self::MAX_LEN));
         }
         if key.as_bytes().contains(&0) {
             return wrong("a key must not contain a NUL".into());
@@ -80,10 +76,7 @@ impl TryFrom<&str> for Key {
 /// What the methods of [`Storage`](crate::Storage) take as a key.
 ///
 /// An own trait rather than `TryInto<Key>`, for a compile error that a person can read.
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a key",
-    note = "pass a `&str`, `String`, `&Key` or `Key`"
-)]
+#[diagnostic::on_unimplemented(message = "`{Self}` is not a key", note = "pass a `&str`, `String`, `&Key` or `Key`")]
 pub trait IntoKey: Send {
     /// The key.
     ///

@@ -24,9 +24,7 @@ pub use futures_util::{future::BoxFuture, stream::BoxStream};
 pub use backend::{EntryStream, ListStream, StorageBackend, Transaction, defaults};
 pub use body::{Body, BodyStream, ByteStream, Object};
 pub use config::{BackendFactory, ConnectionConfig};
-pub use context::{
-    Clock, CredentialProvider, KeyProvider, StorageContext, SystemClock, WrappedKey,
-};
+pub use context::{Clock, CredentialProvider, KeyProvider, StorageContext, SystemClock, WrappedKey};
 pub use entry::{Entry, Etag, ListItem, VersionId};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{BackendInfo, Capabilities, Consistency, Isolation, Limits};
@@ -34,8 +32,8 @@ pub use key::{IntoKey, Key};
 pub use layer::Layer;
 pub use metadata::{FieldValue, Metadata};
 pub use options::{
-    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions,
-    PutOptions, RenameOptions, StatOptions,
+    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions, RenameOptions,
+    StatOptions,
 };
 pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, Rank};
 pub use secret::{DataKey, Secret};

@@ -87,9 +87,8 @@ impl Metadata {
     /// # Errors
     /// `Corrupt` when the text is not what [`to_json`](Metadata::to_json) writes.
     pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, "the stored metadata is not readable").with_source(e)
-        })
+        serde_json::from_str(json)
+            .map_err(|e| Error::new(ErrorKind::Corrupt, "the stored metadata is not readable").with_source(e))
     }
 
     /// The number of bytes of the canonical JSON, counted without building it.
@@ -117,19 +116,16 @@ impl Metadata {
     /// `InvalidInput` for a float that is not finite or a string with a NUL.
     pub fn validate(&self) -> Result<()> {
         let wrong = |what: String| Err(Error::new(ErrorKind::InvalidInput, what));
-        let mut texts = self.content_type.iter().chain(&self.tags).chain(
-            self.fields
-                .iter()
-                .flat_map(|(name, value)| [Some(name), value.as_string()].into_iter().flatten()),
-        );
+        let mut texts =
+            self.content_type.iter().chain(&self.tags).chain(
+                self.fields.iter().flat_map(|(name, value)| [Some(name), value.as_string()].into_iter().flatten()),
+            );
         if let Some(text) = texts.find(|text| text.as_bytes().contains(&0)) {
             return wrong(format!("the metadata text {text:?} contains a NUL"));
         }
         for (name, value) in &self.fields {
             if matches!(value, FieldValue::Float(float) if !float.is_finite()) {
-                return wrong(format!(
-                    "the metadata field {name:?} is not a finite number"
-                ));
+                return wrong(format!("the metadata field {name:?} is not a finite number"));
             }
         }
         Ok(())

@@ -44,10 +44,9 @@ impl ByteRange {
 
     pub(crate) fn validate(self) -> Result<()> {
         match self {
-            Self::Bounded(start, end) if end < start => Err(Error::new(
-                ErrorKind::InvalidInput,
-                format!("the range {start}..{end} ends before it starts"),
-            )),
+            Self::Bounded(start, end) if end < start => {
+                Err(Error::new(ErrorKind::InvalidInput, format!("the range {start}..{end} ends before it starts")))
+            }
             _ => Ok(()),
         }
     }
@@ -90,16 +89,10 @@ impl Condition {
         let failed = |kind, message: &str| Err(Error::new(kind, message));
         match (self, current) {
             (Self::IfAbsent, None) => Ok(()),
-            (Self::IfAbsent, Some(_)) => {
-                failed(ErrorKind::AlreadyExists, "the key already has a value")
-            }
+            (Self::IfAbsent, Some(_)) => failed(ErrorKind::AlreadyExists, "the key already has a value"),
             (Self::IfMatch(etag), Some(entry)) if entry.etag.as_ref() == Some(etag) => Ok(()),
-            (Self::IfMatch(_), Some(_)) => {
-                failed(ErrorKind::PreconditionFailed, "the value has another etag")
-            }
-            (Self::IfMatch(_), None) => {
-                failed(ErrorKind::PreconditionFailed, "the key has no value")
-            }
+            (Self::IfMatch(_), Some(_)) => failed(ErrorKind::PreconditionFailed, "the value has another etag"),
+            (Self::IfMatch(_), None) => failed(ErrorKind::PreconditionFailed, "the key has no value"),
         }
     }
 }
@@ -115,10 +108,7 @@ impl GetOptions {
         }
         let etag = current.and_then(|entry| entry.etag.as_ref());
         if self.if_none_match.is_some() && self.if_none_match.as_ref() == etag {
-            return Err(Error::new(
-                ErrorKind::NotModified,
-                "the value still has the etag that the caller knows",
-            ));
+            return Err(Error::new(ErrorKind::NotModified, "the value still has the etag that the caller knows"));
         }
         Ok(())
     }

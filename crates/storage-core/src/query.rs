@@ -31,14 +31,8 @@ pub enum Comparison {
 
 impl Comparison {
     /// Every comparison.
-    pub const ALL: [Comparison; 6] = [
-        Self::Equal,
-        Self::NotEqual,
-        Self::Less,
-        Self::LessOrEqual,
-        Self::Greater,
-        Self::GreaterOrEqual,
-    ];
+    pub const ALL: [Comparison; 6] =
+        [Self::Equal, Self::NotEqual, Self::Less, Self::LessOrEqual, Self::Greater, Self::GreaterOrEqual];
 }
 
 /// One condition on an entry.
@@ -134,18 +128,9 @@ impl Query {
 
     /// Only entries whose field compares so.
     #[must_use]
-    pub fn field(
-        self,
-        name: impl Into<String>,
-        comparison: Comparison,
-        value: impl Into<FieldValue>,
-    ) -> Self {
+    pub fn field(self, name: impl Into<String>, comparison: Comparison, value: impl Into<FieldValue>) -> Self {
         let (name, value) = (name.into(), value.into());
-        self.filter(Filter::Field {
-            name,
-            comparison,
-            value,
-        })
+        self.filter(Filter::Field { name, comparison, value })
     }
 
     /// Only entries with at least one of these tags.
@@ -163,20 +148,14 @@ impl Query {
     /// The order, ascending.
     #[must_use]
     pub fn ascending(mut self, by: OrderBy) -> Self {
-        self.order = Order {
-            by,
-            descending: false,
-        };
+        self.order = Order { by, descending: false };
         self
     }
 
     /// The order, descending. Ties are still broken by ascending key.
     #[must_use]
     pub fn descending(mut self, by: OrderBy) -> Self {
-        self.order = Order {
-            by,
-            descending: true,
-        };
+        self.order = Order { by, descending: true };
         self
     }
 
@@ -205,10 +184,7 @@ impl Query {
         for filter in &self.filters {
             let mut texts: Vec<&String> = Vec::new();
             match filter {
-                Filter::Field {
-                    value: FieldValue::Float(float),
-                    ..
-                } if !float.is_finite() => {
+                Filter::Field { value: FieldValue::Float(float), .. } if !float.is_finite() => {
                     return wrong("a query cannot compare with a number that is not finite");
                 }
                 Filter::Field { name, value, .. } => {

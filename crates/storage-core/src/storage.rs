@@ -14,10 +14,9 @@ use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 pub use transaction::Tx;
 
 use crate::{
-    BackendInfo, Body, Continuation, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    ErrorKind, GetOptions, IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order,
-    OrderBy, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    backend::defaults, check::check_prefix,
+    BackendInfo, Body, Continuation, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions,
+    IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order, OrderBy, PutOptions, Query, RenameOptions,
+    Result, StatOptions, StorageBackend, backend::defaults, check::check_prefix,
 };
 
 /// A handle to a storage backend, whichever it is. Cloning is cheap and shares the backend.
@@ -36,10 +35,7 @@ pub struct Storage<B: ?Sized = dyn StorageBackend> {
 
 impl<B: ?Sized> Clone for Storage<B> {
     fn clone(&self) -> Self {
-        Self {
-            backend: self.backend.clone(),
-            closed: self.closed.clone(),
-        }
+        Self { backend: self.backend.clone(), closed: self.closed.clone() }
     }
 }
 
@@ -62,10 +58,7 @@ impl<B: StorageBackend> Storage<B> {
     /// The same handle without the backend's type, so that backends can be exchanged at run time.
     #[must_use]
     pub fn erase(self) -> Storage {
-        Storage {
-            backend: self.backend,
-            closed: self.closed,
-        }
+        Storage { backend: self.backend, closed: self.closed }
     }
 }
 
@@ -73,10 +66,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// A handle to a shared backend.
     #[must_use]
     pub fn from_arc(backend: Arc<B>) -> Self {
-        Self {
-            backend,
-            closed: Arc::default(),
-        }
+        Self { backend, closed: Arc::default() }
     }
 
     /// The backend itself. Calls on it are not checked.
@@ -123,10 +113,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
         let call = self.call("get");
         let key = call.key(key)?;
-        call.run(&key, options.check(self.info()), || {
-            self.backend.get(&key, options)
-        })
-        .await
+        call.run(&key, options.check(self.info()), || self.backend.get(&key, options)).await
     }
 
     /// Writes a value without metadata. See [`StorageBackend::put`].
@@ -141,17 +128,11 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn put_with(
-        &self,
-        key: impl IntoKey,
-        value: impl Into<Body>,
-        options: PutOptions,
-    ) -> Result<Entry> {
+    pub async fn put_with(&self, key: impl IntoKey, value: impl Into<Body>, options: PutOptions) -> Result<Entry> {
         let call = self.call("put");
         let (key, body) = (call.key(key)?, value.into());
         let check = options.check(self.info()).and(body.check(self.info()));
-        call.run(&key, check, || self.backend.put(&key, body, options))
-            .await
+        call.run(&key, check, || self.backend.put(&key, body, options)).await
     }
 
     /// The same as [`put`](Storage::put).
@@ -177,10 +158,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn delete_with(&self, key: impl IntoKey, options: DeleteOptions) -> Result<()> {
         let call = self.call("delete");
         let key = call.key(key)?;
-        call.run(&key, options.check(self.info()), || {
-            self.backend.delete(&key, options)
-        })
-        .await
+        call.run(&key, options.check(self.info()), || self.backend.delete(&key, options)).await
     }
 
     /// The entry of a value, with metadata. See [`StorageBackend::stat`].
@@ -195,17 +173,10 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn stat_with(
-        &self,
-        key: impl IntoKey,
-        options: StatOptions,
-    ) -> Result<Option<Entry>> {
+    pub async fn stat_with(&self, key: impl IntoKey, options: StatOptions) -> Result<Option<Entry>> {
         let call = self.call("stat");
         let key = call.key(key)?;
-        call.run(&key, options.check(self.info()), || {
-            self.backend.stat(&key, options)
-        })
-        .await
+        call.run(&key, options.check(self.info()), || self.backend.stat(&key, options)).await
     }
 
     /// Whether there is a value.
@@ -239,10 +210,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn list_with(&self, options: ListOptions) -> Result<ListStream> {
         let call = self.call("list");
-        call.run(None, options.check(self.info()), || {
-            self.backend.list(options)
-        })
-        .await
+        call.run(None, options.check(self.info()), || self.backend.list(options)).await
     }
 
     /// A listing in another order than by key; common prefixes come first, by name. All items are held in memory and sorted;
@@ -252,9 +220,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`]; `Unsupported` for ordering by a metadata field, which is what [`query`](Storage::query) is for.
     pub async fn list_sorted(&self, mut options: ListOptions, order: Order) -> Result<ListStream> {
         if let OrderBy::Field(_) = order.by {
-            return Err(Error::unsupported(
-                "listings ordered by a metadata field (use a query)",
-            ));
+            return Err(Error::unsupported("listings ordered by a metadata field (use a query)"));
         }
         let limit = options.limit.take().unwrap_or(usize::MAX);
         let mut items: Vec<ListItem> = self.list_with(options).await?.try_collect().await?;
@@ -262,8 +228,9 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         query.order = order;
         items.sort_by(|a, b| match (a, b) {
             (ListItem::Entry(a), ListItem::Entry(b)) => query.compare(a, b),
-            (a, b) => (matches!(a, ListItem::Entry(_)), a.position())
-                .cmp(&(matches!(b, ListItem::Entry(_)), b.position())),
+            (a, b) => {
+                (matches!(a, ListItem::Entry(_)), a.position()).cmp(&(matches!(b, ListItem::Entry(_)), b.position()))
+            }
         });
         items.truncate(limit);
         Ok(stream::iter(items.into_iter().map(Ok)).boxed())
@@ -283,8 +250,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn query(&self, query: Query) -> Result<EntryStream> {
         let call = self.call("query");
-        call.run(None, query.validate(), || self.backend.query(query))
-            .await
+        call.run(None, query.validate(), || self.backend.query(query)).await
     }
 
     /// The entries up to the query's limit, and where to go on.
@@ -294,10 +260,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn query_page(&self, query: Query) -> Result<Page> {
         let entries: Vec<Entry> = self.query(query.clone()).await?.try_collect().await?;
         let full = query.limit.is_some_and(|limit| entries.len() >= limit);
-        let next = entries
-            .last()
-            .filter(|_| full)
-            .map(|last| query.continuation_after(last));
+        let next = entries.last().filter(|_| full).map(|last| query.continuation_after(last));
         Ok(Page { entries, next })
     }
 
@@ -315,8 +278,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn clear_prefix(&self, prefix: &str) -> Result<()> {
         let call = self.call("clear");
-        call.run(None, check_prefix(prefix), || self.backend.clear(prefix))
-            .await
+        call.run(None, check_prefix(prefix), || self.backend.clear(prefix)).await
     }
 
     /// Copies a value with its metadata. See [`StorageBackend::copy`].
@@ -331,18 +293,10 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn copy_with(
-        &self,
-        from: impl IntoKey,
-        to: impl IntoKey,
-        options: CopyOptions,
-    ) -> Result<Entry> {
+    pub async fn copy_with(&self, from: impl IntoKey, to: impl IntoKey, options: CopyOptions) -> Result<Entry> {
         let call = self.call("copy");
         let (from, to) = (call.key(from)?, call.key(to)?);
-        call.run(&from, options.check(self.info()), || {
-            self.backend.copy(&from, &to, options)
-        })
-        .await
+        call.run(&from, options.check(self.info()), || self.backend.copy(&from, &to, options)).await
     }
 
     /// Moves a value, replacing the target. See [`StorageBackend::rename`].
@@ -357,18 +311,10 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn rename_with(
-        &self,
-        from: impl IntoKey,
-        to: impl IntoKey,
-        options: RenameOptions,
-    ) -> Result<Entry> {
+    pub async fn rename_with(&self, from: impl IntoKey, to: impl IntoKey, options: RenameOptions) -> Result<Entry> {
         let call = self.call("rename");
         let (from, to) = (call.key(from)?, call.key(to)?);
-        call.run(&from, options.check(self.info()), || {
-            self.backend.rename(&from, &to, options)
-        })
-        .await
+        call.run(&from, options.check(self.info()), || self.backend.rename(&from, &to, options)).await
     }
 
     /// The versions of a value, newest first. See [`StorageBackend::versions`].
@@ -400,11 +346,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     }
 
     fn call(&self, operation: &'static str) -> Call<'_> {
-        Call {
-            operation,
-            info: self.info(),
-            closed: &self.closed,
-        }
+        Call { operation, info: self.info(), closed: &self.closed }
     }
 }
 
@@ -440,10 +382,7 @@ impl Call<'_> {
     }
 
     fn explain_each<T>(&self, keys: &[Key], results: Vec<Result<T>>) -> Vec<Result<T>> {
-        let explained = keys
-            .iter()
-            .zip(results)
-            .map(|(key, result)| result.map_err(|e| self.explain(e).with_key(key)));
+        let explained = keys.iter().zip(results).map(|(key, result)| result.map_err(|e| self.explain(e).with_key(key)));
         explained.collect()
     }
 

@@ -12,10 +12,7 @@ use storage_core::{Body, Bytes, Error, ErrorKind, Result};
 /// Pieces, and how many of them were asked for.
 fn counted(
     pieces: &'static [&'static str],
-) -> (
-    impl futures_util::Stream<Item = Result<Bytes>> + Send + 'static,
-    Arc<AtomicUsize>,
-) {
+) -> (impl futures_util::Stream<Item = Result<Bytes>> + Send + 'static, Arc<AtomicUsize>) {
     let polled = Arc::new(AtomicUsize::new(0));
     let count = polled.clone();
     let pieces = stream::iter(pieces.iter().map(move |piece| {
@@ -25,9 +22,7 @@ fn counted(
     (pieces, polled)
 }
 
-fn pieces(
-    pieces: &'static [&'static str],
-) -> impl futures_util::Stream<Item = Result<Bytes>> + Send + 'static {
+fn pieces(pieces: &'static [&'static str]) -> impl futures_util::Stream<Item = Result<Bytes>> + Send + 'static {
     counted(pieces).0
 }
 
@@ -79,22 +74,12 @@ fn the_length_is_known_where_declared() {
 
 #[tokio::test]
 async fn another_length_than_declared_is_an_error() {
-    let wrong: [(u64, &'static [&'static str]); 6] = [
-        (4, &["abc"]),
-        (1, &[]),
-        (2, &["abc"]),
-        (3, &["abc", "d"]),
-        (0, &["a"]),
-        (4, &["abc", "de"]),
-    ];
+    let wrong: [(u64, &'static [&'static str]); 6] =
+        [(4, &["abc"]), (1, &[]), (2, &["abc"]), (3, &["abc", "d"]), (0, &["a"]), (4, &["abc", "de"])];
     for (declared, parts) in wrong {
         let body = Body::sized(declared, pieces(parts));
         let error = body.bytes(100).await.unwrap_err();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::InvalidInput,
-            "{declared} {parts:?}"
-        );
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{declared} {parts:?}");
 
         let stream = Body::sized(declared, pieces(parts)).into_stream();
         let items: Vec<_> = stream.collect().await;
@@ -127,11 +112,9 @@ async fn the_limit_is_met_as_early_as_possible() {
     too_large(Body::sized(4, parts).bytes(3).await.unwrap_err());
     assert_eq!(polled.load(Ordering::Relaxed), 0);
 
-    for (parts, needed) in [
-        (&["abcd", "e"] as &'static [&'static str], 1),
-        (&["ab", "cd", "e"], 2),
-        (&["a", "b", "cd", "e"], 3),
-    ] {
+    for (parts, needed) in
+        [(&["abcd", "e"] as &'static [&'static str], 1), (&["ab", "cd", "e"], 2), (&["a", "b", "cd", "e"], 3)]
+    {
         let (parts, polled) = counted(parts);
         too_large(Body::stream(parts).bytes(3).await.unwrap_err());
         assert_eq!(polled.load(Ordering::Relaxed), needed);

@@ -45,11 +45,9 @@ fn uri_and_options_give_the_same() {
         durability: Durability::NoSync,
         token: Secret::new("t"),
     };
-    let uri = "x:place?bucket=b%20%C3%BC/%26%3D&parts=4&level=-3&ratio=0.5&fast&region=eu&limit=7&durability=no_sync&token=t";
-    assert_eq!(
-        ConnectionConfig::new(uri).typed::<Options>().unwrap(),
-        expected
-    );
+    let uri =
+        "x:place?bucket=b%20%C3%BC/%26%3D&parts=4&level=-3&ratio=0.5&fast&region=eu&limit=7&durability=no_sync&token=t";
+    assert_eq!(ConnectionConfig::new(uri).typed::<Options>().unwrap(), expected);
     let config = ConnectionConfig::new("x:place")
         .option("bucket", "b ü/&=")
         .option("parts", 4)
@@ -92,10 +90,8 @@ fn scheme_and_location() {
 
 #[test]
 fn an_unknown_option_lists_the_known_ones() {
-    for config in [
-        ConnectionConfig::new("x:?bukket=hunter2"),
-        ConnectionConfig::new("x:").option("bukket", "hunter2"),
-    ] {
+    for config in [ConnectionConfig::new("x:?bukket=hunter2"), ConnectionConfig::new("x:").option("bukket", "hunter2")]
+    {
         let text = refused(&config);
         for part in ["bukket", "bucket", "parts", "durability", "token"] {
             assert!(text.contains(&format!("`{part}`")), "{text}");
@@ -118,10 +114,7 @@ fn a_wrong_type_names_the_option_and_never_the_value() {
         }
     }
     let text = refused(&ConnectionConfig::new("x:").option("token", vec!["hunter2"]));
-    assert!(
-        text.contains("`token`") && !text.contains("hunter2"),
-        "{text}"
-    );
+    assert!(text.contains("`token`") && !text.contains("hunter2"), "{text}");
     let text = refused(&ConnectionConfig::new("x:?durability=some"));
     assert!(text.contains("`full`, `no_sync`"), "{text}");
 }
@@ -149,14 +142,10 @@ fn a_configuration_is_read_from_json() {
 
 #[test]
 fn debug_shows_no_secret() {
-    let config =
-        ConnectionConfig::new("s3://user:hunter2@host/p?token=hunter2").option("key", "hunter2");
+    let config = ConnectionConfig::new("s3://user:hunter2@host/p?token=hunter2").option("key", "hunter2");
     let shown = format!("{config:?}");
     assert!(shown.contains("s3") && shown.contains("key"), "{shown}");
-    assert!(
-        !shown.contains("hunter2") && !shown.contains("host"),
-        "{shown}"
-    );
+    assert!(!shown.contains("hunter2") && !shown.contains("host"), "{shown}");
 
     let secret = Secret::new("hunter2");
     assert_eq!(format!("{secret:?}"), "Secret(…)");

@@ -5,10 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{TryStreamExt, stream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, Comparison, Condition, CopyOptions, DeleteOptions,
-    Entry, ErrorKind, Etag, GetOptions, Key, ListOptions, ListStream, Metadata, Object, OrderBy,
-    PutOptions, Query, RenameOptions, Result, StatOptions, Storage, StorageBackend, Transaction,
-    async_trait, defaults,
+    BackendInfo, BatchOptions, Body, Bytes, Comparison, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, Etag,
+    GetOptions, Key, ListOptions, ListStream, Metadata, Object, OrderBy, PutOptions, Query, RenameOptions, Result,
+    StatOptions, Storage, StorageBackend, Transaction, async_trait, defaults,
 };
 use storage_memory::Memory;
 
@@ -56,18 +55,13 @@ impl StorageBackend for Plain {
         self.note(format!("put {key}"));
         let entry = self.inner.put(key, body, options).await?;
         if let Some(other) = self.meanwhile.as_ref().filter(|other| *other != key) {
-            self.inner
-                .put(other, "meanwhile".into(), PutOptions::new())
-                .await?;
+            self.inner.put(other, "meanwhile".into(), PutOptions::new()).await?;
         }
         Ok(entry)
     }
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
         let conditional = options.condition.is_some();
-        self.note(format!(
-            "delete {key}{}",
-            if conditional { " if unchanged" } else { "" }
-        ));
+        self.note(format!("delete {key}{}", if conditional { " if unchanged" } else { "" }));
         self.inner.delete(key, options).await
     }
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
@@ -79,11 +73,7 @@ impl StorageBackend for Plain {
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {
         self.note("begin");
         let transaction = self.inner.begin().await?;
-        Ok(Arc::new(Self {
-            inner: transaction.clone(),
-            transaction: Some(transaction),
-            ..self.clone()
-        }))
+        Ok(Arc::new(Self { inner: transaction.clone(), transaction: Some(transaction), ..self.clone() }))
     }
 }
 
@@ -120,10 +110,7 @@ async fn value(backend: &Plain, text: &str) -> Option<Bytes> {
 
 async fn put(backend: &Plain, text: &str, body: &'static str) -> Entry {
     let metadata = PutOptions::new().metadata(Metadata::new().tag(text));
-    let entry = backend
-        .put(&key(text), body.into(), metadata)
-        .await
-        .unwrap();
+    let entry = backend.put(&key(text), body.into(), metadata).await.unwrap();
     backend.log();
     entry
 }
@@ -133,38 +120,24 @@ async fn batches_answer_in_the_order_of_the_input() {
     let plain = Plain::new();
     let texts: Vec<String> = (0..50).rev().map(|n| format!("k{n}")).collect();
     let items = texts.iter().map(|text| {
-        let body = if text.len() == 2 {
-            slow("slow")
-        } else {
-            "fast".into()
-        };
+        let body = if text.len() == 2 { slow("slow") } else { "fast".into() };
         (key(text), body, PutOptions::new())
     });
-    let entries = plain
-        .put_batch(items.collect(), BatchOptions::new())
-        .await
-        .unwrap();
-    let written = entries
-        .iter()
-        .map(|entry| entry.as_ref().unwrap().key.as_str());
+    let entries = plain.put_batch(items.collect(), BatchOptions::new()).await.unwrap();
+    let written = entries.iter().map(|entry| entry.as_ref().unwrap().key.as_str());
     assert!(written.eq(texts.iter().map(String::as_str)));
 
     let asked = ["k3", "absent", "k49", "k3"];
     let items = asked.map(|text| (key(text), GetOptions::new())).into();
     let found = plain.get_batch(items).await.unwrap();
-    let found: Vec<_> = found
-        .into_iter()
-        .map(|object| object.unwrap().map(|object| object.entry.key.to_string()))
-        .collect();
+    let found: Vec<_> =
+        found.into_iter().map(|object| object.unwrap().map(|object| object.entry.key.to_string())).collect();
     let expected = asked.map(|text| (text != "absent").then(|| text.to_owned()));
     assert_eq!(found, expected);
 
     let stale = DeleteOptions::new().condition(Condition::IfMatch(Etag::new("stale")));
     let items = vec![(key("k3"), stale), (key("k4"), DeleteOptions::new())];
-    let deleted = plain
-        .delete_batch(items, BatchOptions::new())
-        .await
-        .unwrap();
+    let deleted = plain.delete_batch(items, BatchOptions::new()).await.unwrap();
     assert!(deleted[0].is_err() && deleted[1].is_ok());
     assert_eq!(value(&plain, "k4").await, None);
 }
@@ -181,23 +154,14 @@ async fn of_duplicates_the_last_wins_and_each_has_its_result() {
     let sizes = entries.iter().map(|entry| entry.as_ref().unwrap().size);
     assert!(sizes.eq([5, 1, 4]));
     assert_eq!(value(&plain, "a").await.unwrap(), "last");
-    assert!(
-        plain
-            .put_batch(vec![], BatchOptions::new())
-            .await
-            .unwrap()
-            .is_empty()
-    );
+    assert!(plain.put_batch(vec![], BatchOptions::new()).await.unwrap().is_empty());
 }
 
 #[tokio::test]
 async fn an_atomic_batch_is_a_transaction() {
     let plain = Plain::new();
     let atomic = || BatchOptions::new().atomic(true);
-    let items = vec![
-        (key("a"), "1".into(), PutOptions::new()),
-        (key("a"), "2".into(), PutOptions::new()),
-    ];
+    let items = vec![(key("a"), "1".into(), PutOptions::new()), (key("a"), "2".into(), PutOptions::new())];
     assert_eq!(plain.put_batch(items, atomic()).await.unwrap().len(), 2);
     assert_eq!(plain.log(), ["begin", "put a", "put a", "commit"]);
     assert_eq!(value(&plain, "a").await.unwrap(), "2");
@@ -209,10 +173,7 @@ async fn an_atomic_batch_is_a_transaction() {
         (key("c"), "1".into(), PutOptions::new()),
     ];
     let error = plain.put_batch(items, atomic()).await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.key()),
-        (ErrorKind::AlreadyExists, Some(&key("a")))
-    );
+    assert_eq!((error.kind(), error.key()), (ErrorKind::AlreadyExists, Some(&key("a"))));
     assert_eq!(plain.log(), ["begin", "put b", "put a", "rollback"]);
     assert_eq!(value(&plain, "b").await, None);
 
@@ -223,10 +184,7 @@ async fn an_atomic_batch_is_a_transaction() {
     assert_eq!(plain.log().last().unwrap(), "rollback");
     assert!(value(&plain, "a").await.is_some());
 
-    let items = vec![
-        (key("a"), DeleteOptions::new()),
-        (key("b"), DeleteOptions::new()),
-    ];
+    let items = vec![(key("a"), DeleteOptions::new()), (key("b"), DeleteOptions::new())];
     plain.delete_batch(items, atomic()).await.unwrap();
     assert_eq!(plain.log(), ["begin", "delete a", "delete b", "commit"]);
 }
@@ -252,10 +210,7 @@ async fn a_copy_keeps_metadata_unless_others_are_given() {
     let (a, b) = (key("a"), key("b"));
     let source = put(&plain, "a", "value").await;
     let copied = plain.copy(&a, &b, CopyOptions::new()).await.unwrap();
-    assert_eq!(
-        (copied.key, copied.metadata),
-        (key("b"), source.metadata.clone())
-    );
+    assert_eq!((copied.key, copied.metadata), (key("b"), source.metadata.clone()));
     assert_eq!(value(&plain, "b").await.unwrap(), "value");
 
     let other = Arc::new(Metadata::new().tag("other"));
@@ -268,21 +223,12 @@ async fn a_copy_keeps_metadata_unless_others_are_given() {
         let error = plain.copy(&a, to, once.clone()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     }
-    let error = plain
-        .copy(&key("absent"), &b, CopyOptions::new())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (error.kind(), error.key()),
-        (ErrorKind::NotFound, Some(&key("absent")))
-    );
+    let error = plain.copy(&key("absent"), &b, CopyOptions::new()).await.unwrap_err();
+    assert_eq!((error.kind(), error.key()), (ErrorKind::NotFound, Some(&key("absent"))));
 
     // Onto itself: nothing to do, unless there is new metadata or an older version.
     plain.log();
-    assert_eq!(
-        plain.copy(&a, &a, CopyOptions::new()).await.unwrap(),
-        source
-    );
+    assert_eq!(plain.copy(&a, &a, CopyOptions::new()).await.unwrap(), source);
     assert!(plain.log().is_empty());
     let copied = plain.copy(&a, &a, options).await.unwrap();
     assert_eq!(copied.metadata, Some(other));
@@ -302,10 +248,7 @@ async fn a_rename_moves() {
     assert_eq!(plain.log(), ["put b", "delete a if unchanged"]);
     assert_eq!(value(&plain, "a").await, None);
 
-    let error = plain
-        .rename(&a, &b, RenameOptions::new())
-        .await
-        .unwrap_err();
+    let error = plain.rename(&a, &b, RenameOptions::new()).await.unwrap_err();
     assert_eq!((error.kind(), error.key()), (ErrorKind::NotFound, Some(&a)));
     put(&plain, "a", "other").await;
     let once = RenameOptions::new().condition(Condition::IfAbsent);
@@ -327,20 +270,14 @@ async fn a_rename_onto_itself_changes_nothing() {
     };
     let same = plain.rename(&a, &a, RenameOptions::new()).await.unwrap();
     assert_eq!(same, entry);
-    assert_eq!(
-        kind(Condition::IfAbsent).await,
-        Err(ErrorKind::AlreadyExists)
-    );
+    assert_eq!(kind(Condition::IfAbsent).await, Err(ErrorKind::AlreadyExists));
     let stale = Condition::IfMatch(Etag::new("stale"));
     assert_eq!(kind(stale).await, Err(ErrorKind::PreconditionFailed));
     let current = Condition::IfMatch(entry.etag.clone().unwrap());
     assert_eq!(kind(current).await, Ok(entry));
     assert!(plain.log().is_empty());
     let b = key("b");
-    let error = plain
-        .rename(&b, &b, RenameOptions::new())
-        .await
-        .unwrap_err();
+    let error = plain.rename(&b, &b, RenameOptions::new()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
@@ -352,10 +289,7 @@ async fn a_rename_spares_a_source_written_meanwhile() {
     let (a, b) = (key("a"), key("b"));
     let rename = plain.rename(&a, &b, RenameOptions::new());
     let error = rename.await.unwrap_err();
-    assert_eq!(
-        (error.kind(), error.key()),
-        (ErrorKind::Conflict, Some(&key("a")))
-    );
+    assert_eq!((error.kind(), error.key()), (ErrorKind::Conflict, Some(&key("a"))));
     assert!(error.is_ambiguous());
     assert_eq!(value(&plain, "a").await.unwrap(), "meanwhile");
     assert_eq!(value(&plain, "b").await.unwrap(), "value");
@@ -363,10 +297,7 @@ async fn a_rename_spares_a_source_written_meanwhile() {
     // Without conditional deletes nobody can tell.
     plain.info.capabilities.conditional_delete = false;
     plain.log();
-    plain
-        .rename(&key("a"), &key("c"), RenameOptions::new())
-        .await
-        .unwrap();
+    plain.rename(&key("a"), &key("c"), RenameOptions::new()).await.unwrap();
     assert_eq!(plain.log(), ["put c", "delete a"]);
 }
 
@@ -378,17 +309,9 @@ async fn a_query_is_a_scan() {
         let options = PutOptions::new().metadata(metadata);
         plain.put(&key(text), "".into(), options).await.unwrap();
     }
-    let query = Query::new()
-        .prefix("a/")
-        .field("n", Comparison::GreaterOrEqual, 1)
-        .descending(OrderBy::Field("n".into()));
-    let found: Vec<Entry> = plain
-        .query(query)
-        .await
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
+    let query =
+        Query::new().prefix("a/").field("n", Comparison::GreaterOrEqual, 1).descending(OrderBy::Field("n".into()));
+    let found: Vec<Entry> = plain.query(query).await.unwrap().try_collect().await.unwrap();
     let found: Vec<&str> = found.iter().map(|entry| entry.key.as_str()).collect();
     assert_eq!(found, ["a/3", "a/2"]);
     let wrong = plain.query(Query::new().equals("f", f64::NAN)).await;

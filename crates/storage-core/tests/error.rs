@@ -33,19 +33,8 @@ fn all_kinds_are_there_and_their_codes_are_their_serde_names() {
 
 #[test]
 fn what_can_be_tried_again() {
-    let retryable: Vec<_> = ErrorKind::ALL
-        .into_iter()
-        .filter(|kind| kind.is_retryable())
-        .collect();
-    assert_eq!(
-        retryable,
-        [
-            ErrorKind::Conflict,
-            ErrorKind::RateLimited,
-            ErrorKind::Timeout,
-            ErrorKind::Unavailable
-        ]
-    );
+    let retryable: Vec<_> = ErrorKind::ALL.into_iter().filter(|kind| kind.is_retryable()).collect();
+    assert_eq!(retryable, [ErrorKind::Conflict, ErrorKind::RateLimited, ErrorKind::Timeout, ErrorKind::Unavailable]);
 }
 
 #[test]
@@ -56,10 +45,7 @@ fn one_line_says_who_what_where_and_why() {
     assert_eq!(bare().with_backend(&backend).to_string(), "memory: why");
     assert_eq!(bare().with_operation("list").to_string(), "list: why");
     assert_eq!(bare().with_key(&key).to_string(), r#""k\"\n": why"#);
-    let full = bare()
-        .with_key(&key)
-        .with_operation("put")
-        .with_backend(&backend);
+    let full = bare().with_key(&key).with_operation("put").with_backend(&backend);
     assert_eq!(full.to_string(), r#"memory: put "k\"\n": why"#);
     assert_eq!(full.message(), "why");
 }
@@ -89,10 +75,7 @@ fn cause_wait_and_outcome_are_kept() {
     assert_eq!(error.retry_after(), Some(Duration::from_secs(2)));
     assert_eq!(error.source().unwrap().to_string(), "disk full");
     assert_eq!(error.to_string(), "cannot write");
-    assert_eq!(
-        format!("{error:?}"),
-        "cannot write (unavailable, outcome unknown): disk full"
-    );
+    assert_eq!(format!("{error:?}"), "cannot write (unavailable, outcome unknown): disk full");
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::sync::{Arc, Mutex};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream,
-    Error, ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query,
-    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
+    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait,
 };
 
 /// Writes down the name of each method and fails with it, unlike any default.
@@ -20,10 +20,7 @@ impl Recorder {
     fn new() -> (Self, Arc<Mutex<Vec<&'static str>>>) {
         let info = BackendInfo::new("recorder", Capabilities::new());
         let calls = Arc::<Mutex<_>>::default();
-        let recorder = Self {
-            info,
-            calls: calls.clone(),
-        };
+        let recorder = Self { info, calls: calls.clone() };
         (recorder, calls)
     }
 
@@ -58,18 +55,10 @@ impl StorageBackend for Recorder {
     async fn get_batch(&self, _: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         self.note("get_batch")
     }
-    async fn put_batch(
-        &self,
-        _: Vec<(Key, Body, PutOptions)>,
-        _: BatchOptions,
-    ) -> Result<Vec<Result<Entry>>> {
+    async fn put_batch(&self, _: Vec<(Key, Body, PutOptions)>, _: BatchOptions) -> Result<Vec<Result<Entry>>> {
         self.note("put_batch")
     }
-    async fn delete_batch(
-        &self,
-        _: Vec<(Key, DeleteOptions)>,
-        _: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, _: Vec<(Key, DeleteOptions)>, _: BatchOptions) -> Result<Vec<Result<()>>> {
         self.note("delete_batch")
     }
     async fn query(&self, _: Query) -> Result<EntryStream> {
@@ -137,10 +126,7 @@ async fn call_all<B: StorageBackend + ?Sized>(backend: &B) {
     own("list", backend.list(ListOptions::new()).await);
     own("get_batch", backend.get_batch(vec![]).await);
     let options = BatchOptions::new();
-    own(
-        "put_batch",
-        backend.put_batch(vec![], options.clone()).await,
-    );
+    own("put_batch", backend.put_batch(vec![], options.clone()).await);
     own("delete_batch", backend.delete_batch(vec![], options).await);
     own("query", backend.query(Query::new()).await);
     own("clear", backend.clear("").await);

@@ -5,10 +5,9 @@ use std::{fmt::Debug, sync::Arc};
 
 use futures_util::{TryStreamExt, stream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, Capabilities, Condition, CopyOptions, DeleteOptions,
-    Entry, Error, ErrorKind, Etag, GetOptions, Key, ListItem, ListOptions, ListStream, Metadata,
-    Object, Order, OrderBy, PutOptions, Query, RenameOptions, Result, StatOptions, Storage,
-    StorageBackend, VersionId, async_trait,
+    BackendInfo, BatchOptions, Body, Bytes, Capabilities, Condition, CopyOptions, DeleteOptions, Entry, Error,
+    ErrorKind, Etag, GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, Order, OrderBy, PutOptions,
+    Query, RenameOptions, Result, StatOptions, Storage, StorageBackend, VersionId, async_trait,
 };
 use storage_memory::{Config, Memory};
 
@@ -54,16 +53,10 @@ fn refused<T: Debug>(kind: ErrorKind, operation: &str, result: Result<T>) -> Err
 }
 
 /// Every operation that takes a key, with this one, and its failure.
-async fn with_key<B: StorageBackend + ?Sized>(
-    storage: &Storage<B>,
-    key: &str,
-) -> Vec<(&'static str, Result<()>)> {
+async fn with_key<B: StorageBackend + ?Sized>(storage: &Storage<B>, key: &str) -> Vec<(&'static str, Result<()>)> {
     vec![
         ("get", storage.get(key).await.map(drop)),
-        (
-            "get",
-            storage.get_with(key, GetOptions::new()).await.map(drop),
-        ),
+        ("get", storage.get_with(key, GetOptions::new()).await.map(drop)),
         ("get", storage.open(key, GetOptions::new()).await.map(drop)),
         ("put", storage.put(key, "").await.map(drop)),
         ("put", storage.set(key, "").await.map(drop)),
@@ -72,10 +65,7 @@ async fn with_key<B: StorageBackend + ?Sized>(
         ("stat", storage.exists(key).await.map(drop)),
         ("stat", storage.has(key).await.map(drop)),
         ("get_batch", storage.get_batch(["k", key]).await.map(drop)),
-        (
-            "put_batch",
-            storage.put_batch([("k", ""), (key, "")]).await.map(drop),
-        ),
+        ("put_batch", storage.put_batch([("k", ""), (key, "")]).await.map(drop)),
         ("delete_batch", storage.delete_batch(["k", key]).await),
         ("copy", storage.copy("k", key).await.map(drop)),
         ("copy", storage.copy(key, "k").await.map(drop)),
@@ -90,17 +80,8 @@ async fn all<B: StorageBackend + ?Sized>(storage: &Storage<B>) -> Vec<(&'static 
     let mut all = with_key(storage, "k").await;
     all.extend([
         ("list", storage.list("").await.map(drop)),
-        (
-            "list",
-            storage.list_with(ListOptions::new()).await.map(drop),
-        ),
-        (
-            "list",
-            storage
-                .list_sorted(ListOptions::new(), Order::default())
-                .await
-                .map(drop),
-        ),
+        ("list", storage.list_with(ListOptions::new()).await.map(drop)),
+        ("list", storage.list_sorted(ListOptions::new(), Order::default()).await.map(drop)),
         ("list", storage.keys().await.map(drop)),
         ("query", storage.query(Query::new()).await.map(drop)),
         ("query", storage.query_page(Query::new()).await.map(drop)),
@@ -132,10 +113,7 @@ async fn everything_is_closed_after_disconnect() {
 #[tokio::test]
 async fn transactions_are_closed_with_their_handle() {
     let storage = Storage::new(Memory::new());
-    let (one, two) = (
-        storage.begin().await.unwrap(),
-        storage.begin().await.unwrap(),
-    );
+    let (one, two) = (storage.begin().await.unwrap(), storage.begin().await.unwrap());
     one.put("k", "1").await.unwrap();
     storage.disconnect().await.unwrap();
     for (operation, result) in all(&one).await {
@@ -192,20 +170,12 @@ async fn what_is_too_large_is_refused_before_anything_is_read() {
     let unread = || Body::sized(4, stream::poll_fn(|_| panic!("the body was read")));
     refused(too_large, "put", storage.put("k", "1234").await);
     refused(too_large, "put", storage.put("k", unread()).await);
-    let error = refused(
-        too_large,
-        "put_batch",
-        storage.put_batch([("k", unread())]).await,
-    );
+    let error = refused(too_large, "put_batch", storage.put_batch([("k", unread())]).await);
     assert_eq!(error.key().map(Key::as_str), Some("k"));
 
     let metadata = Arc::new(Metadata::new().field("f", "x".repeat(1000)));
     let put = PutOptions::new().metadata(metadata.clone());
-    refused(
-        too_large,
-        "put",
-        storage.put_with("k", "", put.clone()).await,
-    );
+    refused(too_large, "put", storage.put_with("k", "", put.clone()).await);
     let batch = storage.put_batch_with([("k", "", put)], BatchOptions::new());
     refused(too_large, "put_batch", batch.await);
     let copy = CopyOptions::new().metadata(metadata);
@@ -224,9 +194,7 @@ async fn what_makes_no_sense_is_refused() {
     refused(invalid, "put", storage.put_with("k", "", nan).await);
     let absent = DeleteOptions::new().condition(Condition::IfAbsent);
     refused(invalid, "delete", storage.delete_with("k", absent).await);
-    let both = DeleteOptions::new()
-        .version(VersionId::new("1"))
-        .condition(Condition::IfMatch(Etag::new("1")));
+    let both = DeleteOptions::new().version(VersionId::new("1")).condition(Condition::IfMatch(Etag::new("1")));
     refused(invalid, "delete", storage.delete_with("k", both).await);
     let query = Query::new().equals("f", f64::NAN);
     refused(invalid, "query", storage.query(query).await.map(drop));
@@ -242,11 +210,7 @@ async fn undeclared_options_never_reach_the_backend() {
     let stat = StatOptions::new().version(version());
     refused(unsupported, "stat", storage.stat_with("k", stat).await);
     let delete = DeleteOptions::new().version(version());
-    refused(
-        unsupported,
-        "delete",
-        storage.delete_with("k", delete.clone()).await,
-    );
+    refused(unsupported, "delete", storage.delete_with("k", delete.clone()).await);
     let batch = storage.delete_batch_with([("k", delete)], BatchOptions::new());
     refused(unsupported, "delete_batch", batch.await);
     let copy = CopyOptions::new().version(version());
@@ -254,44 +218,25 @@ async fn undeclared_options_never_reach_the_backend() {
 
     for condition in [Condition::IfAbsent, Condition::IfMatch(Etag::new("1"))] {
         let put = PutOptions::new().condition(condition.clone());
-        refused(
-            unsupported,
-            "put",
-            storage.put_with("k", "", put.clone()).await,
-        );
+        refused(unsupported, "put", storage.put_with("k", "", put.clone()).await);
         let batch = storage.put_batch_with([("k", "", put)], BatchOptions::new());
         refused(unsupported, "put_batch", batch.await);
         let copy = CopyOptions::new().condition(condition.clone());
         refused(unsupported, "copy", storage.copy_with("k", "l", copy).await);
         let rename = RenameOptions::new().condition(condition);
-        refused(
-            unsupported,
-            "rename",
-            storage.rename_with("k", "l", rename).await,
-        );
+        refused(unsupported, "rename", storage.rename_with("k", "l", rename).await);
     }
     let delete = DeleteOptions::new().condition(Condition::IfMatch(Etag::new("1")));
-    refused(
-        unsupported,
-        "delete",
-        storage.delete_with("k", delete).await,
-    );
+    refused(unsupported, "delete", storage.delete_with("k", delete).await);
 
     let atomic = BatchOptions::new().atomic(true);
     let batch = storage.put_batch_with([("k", "", PutOptions::new())], atomic.clone());
     refused(unsupported, "put_batch", batch.await);
     let batch = storage.delete_batch_with([("k", DeleteOptions::new())], atomic);
     refused(unsupported, "delete_batch", batch.await);
-    refused(
-        unsupported,
-        "versions",
-        storage.versions("k").await.map(drop),
-    );
+    refused(unsupported, "versions", storage.versions("k").await.map(drop));
     refused(unsupported, "begin", storage.begin().await.map(drop));
-    let sorted = Order {
-        by: OrderBy::Field("f".into()),
-        descending: false,
-    };
+    let sorted = Order { by: OrderBy::Field("f".into()), descending: false };
     let sorted = storage.list_sorted(ListOptions::new(), sorted).await;
     assert_eq!(sorted.err().unwrap().kind(), unsupported);
 }
@@ -304,29 +249,17 @@ async fn errors_name_backend_operation_and_key() {
     storage.put("k", "old").await.unwrap();
     let once = PutOptions::new().condition(Condition::IfAbsent);
     for (result, line) in [
-        (
-            storage.put_with("k", "", once.clone()).await.map(drop),
-            r#"memory: put "k": "#,
-        ),
-        (
-            storage.put("k", "long").await.map(drop),
-            r#"memory: put "k": "#,
-        ),
+        (storage.put_with("k", "", once.clone()).await.map(drop), r#"memory: put "k": "#),
+        (storage.put("k", "long").await.map(drop), r#"memory: put "k": "#),
         (storage.put("", "").await.map(drop), "memory: put: "),
-        (
-            storage.copy("absent", "k").await.map(drop),
-            r#"memory: copy "absent": "#,
-        ),
+        (storage.copy("absent", "k").await.map(drop), r#"memory: copy "absent": "#),
         (storage.list("\0").await.map(drop), "memory: list: "),
     ] {
         let error = result.unwrap_err().to_string();
         assert!(error.starts_with(line), "{error}");
     }
     let items = [("k", "new", once), ("l", "new", PutOptions::new())];
-    let results = storage
-        .put_batch_with(items, BatchOptions::new())
-        .await
-        .unwrap();
+    let results = storage.put_batch_with(items, BatchOptions::new()).await.unwrap();
     let error = results[0].as_ref().unwrap_err().to_string();
     assert!(error.starts_with(r#"memory: put_batch "k": "#), "{error}");
     assert!(results[1].is_ok());
@@ -405,10 +338,7 @@ async fn everyday_calls() {
     let keys: Vec<&str> = keys.iter().map(Key::as_str).collect();
     assert_eq!(keys, ["a", "b/1", "b/2", "c"]);
 
-    let largest = Order {
-        by: OrderBy::Size,
-        descending: true,
-    };
+    let largest = Order { by: OrderBy::Size, descending: true };
     for (options, expected) in [
         (ListOptions::new(), &["b/2", "b/1", "c", "a"] as &[&str]),
         (ListOptions::new().limit(2), &["b/2", "b/1"]),
@@ -436,11 +366,7 @@ async fn pages_of_a_query_follow_one_another() {
     assert_eq!(page.entries.len(), 4);
     query = query.continuation(page.next.unwrap());
     let page = storage.query_page(query).await.unwrap();
-    let keys: Vec<&str> = page
-        .entries
-        .iter()
-        .map(|entry| entry.key.as_str())
-        .collect();
+    let keys: Vec<&str> = page.entries.iter().map(|entry| entry.key.as_str()).collect();
     assert_eq!(keys, ["k0", "k1"]);
     assert!(page.next.is_none());
 }

@@ -9,10 +9,7 @@ fn one_to_1024_bytes() {
         assert_eq!(Key::parse(&legal).unwrap().as_str(), legal);
     }
     for wrong in [String::new(), "a".repeat(1025), "é".repeat(513)] {
-        assert_eq!(
-            Key::parse(&wrong).unwrap_err().kind(),
-            ErrorKind::InvalidKey
-        );
+        assert_eq!(Key::parse(&wrong).unwrap_err().kind(), ErrorKind::InvalidKey);
     }
 }
 
@@ -63,9 +60,8 @@ fn everything_else_is_legal_and_kept() {
 
 #[test]
 fn the_order_is_bytewise() {
-    let mut keys: Vec<Key> = ["b", "a/b", "a-b", "a", "Z", "é", "🗝", "\u{ffff}"]
-        .map(|text| Key::parse(text).unwrap())
-        .into();
+    let mut keys: Vec<Key> =
+        ["b", "a/b", "a-b", "a", "Z", "é", "🗝", "\u{ffff}"].map(|text| Key::parse(text).unwrap()).into();
     keys.sort();
     let mut texts: Vec<&[u8]> = keys.iter().map(|key| key.as_str().as_bytes()).collect();
     assert!(texts.is_sorted());
@@ -83,8 +79,5 @@ fn every_form_becomes_the_same_key() {
     assert_eq!((&key).into_key().unwrap(), key);
     assert_eq!(key.clone().into_key().unwrap(), key);
     assert_eq!(Key::try_from("k").unwrap(), key);
-    assert_eq!(
-        (format!("{key}"), format!("{key:?}")),
-        ("k".into(), "\"k\"".into())
-    );
+    assert_eq!((format!("{key}"), format!("{key:?}")), ("k".into(), "\"k\"".into()));
 }

@@ -8,9 +8,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use storage_core::{
-    Comparison, Continuation, Entry, ErrorKind, FieldValue, Filter, Key, Metadata, OrderBy, Query,
-};
+use storage_core::{Comparison, Continuation, Entry, ErrorKind, FieldValue, Filter, Key, Metadata, OrderBy, Query};
 
 const SEED: u64 = 0x5eed;
 
@@ -96,11 +94,7 @@ async fn a_missing_field_matches_no_comparison() {
 
 #[tokio::test]
 async fn the_other_filters() {
-    let mut full = entry(
-        "a%/1",
-        10,
-        Metadata::new().content_type("text/plain").tag("x").tag("y"),
-    );
+    let mut full = entry("a%/1", 10, Metadata::new().content_type("text/plain").tag("x").tag("y"));
     (full.created, full.modified) = (Some(at(10)), Some(at(20)));
     let bare = entry("a/2", 0, Metadata::new());
     let entries = [full, bare];
@@ -109,23 +103,14 @@ async fn the_other_filters() {
         (Query::new(), &["a%/1", "a/2"] as &[&str]),
         (Query::new().prefix("a%"), &["a%/1"]),
         (Query::new().prefix("a_"), &[]),
-        (
-            Query::new().filter(Filter::ContentType("text/plain".into())),
-            &["a%/1"],
-        ),
+        (Query::new().filter(Filter::ContentType("text/plain".into())), &["a%/1"]),
         (Query::new().filter(Filter::ContentType("text".into())), &[]),
-        (
-            Query::new().filter(Filter::AnyTag(tags(&["z", "y"]))),
-            &["a%/1"],
-        ),
+        (Query::new().filter(Filter::AnyTag(tags(&["z", "y"]))), &["a%/1"]),
         (Query::new().filter(Filter::AnyTag(tags(&["z"]))), &[]),
         (Query::new().filter(Filter::AnyTag(tags(&[]))), &[]),
         (Query::new().all_tags(["x", "y"]), &["a%/1"]),
         (Query::new().all_tags(["x", "z"]), &[]),
-        (
-            Query::new().filter(Filter::AllTags(tags(&[]))),
-            &["a%/1", "a/2"],
-        ),
+        (Query::new().filter(Filter::AllTags(tags(&[]))), &["a%/1", "a/2"]),
         (Query::new().filter(Filter::MinSize(10)), &["a%/1"]),
         (Query::new().filter(Filter::MinSize(11)), &[]),
         (Query::new().filter(Filter::MaxSize(9)), &["a/2"]),
@@ -133,20 +118,11 @@ async fn the_other_filters() {
         (Query::new().filter(Filter::CreatedAfter(at(9))), &["a%/1"]),
         (Query::new().filter(Filter::CreatedAfter(at(10))), &[]),
         (Query::new().filter(Filter::CreatedBefore(at(10))), &[]),
-        (
-            Query::new().filter(Filter::CreatedBefore(at(11))),
-            &["a%/1"],
-        ),
-        (
-            Query::new().filter(Filter::ModifiedAfter(at(19))),
-            &["a%/1"],
-        ),
+        (Query::new().filter(Filter::CreatedBefore(at(11))), &["a%/1"]),
+        (Query::new().filter(Filter::ModifiedAfter(at(19))), &["a%/1"]),
         (Query::new().filter(Filter::ModifiedAfter(at(20))), &[]),
         (Query::new().filter(Filter::ModifiedBefore(at(20))), &[]),
-        (
-            Query::new().filter(Filter::ModifiedBefore(at(21))),
-            &["a%/1"],
-        ),
+        (Query::new().filter(Filter::ModifiedBefore(at(21))), &["a%/1"]),
         (Query::new().any_tag(["x"]).filter(Filter::MaxSize(5)), &[]),
         (Query::new().limit(0), &[]),
         (Query::new().limit(1), &["a%/1"]),
@@ -209,26 +185,16 @@ async fn order_ties_and_continuations() {
     let mut random = fastrand::Rng::with_seed(SEED);
     for round in 0..20 {
         let entries = random_entries(&mut random);
-        for (by, descending) in orders()
-            .into_iter()
-            .flat_map(|by| [(by.clone(), false), (by, true)])
-        {
-            let query = if descending {
-                Query::new().descending(by.clone())
-            } else {
-                Query::new().ascending(by.clone())
-            };
+        for (by, descending) in orders().into_iter().flat_map(|by| [(by.clone(), false), (by, true)]) {
+            let query =
+                if descending { Query::new().descending(by.clone()) } else { Query::new().ascending(by.clone()) };
             let mut expected = entries.clone();
             // A stable sort keeps the ascending keys of ties, in both directions.
             expected.sort_by(|a, b| {
                 let order = oracle(&by, a, b);
                 if descending { order.reverse() } else { order }
             });
-            assert_eq!(
-                answer(&query, &entries).await,
-                expected,
-                "round {round} {query:?}"
-            );
+            assert_eq!(answer(&query, &entries).await, expected, "round {round} {query:?}");
 
             let mut page = query.clone().limit(random.usize(1..10));
             let mut paged = Vec::new();
@@ -249,33 +215,21 @@ async fn order_ties_and_continuations() {
 
 #[tokio::test]
 async fn a_page_goes_on_when_its_last_entry_is_gone() {
-    let entries: Vec<Entry> = ["a", "b", "c"]
-        .map(|key| entry(key, 1, Metadata::new()))
-        .into();
+    let entries: Vec<Entry> = ["a", "b", "c"].map(|key| entry(key, 1, Metadata::new())).into();
     let query = Query::new().descending(OrderBy::Size);
     let next = query.continuation_after(&entries[1]);
-    let rest = answer(
-        &query.continuation(next),
-        &[entries[0].clone(), entries[2].clone()],
-    )
-    .await;
+    let rest = answer(&query.continuation(next), &[entries[0].clone(), entries[2].clone()]).await;
     assert_eq!(rest, [entries[2].clone()]);
 }
 
 #[test]
 fn queries_without_meaning_are_refused() {
     let entry = entry("k", 1, Metadata::new());
-    let by_size = Query::new()
-        .ascending(OrderBy::Size)
-        .continuation_after(&entry);
+    let by_size = Query::new().ascending(OrderBy::Size).continuation_after(&entry);
     let wrong = [
         Query::new().continuation(by_size.clone()),
-        Query::new()
-            .descending(OrderBy::Size)
-            .continuation(by_size.clone()),
-        Query::new()
-            .ascending(OrderBy::Field("f".into()))
-            .continuation(by_size.clone()),
+        Query::new().descending(OrderBy::Size).continuation(by_size.clone()),
+        Query::new().ascending(OrderBy::Field("f".into())).continuation(by_size.clone()),
         Query::new().equals("f", f64::NAN),
         Query::new().field("f", Comparison::Less, f64::INFINITY),
         Query::new().equals("f\0", 1),
@@ -286,11 +240,7 @@ fn queries_without_meaning_are_refused() {
         Query::new().ascending(OrderBy::Field("\0".into())),
     ];
     for query in wrong {
-        assert_eq!(
-            query.validate().unwrap_err().kind(),
-            ErrorKind::InvalidInput,
-            "{query:?}"
-        );
+        assert_eq!(query.validate().unwrap_err().kind(), ErrorKind::InvalidInput, "{query:?}");
     }
     let error = Query::new().prefix("\0").validate().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidKey);
@@ -325,17 +275,10 @@ fn a_query_travels_as_json() {
         let next = query.continuation_after(&entry);
         let query = query.continuation(next);
         let json = serde_json::to_string(&query).unwrap();
-        assert_eq!(
-            serde_json::from_str::<Query>(&json).unwrap(),
-            query,
-            "{json}"
-        );
+        assert_eq!(serde_json::from_str::<Query>(&json).unwrap(), query, "{json}");
     }
     assert_eq!(serde_json::from_str::<Query>("{}").unwrap(), Query::new());
-    for wrong in [
-        r#"{"prefx":""}"#,
-        r#"{"continuation":{"order":{},"rank":"missing","key":""}}"#,
-    ] {
+    for wrong in [r#"{"prefx":""}"#, r#"{"continuation":{"order":{},"rank":"missing","key":""}}"#] {
         assert!(serde_json::from_str::<Query>(wrong).is_err(), "{wrong}");
     }
 }

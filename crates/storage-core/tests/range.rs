@@ -31,11 +31,7 @@ fn clamped_at_the_end() {
         (ByteRange::Last(MAX), 10, 0..10),
         (ByteRange::Last(5), 0, 0..0),
     ] {
-        assert_eq!(
-            range.resolve(size).unwrap(),
-            expected,
-            "{range:?} of {size}"
-        );
+        assert_eq!(range.resolve(size).unwrap(), expected, "{range:?} of {size}");
     }
 }
 
@@ -48,11 +44,7 @@ fn a_start_beyond_the_end_is_not_satisfiable() {
         (ByteRange::from(MAX..), 10),
     ] {
         let error = range.resolve(size).unwrap_err();
-        assert_eq!(
-            error.kind(),
-            ErrorKind::RangeNotSatisfiable,
-            "{range:?} of {size}"
-        );
+        assert_eq!(error.kind(), ErrorKind::RangeNotSatisfiable, "{range:?} of {size}");
     }
 }
 

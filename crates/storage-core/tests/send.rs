@@ -7,12 +7,8 @@ fn batches(storage: Storage) -> BoxFuture<'static, Result<usize>> {
     Box::pin(async move {
         let keys: Vec<String> = (0..3).map(|i| format!("k{i}")).collect();
         storage.put_batch(keys.iter().map(|key| (key, "x"))).await?;
-        let found = storage
-            .get_batch(keys.iter().map(|key| key.as_str()))
-            .await?;
-        storage
-            .delete_batch(keys.iter().filter(|key| !key.is_empty()))
-            .await?;
+        let found = storage.get_batch(keys.iter().map(|key| key.as_str())).await?;
+        storage.delete_batch(keys.iter().filter(|key| !key.is_empty())).await?;
         Ok(found.len())
     })
 }

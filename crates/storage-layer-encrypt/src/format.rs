@@ -80,13 +80,7 @@ impl Header {
             return Err(foreign());
         }
         let key_id = std::str::from_utf8(id).map_err(|_| foreign())?.to_owned();
-        Ok(Self {
-            algorithm,
-            wrapped: WrappedKey {
-                key_id,
-                wrapped: wrapped.to_vec(),
-            },
-        })
+        Ok(Self { algorithm, wrapped: WrappedKey { key_id, wrapped: wrapped.to_vec() } })
     }
 }
 
@@ -112,10 +106,7 @@ impl Cipher {
     pub(crate) fn new(algorithm: Algorithm, data_key: &DataKey, key: &Key) -> Result<Self> {
         let unbound = UnboundKey::new(algorithm.aead(), data_key.expose())
             .map_err(|_| Error::new(ErrorKind::Other, "a data key has 32 bytes"))?;
-        Ok(Self {
-            cipher: LessSafeKey::new(unbound),
-            key: key.clone(),
-        })
+        Ok(Self { cipher: LessSafeKey::new(unbound), key: key.clone() })
     }
 
     /// Replaces a plain chunk by the sealed one.
@@ -130,16 +121,13 @@ impl Cipher {
 
     /// Replaces a sealed chunk, the whole of `chunk`, by the plain one at its start; returns the plain length.
     pub(crate) fn open(&self, chunk: &mut [u8], index: u64, last: bool) -> Result<usize> {
-        let plain = self
-            .cipher
-            .open_in_place(nonce(index, last)?, Aad::empty(), chunk)
-            .map_err(|_| {
-                Error::new(
-                    ErrorKind::Corrupt,
-                    "the stored value does not authenticate: it was changed, truncated or reordered",
-                )
-                .with_key(&self.key)
-            })?;
+        let plain = self.cipher.open_in_place(nonce(index, last)?, Aad::empty(), chunk).map_err(|_| {
+            Error::new(
+                ErrorKind::Corrupt,
+                "the stored value does not authenticate: it was changed, truncated or reordered",
+            )
+            .with_key(&self.key)
+        })?;
         Ok(plain.len())
     }
 }
@@ -147,12 +135,8 @@ impl Cipher {
 /// Each value has a key of its own, so the position alone makes a nonce unique: seven zero bytes, the chunk's index, and
 /// whether it is the last.
 fn nonce(index: u64, last: bool) -> Result<Nonce> {
-    let index = u32::try_from(index).map_err(|_| {
-        Error::new(
-            ErrorKind::TooLarge,
-            "an encrypted value has at most 2^32 chunks of 64 KiB",
-        )
-    })?;
+    let index = u32::try_from(index)
+        .map_err(|_| Error::new(ErrorKind::TooLarge, "an encrypted value has at most 2^32 chunks of 64 KiB"))?;
     let mut nonce = [0; 12];
     nonce[7..11].copy_from_slice(&index.to_be_bytes());
     nonce[11] = u8::from(last);

@@ -28,11 +28,7 @@ impl StaticKeys {
     /// `Config` when the id is empty or longer than 64 bytes.
     pub fn new(id: impl Into<String>, key: &DataKey) -> Result<Self> {
         let id = id.into();
-        let keys = Self {
-            current: id.clone(),
-            keys: BTreeMap::new(),
-            random: SystemRandom::new(),
-        };
+        let keys = Self { current: id.clone(), keys: BTreeMap::new(), random: SystemRandom::new() };
         keys.with_older(id, key)
     }
 
@@ -86,26 +82,16 @@ impl fmt::Debug for StaticKeys {
 impl KeyProvider for StaticKeys {
     async fn wrap(&self, key: &DataKey, context: &[u8]) -> Result<WrappedKey> {
         let mut nonce = [0; NONCE_LEN];
-        self.random.fill(&mut nonce).map_err(|_| {
-            Error::new(
-                ErrorKind::Unavailable,
-                "the operating system gives no randomness",
-            )
-        })?;
+        self.random
+            .fill(&mut nonce)
+            .map_err(|_| Error::new(ErrorKind::Unavailable, "the operating system gives no randomness"))?;
         let mut sealed = key.expose().to_vec();
         self.key(&self.current)?
-            .seal_in_place_append_tag(
-                Nonce::assume_unique_for_key(nonce),
-                bind(&self.current, context),
-                &mut sealed,
-            )
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), bind(&self.current, context), &mut sealed)
             .map_err(|_| Error::new(ErrorKind::Other, "the data key could not be wrapped"))?;
         let mut wrapped = nonce.to_vec();
         wrapped.append(&mut sealed);
-        Ok(WrappedKey {
-            key_id: self.current.clone(),
-            wrapped,
-        })
+        Ok(WrappedKey { key_id: self.current.clone(), wrapped })
     }
 
     async fn unwrap(&self, key: &WrappedKey, context: &[u8]) -> Result<DataKey> {
@@ -116,30 +102,20 @@ impl KeyProvider for StaticKeys {
                 "the data key does not authenticate: the value was changed or moved, or the key-encryption key is another",
             )
         };
-        let (nonce, sealed) = key
-            .wrapped
-            .split_at_checked(NONCE_LEN)
-            .ok_or_else(corrupt)?;
+        let (nonce, sealed) = key.wrapped.split_at_checked(NONCE_LEN).ok_or_else(corrupt)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| corrupt())?;
         let mut sealed = sealed.to_vec();
-        let opened = unwrapping
-            .open_in_place(nonce, bind(&key.key_id, context), &mut sealed)
-            .map_err(|_| corrupt())?;
-        <[u8; 32]>::try_from(&*opened)
-            .map(DataKey::new)
-            .map_err(|_| corrupt())
+        let opened = unwrapping.open_in_place(nonce, bind(&key.key_id, context), &mut sealed).map_err(|_| corrupt())?;
+        <[u8; 32]>::try_from(&*opened).map(DataKey::new).map_err(|_| corrupt())
     }
 }
 
 /// 32 bytes from the operating system.
 pub(crate) fn random_key(random: &SystemRandom) -> Result<DataKey> {
     let mut key = Zeroizing::new([0; 32]);
-    random.fill(&mut *key).map_err(|_| {
-        Error::new(
-            ErrorKind::Unavailable,
-            "the operating system gives no randomness",
-        )
-    })?;
+    random
+        .fill(&mut *key)
+        .map_err(|_| Error::new(ErrorKind::Unavailable, "the operating system gives no randomness"))?;
     Ok(DataKey::new(*key))
 }
 

@@ -27,9 +27,7 @@ impl Algorithm {
     }
 
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::Aes256Gcm, Self::ChaCha20Poly1305]
-            .into_iter()
-            .find(|algorithm| algorithm.code() == code)
+        [Self::Aes256Gcm, Self::ChaCha20Poly1305].into_iter().find(|algorithm| algorithm.code() == code)
     }
 
     pub(crate) fn aead(self) -> &'static aead::Algorithm {
@@ -56,10 +54,7 @@ impl EncryptLayer {
     /// With AES-256-GCM and these keys.
     #[must_use]
     pub fn from_arc(keys: Arc<dyn KeyProvider>) -> Self {
-        Self {
-            keys,
-            algorithm: Algorithm::default(),
-        }
+        Self { keys, algorithm: Algorithm::default() }
     }
 
     /// Writes with this algorithm; reading takes either.

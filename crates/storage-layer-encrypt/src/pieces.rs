@@ -14,12 +14,7 @@ pub(crate) struct Pieces {
 
 impl Pieces {
     pub(crate) fn new(stream: ByteStream, size: u64) -> Self {
-        Self {
-            stream,
-            size: size as usize,
-            ahead: Bytes::new(),
-            ended: false,
-        }
+        Self { stream, size: size as usize, ahead: Bytes::new(), ended: false }
     }
 
     /// Exactly `len` bytes, or all there are.

@@ -6,16 +6,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
 use ring::rand::SystemRandom;
 use storage_core::{
-    BackendInfo, Body, ByteRange, ByteStream, Entry, Error, ErrorKind, GetOptions, Key, Metadata,
-    Object, PutOptions, Result, StorageBackend,
+    BackendInfo, Body, ByteRange, ByteStream, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, PutOptions,
+    Result, StorageBackend,
 };
 use storage_layer::{Transform, Transformed};
 
 use crate::{
     EncryptLayer,
-    format::{
-        CHUNK, Cipher, HEADER, Header, SEALED, TAG, chunks, context, plain_size, stored_size,
-    },
+    format::{CHUNK, Cipher, HEADER, Header, SEALED, TAG, chunks, context, plain_size, stored_size},
     keys::random_key,
     pieces::Pieces,
 };
@@ -34,24 +32,14 @@ pub struct EncryptTransform {
 
 impl EncryptTransform {
     pub(crate) fn new(settings: EncryptLayer) -> Self {
-        Self {
-            settings,
-            random: SystemRandom::new(),
-        }
+        Self { settings, random: SystemRandom::new() }
     }
 
     /// A fresh data key, and the header that holds it.
-    async fn seal_header(
-        &self,
-        key: &Key,
-        metadata: Option<&Metadata>,
-    ) -> Result<(Vec<u8>, Cipher)> {
+    async fn seal_header(&self, key: &Key, metadata: Option<&Metadata>) -> Result<(Vec<u8>, Cipher)> {
         let (algorithm, data_key) = (self.settings.algorithm, random_key(&self.random)?);
         let context = context(algorithm, key, metadata);
-        let header = Header {
-            algorithm,
-            wrapped: self.settings.keys.wrap(&data_key, &context).await?,
-        };
+        let header = Header { algorithm, wrapped: self.settings.keys.wrap(&data_key, &context).await? };
         Ok((header.encode()?, Cipher::new(algorithm, &data_key, key)?))
     }
 
@@ -59,11 +47,7 @@ impl EncryptTransform {
         let header = Header::decode(header).map_err(|e| e.with_key(key))?;
         let context = context(header.algorithm, key, entry.metadata.as_deref());
         let data_key = self.settings.keys.unwrap(&header.wrapped, &context).await;
-        Cipher::new(
-            header.algorithm,
-            &data_key.map_err(|e| e.with_key(key))?,
-            key,
-        )
+        Cipher::new(header.algorithm, &data_key.map_err(|e| e.with_key(key))?, key)
     }
 
     /// One attempt at a range: the header first, then the chunks, of the same version of the value.
@@ -97,12 +81,8 @@ impl EncryptTransform {
         let Some(body) = inner.get(key, rest.range(sealed)).await? else {
             return Err(replaced(key));
         };
-        let window = Window {
-            next: first,
-            end: chunks(size),
-            skip: range.start - first * CHUNK,
-            left: range.end - range.start,
-        };
+        let window =
+            Window { next: first, end: chunks(size), skip: range.start - first * CHUNK, left: range.end - range.start };
         let plain = open_window(body.body.into_stream(), cipher, window);
         let len = range.end - range.start;
         Ok(Some(Object::new(entry, Body::sized(len, plain))))
@@ -126,19 +106,13 @@ impl Transform for EncryptTransform {
         info
     }
 
-    async fn encode(
-        &self,
-        key: &Key,
-        body: Body,
-        options: PutOptions,
-    ) -> Result<(Body, PutOptions)> {
+    async fn encode(&self, key: &Key, body: Body, options: PutOptions) -> Result<(Body, PutOptions)> {
         let (header, cipher) = self.seal_header(key, options.metadata.as_deref()).await?;
         let sealed = match body {
             Body::Bytes(plain) => seal_whole(header, &cipher, &plain)?.into(),
             Body::Stream(plain) => {
                 let len = plain.declared_len().map(stored_size);
-                let sealed = stream::once(async { Ok(header.into()) })
-                    .chain(seal_stream(plain.boxed(), cipher));
+                let sealed = stream::once(async { Ok(header.into()) }).chain(seal_stream(plain.boxed(), cipher));
                 match len {
                     Some(len) => Body::sized(len, sealed),
                     None => Body::stream(sealed),
@@ -152,9 +126,7 @@ impl Transform for EncryptTransform {
         let size = plain_size(stored.entry.size).ok_or_else(|| truncated(key))?;
         let plain = match stored.body {
             Body::Bytes(sealed) => {
-                let (header, sealed) = sealed
-                    .split_at_checked(HEADER as usize)
-                    .ok_or_else(|| truncated(key))?;
+                let (header, sealed) = sealed.split_at_checked(HEADER as usize).ok_or_else(|| truncated(key))?;
                 let cipher = self.open_header(key, &stored.entry, header).await?;
                 open_whole(&cipher, sealed)?.into()
             }
@@ -178,9 +150,7 @@ impl Transform for EncryptTransform {
         let mut attempt = 1;
         loop {
             match self.try_range(inner, key, range, &options).await {
-                Err(e)
-                    if e.kind() == ErrorKind::PreconditionFailed && options.if_match.is_none() =>
-                {
+                Err(e) if e.kind() == ErrorKind::PreconditionFailed && options.if_match.is_none() => {
                     if attempt == ATTEMPTS {
                         return Err(replaced(key));
                     }
@@ -209,11 +179,7 @@ fn truncated(key: &Key) -> Error {
 }
 
 fn replaced(key: &Key) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the value was replaced while it was read; read it again",
-    )
-    .with_key(key)
+    Error::new(ErrorKind::Conflict, "the value was replaced while it was read; read it again").with_key(key)
 }
 
 fn seal_whole(header: Vec<u8>, cipher: &Cipher, plain: &[u8]) -> Result<Bytes> {

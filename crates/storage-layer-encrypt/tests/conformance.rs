@@ -8,10 +8,7 @@ use storage_memory::Memory;
 storage_conformance::main!(
     Target::new("encrypt", |_: Namespace| async {
         let keys = StaticKeys::new("test", &DataKey::new([7; 32]))?;
-        Ok(Storage::new(Memory::new())
-            .layer(EncryptLayer::new(keys))
-            .backend()
-            .clone())
+        Ok(Storage::new(Memory::new()).layer(EncryptLayer::new(keys)).backend().clone())
     })
     .volatile()
 );

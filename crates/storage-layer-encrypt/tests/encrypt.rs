@@ -4,9 +4,7 @@ mod chunked;
 
 use chunked::Chunked;
 use futures_util::{StreamExt, stream};
-use storage_core::{
-    Body, Bytes, DataKey, ErrorKind, GetOptions, Metadata, PutOptions, Result, Storage,
-};
+use storage_core::{Body, Bytes, DataKey, ErrorKind, GetOptions, Metadata, PutOptions, Result, Storage};
 use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
 
@@ -35,10 +33,7 @@ async fn nothing_plain_lies_below_and_equal_values_look_different() -> Result<()
     let plain = "a secret that must not be found".repeat(50);
     above.put("a", plain.clone()).await?;
     above.put("b", plain.clone()).await?;
-    let (a, b) = (
-        below.get("a").await?.unwrap(),
-        below.get("b").await?.unwrap(),
-    );
+    let (a, b) = (below.get("a").await?.unwrap(), below.get("b").await?.unwrap());
     assert!(!a.windows(8).any(|w| w == &plain.as_bytes()[..8]));
     assert_ne!(a, b);
     let entry = above.stat("a").await?.unwrap();
@@ -60,18 +55,11 @@ async fn every_single_bit_flip_and_every_truncation_is_noticed() -> Result<()> {
             below.put("a", changed).await?;
             let kind = kind_of(&above, "a").await;
             // A changed key id names a key that is not there.
-            assert!(
-                matches!(kind, Some(ErrorKind::Corrupt | ErrorKind::Config)),
-                "bit {bit} of {len}: {kind:?}"
-            );
+            assert!(matches!(kind, Some(ErrorKind::Corrupt | ErrorKind::Config)), "bit {bit} of {len}: {kind:?}");
         }
         for end in 0..stored.len() {
             below.put("a", stored.slice(..end)).await?;
-            assert_eq!(
-                kind_of(&above, "a").await,
-                Some(ErrorKind::Corrupt),
-                "{end}"
-            );
+            assert_eq!(kind_of(&above, "a").await, Some(ErrorKind::Corrupt), "{end}");
         }
         let mut longer = stored.to_vec();
         longer.push(0);
@@ -91,50 +79,30 @@ async fn chunks_cannot_change_places_or_go_missing() -> Result<()> {
     let chunk = |i: usize| &stored[256 + i * sealed..256 + (i + 1) * sealed];
     let arrange = |order: &[usize]| {
         let chunks = order.iter().flat_map(|i| chunk(*i)).copied();
-        stored[..256]
-            .iter()
-            .copied()
-            .chain(chunks)
-            .collect::<Vec<u8>>()
+        stored[..256].iter().copied().chain(chunks).collect::<Vec<u8>>()
     };
     below.put("a", arrange(&[0, 1, 2])).await?;
     assert_eq!(above.get("a").await?.unwrap(), pattern(3 * CHUNK));
-    for order in [
-        &[1, 0, 2][..],
-        &[0, 1],
-        &[0, 2],
-        &[0, 1, 1],
-        &[0, 1, 2, 2],
-        &[0],
-    ] {
+    for order in [&[1, 0, 2][..], &[0, 1], &[0, 2], &[0, 1, 1], &[0, 1, 2, 2], &[0]] {
         below.put("a", arrange(order)).await?;
-        assert_eq!(
-            kind_of(&above, "a").await,
-            Some(ErrorKind::Corrupt),
-            "{order:?}"
-        );
+        assert_eq!(kind_of(&above, "a").await, Some(ErrorKind::Corrupt), "{order:?}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_value_cannot_be_passed_off_as_that_of_another_key_or_with_other_metadata() -> Result<()>
-{
+async fn a_value_cannot_be_passed_off_as_that_of_another_key_or_with_other_metadata() -> Result<()> {
     let below = Storage::new(Memory::new());
     let above = stack(&below, keys("k", 1));
     let honest = Metadata::new().field("role", "reader");
-    above
-        .put_with("a", "1", PutOptions::new().metadata(honest))
-        .await?;
+    above.put_with("a", "1", PutOptions::new().metadata(honest)).await?;
     above.put("b", "2").await?;
     below.copy("a", "b").await?;
     assert_eq!(kind_of(&above, "b").await, Some(ErrorKind::Corrupt));
     assert_eq!(above.get("a").await?.as_deref(), Some(&b"1"[..]));
     let stored = below.get("a").await?.unwrap();
     let forged = Metadata::new().field("role", "admin");
-    below
-        .put_with("a", stored, PutOptions::new().metadata(forged))
-        .await?;
+    below.put_with("a", stored, PutOptions::new().metadata(forged)).await?;
     assert_eq!(kind_of(&above, "a").await, Some(ErrorKind::Corrupt));
     Ok(())
 }
@@ -174,26 +142,12 @@ async fn keys_rotate_and_a_missing_or_wrong_one_is_a_clear_error() -> Result<()>
 #[tokio::test]
 async fn streams_and_ranges_are_parts_of_the_whole_whatever_the_pieces() -> Result<()> {
     for algorithm in [Algorithm::Aes256Gcm, Algorithm::ChaCha20Poly1305] {
-        for len in [
-            0,
-            1,
-            1000,
-            CHUNK - 1,
-            CHUNK,
-            CHUNK + 1,
-            2 * CHUNK,
-            3 * CHUNK - 5,
-        ] {
+        for len in [0, 1, 1000, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 3 * CHUNK - 5] {
             let layer = EncryptLayer::new(keys("k", 1)).algorithm(algorithm);
             let above = Storage::new(Memory::new()).layer(Chunked(777)).layer(layer);
             let plain = Bytes::from(pattern(len));
-            let pieces: Vec<_> = plain
-                .chunks(901)
-                .map(|p| Ok(Bytes::copy_from_slice(p)))
-                .collect();
-            above
-                .put("streamed", Body::stream(stream::iter(pieces)))
-                .await?;
+            let pieces: Vec<_> = plain.chunks(901).map(|p| Ok(Bytes::copy_from_slice(p))).collect();
+            above.put("streamed", Body::stream(stream::iter(pieces))).await?;
             above.put("whole", plain.clone()).await?;
             for key in ["streamed", "whole"] {
                 assert_eq!(above.get(key).await?.unwrap(), plain);
@@ -233,15 +187,9 @@ async fn a_range_reads_the_header_and_its_own_chunks_only() -> Result<()> {
 #[test]
 fn debug_shows_no_key() {
     let layer = EncryptLayer::new(keys("id-1", 0xab));
-    let shown = format!(
-        "{layer:?} {:?}",
-        Storage::new(Memory::new()).layer(layer.clone())
-    );
+    let shown = format!("{layer:?} {:?}", Storage::new(Memory::new()).layer(layer.clone()));
     assert!(shown.contains("id-1"));
-    assert!(
-        !shown.contains("171") && !shown.to_lowercase().contains("abab"),
-        "{shown}"
-    );
+    assert!(!shown.contains("171") && !shown.to_lowercase().contains("abab"), "{shown}");
 }
 
 #[test]

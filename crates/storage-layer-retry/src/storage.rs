@@ -24,13 +24,8 @@ pub struct RetryIntercept {
 
 impl RetryIntercept {
     pub(crate) fn new(settings: RetryLayer) -> Self {
-        let jitter = settings
-            .seed
-            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
-        Self {
-            settings,
-            jitter: Mutex::new(jitter),
-        }
+        let jitter = settings.seed.map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        Self { settings, jitter: Mutex::new(jitter) }
     }
 
     /// How long to wait before trying again after this error; `None` when it is the last word.
@@ -40,19 +35,10 @@ impl RetryIntercept {
             return None;
         }
         let doublings = (tries.failed - 1).min(31);
-        let longest = settings
-            .initial
-            .saturating_mul(1 << doublings)
-            .min(settings.max);
+        let longest = settings.initial.saturating_mul(1 << doublings).min(settings.max);
         // Full jitter: anything up to the longest wait, so that callers that failed together do not come back together.
-        let share = self
-            .jitter
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .f64();
-        let wait = longest
-            .mul_f64(share)
-            .max(error.retry_after().unwrap_or_default());
+        let share = self.jitter.lock().unwrap_or_else(PoisonError::into_inner).f64();
+        let wait = longest.mul_f64(share).max(error.retry_after().unwrap_or_default());
         (tries.begun.elapsed() + wait <= settings.budget).then_some(wait)
     }
 }
@@ -65,10 +51,7 @@ struct Tries {
 
 impl Tries {
     fn begin() -> Self {
-        Self {
-            begun: Instant::now(),
-            failed: 0,
-        }
+        Self { begun: Instant::now(), failed: 0 }
     }
 }
 
@@ -113,12 +96,7 @@ impl Intercept for RetryIntercept {
         stream: BoxStream<'static, Result<T>>,
         resume: impl Resume<T>,
     ) -> BoxStream<'static, Result<T>> {
-        let reading = Reading {
-            retry: this.clone(),
-            stream: Some(stream),
-            resume,
-            tries: None,
-        };
+        let reading = Reading { retry: this.clone(), stream: Some(stream), resume, tries: None };
         stream::unfold(Some(reading), |reading| async {
             let mut reading = reading?;
             match reading.next().await? {

@@ -7,10 +7,7 @@ use storage_memory::Memory;
 
 storage_conformance::main!(
     Target::new("retry", |_: Namespace| async {
-        Ok(Storage::new(Memory::new())
-            .layer(RetryLayer::new())
-            .backend()
-            .clone())
+        Ok(Storage::new(Memory::new()).layer(RetryLayer::new()).backend().clone())
     })
     .volatile()
 );

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use divan::{AllocProfiler, Bencher};
 use futures_util::FutureExt;
 use storage_core::{
-    BackendInfo, Body, BoxFuture, ByteRange, Bytes, Entry, GetOptions, Key, Layer, Object,
-    PutOptions, Result, Storage, StorageBackend,
+    BackendInfo, Body, BoxFuture, ByteRange, Bytes, Entry, GetOptions, Key, Layer, Object, PutOptions, Result, Storage,
+    StorageBackend,
 };
 use storage_layer::{Intercept, Intercepted, Operation, Payload, Transform, Transformed};
 use storage_layer_retry::RetryLayer;
@@ -89,12 +89,7 @@ fn stack(name: &str) -> Storage {
     let memory = Storage::new(Memory::new());
     match name {
         "intercept" => memory.layer(Idle).erase(),
-        "intercept x4" => memory
-            .layer(Idle)
-            .layer(Idle)
-            .layer(Idle)
-            .layer(Idle)
-            .erase(),
+        "intercept x4" => memory.layer(Idle).layer(Idle).layer(Idle).layer(Idle).erase(),
         "retry" => memory.layer(RetryLayer::new()).erase(),
         "transform" => memory.layer(Same).erase(),
         _ => memory.erase(),
@@ -112,9 +107,7 @@ fn filled(name: &str) -> (Arc<dyn StorageBackend>, Option<Key>, Bytes) {
     let (storage, value) = (stack(name), Bytes::from(vec![7; 4096]));
     let key = Key::parse("benchmark/value").ok();
     let put = key.as_ref().map(|key| {
-        let put = storage
-            .backend()
-            .put(key, value.clone().into(), PutOptions::new());
+        let put = storage.backend().put(key, value.clone().into(), PutOptions::new());
         now(put)
     });
     assert!(matches!(put, Some(Some(Ok(_)))), "the value is stored");
@@ -124,10 +117,7 @@ fn filled(name: &str) -> (Arc<dyn StorageBackend>, Option<Key>, Bytes) {
 #[divan::bench(args = STACKS)]
 fn get(bencher: Bencher, name: &str) {
     let (backend, key, _) = filled(name);
-    bencher.bench_local(|| {
-        key.as_ref()
-            .map(|key| now(backend.get(key, GetOptions::new())))
-    });
+    bencher.bench_local(|| key.as_ref().map(|key| now(backend.get(key, GetOptions::new()))));
 }
 
 #[divan::bench(args = STACKS)]
@@ -135,7 +125,6 @@ fn put(bencher: Bencher, name: &str) {
     let (backend, key, value) = filled(name);
     bencher.bench_local(|| {
         let body = Body::Bytes(value.clone());
-        key.as_ref()
-            .map(|key| now(backend.put(key, body, PutOptions::new())))
+        key.as_ref().map(|key| now(backend.put(key, body, PutOptions::new())))
     });
 }

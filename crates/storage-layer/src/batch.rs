@@ -16,8 +16,7 @@ impl Payload for Moved {
 }
 
 /// Sends the items with these indexes.
-type SendItems<'s, 'f, T> =
-    dyn Fn(&[usize]) -> BoxFuture<'s, Result<Vec<Result<T>>>> + Send + Sync + 'f;
+type SendItems<'s, 'f, T> = dyn Fn(&[usize]) -> BoxFuture<'s, Result<Vec<Result<T>>>> + Send + Sync + 'f;
 
 /// How a batch of `len` items is sent again.
 pub(crate) struct Batch<'s, 'f, T> {
@@ -34,8 +33,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         operation: Operation<'_>,
         batch: Batch<'_, '_, T>,
     ) -> Result<Vec<Result<T>>> {
-        let slots: Mutex<Vec<Option<Result<T>>>> =
-            Mutex::new((0..batch.len).map(|_| None).collect());
+        let slots: Mutex<Vec<Option<Result<T>>>> = Mutex::new((0..batch.len).map(|_| None).collect());
         let lock = || slots.lock().unwrap_or_else(PoisonError::into_inner);
         let call = || -> BoxFuture<'_, Result<Moved>> {
             Box::pin(async {
@@ -56,10 +54,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         match outcome {
             // The call as a whole failed: no item has an answer of its own.
             Err(e) if slots.iter().all(Option::is_none) && batch.len > 0 => Err(e),
-            Err(e) => Ok(slots
-                .into_iter()
-                .map(|slot| slot.unwrap_or_else(|| Err(same(&e))))
-                .collect()),
+            Err(e) => Ok(slots.into_iter().map(|slot| slot.unwrap_or_else(|| Err(same(&e)))).collect()),
             Ok(_) => Ok(slots.into_iter().flatten().collect()),
         }
     }

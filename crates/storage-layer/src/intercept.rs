@@ -51,11 +51,7 @@ pub trait Intercept: Debug + Send + Sync + 'static {
         if size_of::<Self::Span>() == 0 {
             return stream;
         }
-        Held {
-            stream,
-            _span: span,
-        }
-        .boxed()
+        Held { stream, _span: span }.boxed()
     }
 }
 

@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream,
-    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result,
-    StatOptions, StorageBackend, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait,
 };
 
 use crate::{
@@ -50,33 +50,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
     }
 
     fn wrap(inner: Arc<S>, intercept: Arc<I>, in_transaction: bool) -> Self {
-        Self {
-            info: intercept.info(inner.info()),
-            intercept,
-            in_transaction,
-            inner,
-        }
+        Self { info: intercept.info(inner.info()), intercept, in_transaction, inner }
     }
 
-    fn operation<'a>(
-        &self,
-        name: OperationName,
-        key: Option<&'a Key>,
-        replay: Replay,
-    ) -> Operation<'a> {
+    fn operation<'a>(&self, name: OperationName, key: Option<&'a Key>, replay: Replay) -> Operation<'a> {
         // A transaction that met an error is over in most databases: only the whole of it can be run again.
-        let replay = if self.in_transaction {
-            Replay::Never
-        } else {
-            replay
-        };
-        Operation {
-            name,
-            key,
-            bytes: None,
-            replay,
-            progress: None,
-        }
+        let replay = if self.in_transaction { Replay::Never } else { replay };
+        Operation { name, key, bytes: None, replay, progress: None }
     }
 }
 
@@ -146,10 +126,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         Ok(I::stream(&self.intercept, span, stream, resume))
     }
 
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let operation = self.operation(OperationName::GetBatch, None, Replay::Always);
         let batch = Batch {
             len: items.len(),
@@ -203,11 +180,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         self.batch(operation, batch).await
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let replays = items.iter().map(|(_, o)| unless_conditional(&o.condition));
         let replay = replays.min().unwrap_or(Replay::Always);
         let operation = self.operation(OperationName::DeleteBatch, None, replay);
@@ -254,11 +227,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         let operation = self.operation(OperationName::Versions, Some(key), Replay::Always);
         let call = || self.inner.versions(key);
         let (result, span) = self.intercept.call(operation, call).await;
-        let resume = ResumeVersions {
-            inner: self.inner.clone(),
-            key: key.clone(),
-            last: None,
-        };
+        let resume = ResumeVersions { inner: self.inner.clone(), key: key.clone(), last: None };
         Ok(I::stream(&self.intercept, span, result?, resume))
     }
 

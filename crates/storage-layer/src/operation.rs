@@ -5,9 +5,7 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-use storage_core::{
-    Body, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
-};
+use storage_core::{Body, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction};
 
 macro_rules! names {
     ($($variant:ident $text:literal),* $(,)?) => {

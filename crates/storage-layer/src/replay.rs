@@ -27,10 +27,7 @@ impl ReplayBody {
             Body::Stream(stream) => stream,
         };
         operation.replay = Replay::Never;
-        let progress = operation
-            .progress
-            .get_or_insert_with(|| Arc::new(AtomicU64::new(0)))
-            .clone();
+        let progress = operation.progress.get_or_insert_with(|| Arc::new(AtomicU64::new(0))).clone();
         let declared = stream.declared_len();
         let counted = stream.inspect(move |piece| {
             if let Ok(piece) = piece {

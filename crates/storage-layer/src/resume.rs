@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, future::ready};
 use storage_core::{
-    BoxFuture, BoxStream, ByteRange, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, ListItem, ListOptions, ListStream, Object, Query, Result, StorageBackend,
+    BoxFuture, BoxStream, ByteRange, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListItem, ListOptions, ListStream, Object, Query, Result, StorageBackend,
 };
 
 /// Knows how far a stream was read and can open the rest of it.
@@ -52,8 +52,7 @@ impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
     }
 
     fn reopen(&self) -> BoxFuture<'static, Result<ByteStream>> {
-        let (inner, key, mut options) =
-            (self.inner.clone(), self.key.clone(), self.options.clone());
+        let (inner, key, mut options) = (self.inner.clone(), self.key.clone(), self.options.clone());
         let (size, done, pinned) = (self.size, self.done, self.pinned);
         Box::pin(async move {
             if !pinned {
@@ -64,18 +63,12 @@ impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
             }
             let whole = options.range.unwrap_or(ByteRange::From(0)).resolve(size)?;
             options.range = Some(ByteRange::Bounded(whole.start + done, whole.end));
-            let changed = || {
-                Error::new(
-                    ErrorKind::Conflict,
-                    "the value changed while it was read; read it again from the start",
-                )
-            };
+            let changed =
+                || Error::new(ErrorKind::Conflict, "the value changed while it was read; read it again from the start");
             match inner.get(&key, options).await {
                 Ok(Some(rest)) => Ok(rest.body.into_stream()),
                 Ok(None) => Err(changed()),
-                Err(e) if e.kind() == ErrorKind::PreconditionFailed => {
-                    Err(changed().with_source(e))
-                }
+                Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(changed().with_source(e)),
                 Err(e) => Err(e),
             }
         })

@@ -2,10 +2,7 @@
 
 use std::{fmt::Debug, future::Future};
 
-use storage_core::{
-    BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Object, PutOptions, Result,
-    StorageBackend,
-};
+use storage_core::{BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Object, PutOptions, Result, StorageBackend};
 
 /// A layer that stores something else than it is given, and gives back what it was given.
 ///

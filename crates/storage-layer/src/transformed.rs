@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
-    Key, ListItem, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result,
-    StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListItem,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -39,11 +39,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
     }
 
     fn wrap(inner: Arc<S>, transform: Arc<T>) -> Self {
-        Self {
-            info: transform.info(inner.info()),
-            transform,
-            inner,
-        }
+        Self { info: transform.info(inner.info()), transform, inner }
     }
 
     fn entries(&self, stored: EntryStream) -> EntryStream {
@@ -94,10 +90,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         Ok(self.inner.list(options).await?.map_ok(plain).boxed())
     }
 
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         if items.iter().any(|(_, options)| options.range.is_some()) {
             return defaults::get_batch(self, items).await;
         }
@@ -124,17 +117,11 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
             encoded.push((key, body, options));
         }
         let stored = self.inner.put_batch(encoded, options).await?;
-        let plain = stored
-            .into_iter()
-            .map(|result| result.map(|entry| self.transform.entry(entry)));
+        let plain = stored.into_iter().map(|result| result.map(|entry| self.transform.entry(entry)));
         Ok(plain.collect())
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         self.inner.delete_batch(items, options).await
     }
 

@@ -35,8 +35,6 @@ impl<T, S, F: FnMut(&mut S, Option<&Result<T>>)> Stream for Watch<T, S, F> {
 
 impl<T, S: fmt::Debug, F> fmt::Debug for Watch<T, S, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Watch")
-            .field("span", &self.span)
-            .finish_non_exhaustive()
+        f.debug_struct("Watch").field("span", &self.span).finish_non_exhaustive()
     }
 }

@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Storage, StorageContext,
-};
+use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Storage, StorageContext};
 
 /// Schemes and who answers to them.
 #[derive(Clone, Default)]
@@ -72,14 +70,9 @@ impl Registry {
     /// As [`open`](Registry::open).
     pub async fn connect(&self, config: &ConnectionConfig) -> Result<Storage> {
         let scheme = config.scheme()?.to_ascii_lowercase();
-        let factory = self
-            .factories
-            .get(scheme.as_str())
-            .ok_or_else(|| self.unknown(&scheme))?;
+        let factory = self.factories.get(scheme.as_str()).ok_or_else(|| self.unknown(&scheme))?;
         let backend = factory.connect(config, &self.context).await;
-        backend
-            .map(Storage::from_arc)
-            .map_err(|e| e.with_operation("connect").with_backend(&scheme.into()))
+        backend.map(Storage::from_arc).map_err(|e| e.with_operation("connect").with_backend(&scheme.into()))
     }
 
     fn unknown(&self, scheme: &str) -> Error {
@@ -89,9 +82,7 @@ impl Registry {
             .map(|name| (strsim::damerau_levenshtein(scheme, name), name))
             .filter(|(distance, _)| *distance <= 2)
             .min();
-        let hint = near.map_or(String::new(), |(_, name)| {
-            format!(" (did you mean `{name}:`?)")
-        });
+        let hint = near.map_or(String::new(), |(_, name)| format!(" (did you mean `{name}:`?)"));
         Error::new(
             ErrorKind::Config,
             format!(
@@ -105,9 +96,6 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry")
-            .field("schemes", &self.factories.keys())
-            .field("context", &self.context)
-            .finish()
+        f.debug_struct("Registry").field("schemes", &self.factories.keys()).field("context", &self.context).finish()
     }
 }

@@ -16,9 +16,7 @@ async fn stack(uri: &str) -> Result<impl StorageBackend> {
 
 fn layered(storage: Storage) -> Result<impl StorageBackend> {
     let keys = StaticKeys::new("test", &DataKey::new([7; 32]))?;
-    let storage = storage
-        .layer(EncryptLayer::new(keys))
-        .layer(RetryLayer::new());
+    let storage = storage.layer(EncryptLayer::new(keys)).layer(RetryLayer::new());
     Ok(storage.backend().clone())
 }
 
@@ -32,9 +30,7 @@ async fn shared(ns: Namespace) -> Result<impl StorageBackend> {
 
 storage_conformance::main!(
     Target::new("stack-memory", |_: Namespace| stack("memory:")).volatile(),
-    Target::new("stack-fs", |ns: Namespace| async move {
-        stack(&format!("fs:{}", ns.dir().display())).await
-    }),
+    Target::new("stack-fs", |ns: Namespace| async move { stack(&format!("fs:{}", ns.dir().display())).await }),
     Target::new("stack-sqlite", |ns: Namespace| async move {
         stack(&format!("sqlite:{}/test.db", ns.dir().display())).await
     }),

@@ -2,10 +2,7 @@
 
 use std::{fs, sync::Arc};
 
-use storage_core::{
-    BackendFactory, ConnectionConfig, ErrorKind, Result, StorageBackend, StorageContext,
-    async_trait,
-};
+use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Result, StorageBackend, StorageContext, async_trait};
 use storage_registry::{Registry, open};
 
 async fn refused(uri: &str) -> (ErrorKind, String) {
@@ -29,10 +26,7 @@ async fn each_scheme_opens_a_store_that_works() -> Result<()> {
         storage.put("a", "1").await?;
         assert_eq!(storage.get("a").await?.as_deref(), Some(&b"1"[..]), "{uri}");
     }
-    assert!(
-        dir.path().join("a b.db").exists(),
-        "the location is decoded"
-    );
+    assert!(dir.path().join("a b.db").exists(), "the location is decoded");
     Ok(())
 }
 
@@ -62,14 +56,8 @@ async fn an_unknown_option_lists_the_known_ones() {
     let dir = tempfile::tempdir().unwrap();
     for (uri, known) in [
         ("memory:?max_version=3".to_owned(), "max_versions"),
-        (
-            format!("fs:{}?durable=yes", dir.path().display()),
-            "durability",
-        ),
-        (
-            format!("sqlite:{}/x.db?tabel=t", dir.path().display()),
-            "table",
-        ),
+        (format!("fs:{}?durable=yes", dir.path().display()), "durability"),
+        (format!("sqlite:{}/x.db?tabel=t", dir.path().display()), "table"),
     ] {
         let (kind, message) = refused(&uri).await;
         assert_eq!(kind, ErrorKind::Config, "{uri}");
@@ -97,11 +85,7 @@ impl BackendFactory for Mine {
     fn schemes(&self) -> &'static [&'static str] {
         &["mine"]
     }
-    async fn connect(
-        &self,
-        _: &ConnectionConfig,
-        _: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>> {
+    async fn connect(&self, _: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         Ok(open("memory:").await?.backend().clone())
     }
 }

@@ -6,9 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{
-    Body, Entry, Error, ErrorKind, GetOptions, Metadata, PutOptions, Storage, StorageBackend,
-};
+use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Metadata, PutOptions, Storage, StorageBackend};
 use tokio_util::io::ReaderStream;
 
 use crate::Result;
@@ -31,11 +29,7 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<File>> {
         for entry in fs::read_dir(&directory).map_err(read)? {
             let entry = entry.map_err(read)?;
             let path = entry.path();
-            let Some(name) = entry
-                .file_name()
-                .to_str()
-                .map(|name| format!("{prefix}{name}"))
-            else {
+            let Some(name) = entry.file_name().to_str().map(|name| format!("{prefix}{name}")) else {
                 println!("  Skipped {}: its name is not UTF-8.", path.display());
                 continue;
             };
@@ -56,15 +50,9 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<File>> {
 }
 
 /// Streams a file into the store, and says in its metadata what it is.
-pub(crate) async fn put<B: StorageBackend + ?Sized>(
-    storage: &Storage<B>,
-    prefix: &str,
-    file: &File,
-) -> Result<Entry> {
+pub(crate) async fn put<B: StorageBackend + ?Sized>(storage: &Storage<B>, prefix: &str, file: &File) -> Result<Entry> {
     let kind = mime_guess::from_path(&file.path).first_or_octet_stream();
-    let mut metadata = Metadata::new()
-        .content_type(kind.essence_str())
-        .tag("imported");
+    let mut metadata = Metadata::new().content_type(kind.essence_str()).tag("imported");
     if kind.type_() == mime_guess::mime::TEXT {
         let text = fs::read_to_string(&file.path)?;
         metadata = metadata.field("lines", text.lines().count() as i64);
@@ -73,27 +61,17 @@ pub(crate) async fn put<B: StorageBackend + ?Sized>(
         }
     }
     let pieces = ReaderStream::new(tokio::fs::File::open(&file.path).await?);
-    let pieces =
-        pieces.map_err(|e| Error::new(ErrorKind::Other, "the file cannot be read").with_source(e));
+    let pieces = pieces.map_err(|e| Error::new(ErrorKind::Other, "the file cannot be read").with_source(e));
     let body = Body::sized(file.size, pieces);
     let options = PutOptions::new().metadata(metadata);
-    Ok(storage
-        .put_with(format!("{prefix}{}", file.name), body, options)
-        .await?)
+    Ok(storage.put_with(format!("{prefix}{}", file.name), body, options).await?)
 }
 
 /// Compares what the store gives back with what is on disk, piece by piece.
-pub(crate) async fn verify<B: StorageBackend + ?Sized>(
-    storage: &Storage<B>,
-    prefix: &str,
-    file: &File,
-) -> Result<()> {
+pub(crate) async fn verify<B: StorageBackend + ?Sized>(storage: &Storage<B>, prefix: &str, file: &File) -> Result<()> {
     let key = format!("{prefix}{}", file.name);
     let object = storage.open(key.as_str(), GetOptions::new()).await?;
-    let mut body = object
-        .ok_or_else(|| format!("{key} is not there"))?
-        .body
-        .into_stream();
+    let mut body = object.ok_or_else(|| format!("{key} is not there"))?.body.into_stream();
     let expected = fs::read(&file.path)?;
     let mut at = 0;
     while let Some(piece) = body.try_next().await? {

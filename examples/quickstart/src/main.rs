@@ -14,9 +14,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{
-    Comparison, GetOptions, ListItem, ListOptions, OrderBy, Query, Storage, StorageBackend,
-};
+use storage_core::{Comparison, GetOptions, ListItem, ListOptions, OrderBy, Query, Storage, StorageBackend};
 use storage_layer_encrypt::{EncryptLayer, StaticKeys};
 use storage_layer_retry::RetryLayer;
 
@@ -58,10 +56,7 @@ async fn run() -> Result<()> {
 
     println!("\n2. Encrypted, with retries around it");
     let keys = StaticKeys::generate("quickstart")?;
-    let encrypted = storage
-        .clone()
-        .layer(EncryptLayer::new(keys))
-        .layer(RetryLayer::new());
+    let encrypted = storage.clone().layer(EncryptLayer::new(keys)).layer(RetryLayer::new());
     store_and_verify(&encrypted, "quickstart/secret/", &files).await?;
     show_stored_form(&storage, &encrypted, "quickstart/secret/").await?;
     // The key was made for this run and ends with it, so nobody could ever read these values again.
@@ -82,17 +77,11 @@ async fn store_and_verify<B: StorageBackend + ?Sized>(
     for file in files {
         bytes += import::put(storage, prefix, file).await?.size;
     }
-    println!(
-        "  Imported {} files, {bytes} bytes, each with its metadata.",
-        files.len()
-    );
+    println!("  Imported {} files, {bytes} bytes, each with its metadata.", files.len());
 
     let options = ListOptions::new().prefix(prefix).one_level(true);
     let items: Vec<ListItem> = storage.list_with(options).await?.try_collect().await?;
-    let names: Vec<_> = items
-        .iter()
-        .map(|item| &item.position()[prefix.len()..])
-        .collect();
+    let names: Vec<_> = items.iter().map(|item| &item.position()[prefix.len()..]).collect();
     println!("  Top level: {}", names.join(" "));
 
     let long = Query::new()
@@ -105,28 +94,15 @@ async fn store_and_verify<B: StorageBackend + ?Sized>(
     println!("  The longest texts of at least 50 lines, found by a query on metadata:");
     for entry in &found {
         let lines = entry.metadata.as_ref().and_then(|m| m.fields.get("lines"));
-        println!(
-            "    {} ({} lines)",
-            entry.key,
-            lines.map_or_else(String::new, ToString::to_string)
-        );
+        println!("    {} ({} lines)", entry.key, lines.map_or_else(String::new, ToString::to_string));
     }
 
     if let Some(largest) = files.iter().max_by_key(|file| file.size) {
         let key = format!("{prefix}{}", largest.name);
         let object = storage.open(key.as_str(), GetOptions::new()).await?;
         let object = object.ok_or("the largest file is not there")?;
-        let pieces: Vec<_> = object
-            .body
-            .into_stream()
-            .map_ok(|piece| piece.len())
-            .try_collect()
-            .await?;
-        println!(
-            "  Streamed {key} back: {} bytes in {} pieces.",
-            pieces.iter().sum::<usize>(),
-            pieces.len()
-        );
+        let pieces: Vec<_> = object.body.into_stream().map_ok(|piece| piece.len()).try_collect().await?;
+        println!("  Streamed {key} back: {} bytes in {} pieces.", pieces.iter().sum::<usize>(), pieces.len());
     }
 
     for file in files {
@@ -136,18 +112,11 @@ async fn store_and_verify<B: StorageBackend + ?Sized>(
     Ok(())
 }
 
-async fn show_stored_form(
-    storage: &Storage,
-    encrypted: &Storage<impl StorageBackend>,
-    prefix: &str,
-) -> Result<()> {
+async fn show_stored_form(storage: &Storage, encrypted: &Storage<impl StorageBackend>, prefix: &str) -> Result<()> {
     let first = encrypted.list(prefix).await?.try_next().await?;
     let Some(entry) = first else { return Ok(()) };
     let range = GetOptions::new().range(..4);
-    let stored = storage
-        .get_with(&entry.key, range)
-        .await?
-        .unwrap_or_default();
+    let stored = storage.get_with(&entry.key, range).await?.unwrap_or_default();
     println!(
         "  What lies in the store is encrypted: {} begins with {:02x?} and takes {} bytes instead of {}.",
         entry.key,

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use futures_util::{Stream, StreamExt, TryStreamExt, future::ready, stream};
 
 use crate::{
-    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    ErrorKind, GetOptions, Key, ListItem, ListOptions, ListStream, Object, PutOptions, Query,
-    RenameOptions, Result, StatOptions, StorageBackend, Transaction,
+    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListItem, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction,
 };
 
 /// How many operations of a batch are under way at once.
@@ -23,9 +23,7 @@ pub async fn get_batch<S: StorageBackend + ?Sized>(
     this: &S,
     items: Vec<(Key, GetOptions)>,
 ) -> Result<Vec<Result<Option<Object>>>> {
-    let reads = items
-        .into_iter()
-        .map(|(key, options)| async move { this.get(&key, options).await });
+    let reads = items.into_iter().map(|(key, options)| async move { this.get(&key, options).await });
     Ok(in_order(reads, CONCURRENCY).await)
 }
 
@@ -49,14 +47,8 @@ pub async fn put_batch<S: StorageBackend + ?Sized>(
         return Ok(written);
     }
     let distinct: BTreeSet<&Key> = items.iter().map(|(key, ..)| key).collect();
-    let at_once = if distinct.len() == items.len() {
-        CONCURRENCY
-    } else {
-        1
-    };
-    let writes = items
-        .into_iter()
-        .map(|(key, body, options)| async move { this.put(&key, body, options).await });
+    let at_once = if distinct.len() == items.len() { CONCURRENCY } else { 1 };
+    let writes = items.into_iter().map(|(key, body, options)| async move { this.put(&key, body, options).await });
     Ok(in_order(writes, at_once).await)
 }
 
@@ -80,9 +72,7 @@ pub async fn delete_batch<S: StorageBackend + ?Sized>(
         transaction.commit().await?;
         return Ok(deleted);
     }
-    let deletes = items
-        .into_iter()
-        .map(|(key, options)| async move { this.delete(&key, options).await });
+    let deletes = items.into_iter().map(|(key, options)| async move { this.delete(&key, options).await });
     Ok(in_order(deletes, CONCURRENCY).await)
 }
 
@@ -92,9 +82,7 @@ pub async fn delete_batch<S: StorageBackend + ?Sized>(
 /// `InvalidInput` as [`Query::validate`]; those of the listing.
 pub async fn query<S: StorageBackend + ?Sized>(this: &S, query: Query) -> Result<EntryStream> {
     query.validate()?;
-    let options = ListOptions::new()
-        .prefix(query.prefix.as_str())
-        .metadata(true);
+    let options = ListOptions::new().prefix(query.prefix.as_str()).metadata(true);
     let listing = this.list(options).await?;
     query.evaluate(entries(listing)).await
 }
@@ -106,9 +94,10 @@ pub async fn query<S: StorageBackend + ?Sized>(this: &S, query: Query) -> Result
 pub async fn clear<S: StorageBackend + ?Sized>(this: &S, prefix: &str) -> Result<()> {
     let listing = this.list(ListOptions::new().prefix(prefix)).await?;
     entries(listing)
-        .try_for_each_concurrent(CONCURRENCY, |entry| async move {
-            this.delete(&entry.key, DeleteOptions::new()).await
-        })
+        .try_for_each_concurrent(
+            CONCURRENCY,
+            |entry| async move { this.delete(&entry.key, DeleteOptions::new()).await },
+        )
         .await
 }
 
@@ -116,12 +105,7 @@ pub async fn clear<S: StorageBackend + ?Sized>(this: &S, prefix: &str) -> Result
 ///
 /// # Errors
 /// `NotFound` for a missing source; those of the read and the write.
-pub async fn copy<S: StorageBackend + ?Sized>(
-    this: &S,
-    from: &Key,
-    to: &Key,
-    options: CopyOptions,
-) -> Result<Entry> {
+pub async fn copy<S: StorageBackend + ?Sized>(this: &S, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
     if from == to && options == CopyOptions::new() {
         return stay(this, from).await;
     }
@@ -151,10 +135,7 @@ pub async fn rename<S: StorageBackend + ?Sized>(
             Some(condition) => condition.check(Some(&entry)).map(|()| entry),
         };
     }
-    let source = this
-        .get(from, GetOptions::new())
-        .await?
-        .ok_or_else(|| no_source(from))?;
+    let source = this.get(from, GetOptions::new()).await?.ok_or_else(|| no_source(from))?;
     let mut write = PutOptions::new();
     write.metadata = source.entry.metadata;
     write.condition = options.condition;
@@ -176,10 +157,7 @@ pub async fn rename<S: StorageBackend + ?Sized>(
 
 /// A listing made of entries that come in the order of keys: prefix, `start_after`, `one_level`, `limit` and `metadata` are
 /// applied to whatever comes. For backends whose store cannot do that by itself.
-pub fn listing(
-    entries: impl Stream<Item = Result<Entry>> + Send + 'static,
-    options: ListOptions,
-) -> ListStream {
+pub fn listing(entries: impl Stream<Item = Result<Entry>> + Send + 'static, options: ListOptions) -> ListStream {
     let limit = options.limit.unwrap_or(usize::MAX);
     let mut folded = String::new();
     let items = entries.try_filter_map(move |mut entry| {
@@ -209,9 +187,7 @@ pub fn listing(
 /// The entries of a listing, without the common prefixes.
 #[must_use]
 pub fn entries(listing: ListStream) -> EntryStream {
-    listing
-        .try_filter_map(|item: ListItem| ready(Ok(item.into_entry())))
-        .boxed()
+    listing.try_filter_map(|item: ListItem| ready(Ok(item.into_entry()))).boxed()
 }
 
 async fn stay<S: StorageBackend + ?Sized>(this: &S, key: &Key) -> Result<Entry> {

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 
 use super::{EntryStream, ListStream, StorageBackend, Transaction};
 use crate::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, GetOptions, Key,
-    ListOptions, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, GetOptions, Key, ListOptions, Object,
+    PutOptions, Query, RenameOptions, Result, StatOptions,
 };
 
 macro_rules! forward {

@@ -37,8 +37,7 @@ impl<'de> de::Deserializer<'de> for Value {
             Self::Text(_, text) => visitor.visit_string(text),
             Self::Json(name, json) => {
                 let wrong = format!("the option `{name}` has the wrong type");
-                json.deserialize_any(visitor)
-                    .map_err(|_| de::Error::custom(wrong))
+                json.deserialize_any(visitor).map_err(|_| de::Error::custom(wrong))
             }
         }
     }
@@ -50,11 +49,7 @@ impl<'de> de::Deserializer<'de> for Value {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, Error> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
         visitor.visit_newtype_struct(self)
     }
 
@@ -69,15 +64,10 @@ impl<'de> de::Deserializer<'de> for Value {
         };
         let result = match self {
             Self::Text(_, text) => visitor.visit_enum(text.into_deserializer()),
-            Self::Json(_, json) => json
-                .deserialize_enum(name, variants, visitor)
-                .map_err(de::Error::custom),
+            Self::Json(_, json) => json.deserialize_enum(name, variants, visitor).map_err(de::Error::custom),
         };
         result.map_err(|_: Error| {
-            de::Error::custom(format!(
-                "the option `{option}` must be one of `{}`",
-                variants.join("`, `")
-            ))
+            de::Error::custom(format!("the option `{option}` must be one of `{}`", variants.join("`, `")))
         })
     }
 

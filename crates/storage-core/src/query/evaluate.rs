@@ -11,8 +11,7 @@ impl Query {
     /// Whether the entry has the prefix and passes all filters. Metadata that was not loaded counts as empty.
     #[must_use]
     pub fn matches(&self, entry: &Entry) -> bool {
-        entry.key.as_str().starts_with(&self.prefix)
-            && self.filters.iter().all(|filter| filter.matches(entry))
+        entry.key.as_str().starts_with(&self.prefix) && self.filters.iter().all(|filter| filter.matches(entry))
     }
 
     /// The order of two entries under this query. Never equal for different keys.
@@ -27,9 +26,7 @@ impl Query {
     pub fn continues_with(&self, entry: &Entry) -> bool {
         self.continuation.as_ref().is_none_or(|from| {
             let rank = self.order.rank(entry);
-            self.order
-                .compare((&rank, &entry.key), (from.rank(), from.key()))
-                .is_gt()
+            self.order.compare((&rank, &entry.key), (from.rank(), from.key())).is_gt()
         })
     }
 
@@ -49,8 +46,7 @@ impl Query {
         let limit = self.limit.unwrap_or(usize::MAX);
         let streamed = self.order.by == OrderBy::Key && !self.order.descending;
         let query = self.clone();
-        let matching = listing
-            .try_filter(move |entry| ready(query.matches(entry) && query.continues_with(entry)));
+        let matching = listing.try_filter(move |entry| ready(query.matches(entry) && query.continues_with(entry)));
         if streamed {
             return Ok(matching.take(limit).boxed());
         }
@@ -66,14 +62,9 @@ impl Filter {
         let none = &Metadata::default();
         let metadata = entry.metadata.as_deref().unwrap_or(none);
         match self {
-            Self::Field {
-                name,
-                comparison,
-                value,
-            } => metadata
-                .fields
-                .get(name)
-                .is_some_and(|field| comparison.holds(field, value)),
+            Self::Field { name, comparison, value } => {
+                metadata.fields.get(name).is_some_and(|field| comparison.holds(field, value))
+            }
             Self::ContentType(media_type) => metadata.content_type.as_ref() == Some(media_type),
             Self::AnyTag(tags) => !tags.is_disjoint(&metadata.tags),
             Self::AllTags(tags) => tags.is_subset(&metadata.tags),

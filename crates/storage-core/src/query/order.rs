@@ -63,16 +63,14 @@ impl Order {
             OrderBy::Size => Rank::Size(entry.size),
             OrderBy::Created => entry.created.map_or(Rank::Missing, Rank::Time),
             OrderBy::Modified => entry.modified.map_or(Rank::Missing, Rank::Time),
-            OrderBy::Field(name) => {
-                match entry.metadata.as_ref().and_then(|m| m.fields.get(name)) {
-                    None => Rank::Missing,
-                    Some(FieldValue::Null) => Rank::Null,
-                    Some(FieldValue::Bool(value)) => Rank::Bool(*value),
-                    Some(FieldValue::Int(value)) => Rank::Int(*value),
-                    Some(FieldValue::Float(value)) => Rank::Float(*value),
-                    Some(FieldValue::String(value)) => Rank::String(value.clone()),
-                }
-            }
+            OrderBy::Field(name) => match entry.metadata.as_ref().and_then(|m| m.fields.get(name)) {
+                None => Rank::Missing,
+                Some(FieldValue::Null) => Rank::Null,
+                Some(FieldValue::Bool(value)) => Rank::Bool(*value),
+                Some(FieldValue::Int(value)) => Rank::Int(*value),
+                Some(FieldValue::Float(value)) => Rank::Float(*value),
+                Some(FieldValue::String(value)) => Rank::String(value.clone()),
+            },
         }
     }
 
@@ -103,11 +101,7 @@ impl Continuation {
     /// The point behind this entry.
     #[must_use]
     pub fn after(order: &Order, entry: &Entry) -> Self {
-        Self {
-            order: order.clone(),
-            rank: order.rank(entry),
-            key: entry.key.clone(),
-        }
+        Self { order: order.clone(), rank: order.rank(entry), key: entry.key.clone() }
     }
 
     /// The order it belongs to.

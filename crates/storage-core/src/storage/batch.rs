@@ -9,8 +9,7 @@ use bytes::Bytes;
 
 use super::Storage;
 use crate::{
-    BatchOptions, Body, DeleteOptions, Entry, Error, GetOptions, IntoKey, Key, PutOptions, Result,
-    StorageBackend,
+    BatchOptions, Body, DeleteOptions, Entry, Error, GetOptions, IntoKey, Key, PutOptions, Result, StorageBackend,
 };
 
 impl<B: StorageBackend + ?Sized> Storage<B> {
@@ -57,10 +56,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`]; the first item's that failed, the others may be gone.
-    pub fn delete_batch<K: IntoKey>(
-        &self,
-        keys: impl IntoIterator<Item = K>,
-    ) -> impl Future<Output = Result<()>> {
+    pub fn delete_batch<K: IntoKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> {
         let items = keys.into_iter().map(|key| (key, DeleteOptions::new()));
         all(self.remove(self.check_removals(items), BatchOptions::new()))
     }
@@ -107,13 +103,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
 
     async fn read(&self, keys: Result<Vec<Key>>) -> Result<BTreeMap<Key, Bytes>> {
         let (call, keys) = (self.call("get_batch"), keys?);
-        let items = keys
-            .iter()
-            .map(|key| (key.clone(), GetOptions::new().whole(true)))
-            .collect();
-        let results = call
-            .run(None, Ok(()), || self.backend.get_batch(items))
-            .await?;
+        let items = keys.iter().map(|key| (key.clone(), GetOptions::new().whole(true))).collect();
+        let results = call.run(None, Ok(()), || self.backend.get_batch(items)).await?;
         let mut found = BTreeMap::new();
         for (key, result) in keys.into_iter().zip(results) {
             let explain = |e: Error| call.explain(e).with_key(&key);
@@ -138,11 +129,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         Ok(call.explain_each(&keys, results))
     }
 
-    async fn remove(
-        &self,
-        items: Result<Vec<(Key, DeleteOptions)>>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn remove(&self, items: Result<Vec<(Key, DeleteOptions)>>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let (call, items) = (self.call("delete_batch"), items?);
         let keys: Vec<Key> = items.iter().map(|(key, _)| key.clone()).collect();
         let check = options.check(self.info());
@@ -153,8 +140,6 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
 }
 
 /// All results, or the first failure.
-async fn all<T, C: FromIterator<T>>(
-    results: impl Future<Output = Result<Vec<Result<T>>>>,
-) -> Result<C> {
+async fn all<T, C: FromIterator<T>>(results: impl Future<Output = Result<Vec<Result<T>>>>) -> Result<C> {
     results.await?.into_iter().collect()
 }

@@ -18,10 +18,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn begin(&self) -> Result<Tx> {
         let call = self.call("begin");
-        Ok(Storage {
-            backend: call.run(None, Ok(()), || self.backend.begin()).await?,
-            closed: self.closed.clone(),
-        })
+        Ok(Storage { backend: call.run(None, Ok(()), || self.backend.begin()).await?, closed: self.closed.clone() })
     }
 
     /// Runs `work` in a transaction and commits it; on `Conflict` rolls back and runs it again, up to 1,000 times.
@@ -63,11 +60,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
             }
             yield_once().await;
         }
-        Err(Error::new(
-            ErrorKind::Conflict,
-            format!("the transaction met a conflict {ATTEMPTS} times in a row"),
-        )
-        .with_backend(&self.info().id))
+        Err(Error::new(ErrorKind::Conflict, format!("the transaction met a conflict {ATTEMPTS} times in a row"))
+            .with_backend(&self.info().id))
     }
 }
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use storage_core::{
-    BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Layer, Object, PutOptions, Result,
-    StorageBackend,
+    BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Layer, Object, PutOptions, Result, StorageBackend,
 };
 use storage_layer::{Transform, Transformed};
 

@@ -1,0 +1,118 @@
+//! The rules of the house that a program can check.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Result, shell::root};
+
+/// The most lines a source file may have.
+const LINES: usize = 400;
+/// Longer files, and why.
+const LONGER: &[(&str, &str)] = &[];
+/// The most lines a `lib.rs` may have: it holds no logic.
+const LIB_LINES: usize = 60;
+
+pub(crate) fn run() -> Result<()> {
+    let mut broken = Vec::new();
+    let mut sources = Vec::new();
+    for dir in ["crates", "conformance", "xtask", "examples"] {
+        collect(&root().join(dir), &mut sources)?;
+    }
+    for path in &sources {
+        check_source(path, &mut broken)?;
+    }
+    for krate in fs::read_dir(root().join("crates"))? {
+        check_crate(&krate?.path(), &mut broken)?;
+    }
+    check_crate(&root().join("conformance"), &mut broken)?;
+    if broken.is_empty() {
+        return Ok(());
+    }
+    broken.sort();
+    Err(format!("these rules are broken:\n  {}", broken.join("\n  ")).into())
+}
+
+fn collect(dir: &Path, sources: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() && !path.ends_with("target") {
+            collect(&path, sources)?;
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            sources.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn name(path: &Path) -> String {
+    let path = path.strip_prefix(root()).unwrap_or(path);
+    path.display().to_string()
+}
+
+fn check_source(path: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let (name, text) = (name(path), fs::read_to_string(path)?);
+    let mut rule = |holds: bool, what: &str| {
+        if !holds {
+            broken.push(format!("{name}: {what}"));
+        }
+    };
+    let opening = text.lines().next().unwrap_or_default();
+    rule(
+        opening.starts_with("//!") || opening.starts_with("#![doc = include_str!("),
+        "a source file opens with `//!` and says what is here",
+    );
+    let lines = text.lines().count();
+    let longer = LONGER.iter().any(|(file, _)| *file == name);
+    rule(
+        lines <= LINES || longer,
+        &format!("{lines} lines; the most is {LINES}, longer ones need a reason in tidy's list"),
+    );
+    rule(!(longer && lines <= LINES), "it is short enough now; take it off tidy's list");
+    let is_lib = name.ends_with("src/lib.rs");
+    rule(!is_lib || lines <= LIB_LINES, &format!("{lines} lines; a lib.rs has at most {LIB_LINES} and no logic"));
+    rule(!name.ends_with("mod.rs") || name.contains("/tests/"), "modules are `foo.rs` and `foo/`, not `foo/mod.rs`");
+    // Put together so that this file does not break its own rules.
+    for word in [concat!("#[", "ignore"), concat!("todo", "!("), concat!("unimplemented", "!(")] {
+        rule(!text.contains(word), &format!("`{word}` has no place here"));
+    }
+    Ok(())
+}
+
+fn check_crate(dir: &Path, broken: &mut Vec<String>) -> Result<()> {
+    let manifest = dir.join("Cargo.toml");
+    let (name, text) = (name(&manifest), fs::read_to_string(&manifest)?);
+    let mut rule = |holds: bool, what: &str| {
+        if !holds {
+            broken.push(format!("{name}: {what}"));
+        }
+    };
+    for field in ["version", "edition", "rust-version", "license", "repository"] {
+        let line = format!("{field}.workspace = true");
+        rule(text.contains(&line), &format!("`{line}` is missing"));
+    }
+    rule(text.contains("[lints]\nworkspace = true"), "the workspace's lints are not inherited");
+    for file in ["README.md", "CHANGELOG.md"] {
+        rule(dir.join(file).exists(), &format!("there is no {file}"));
+    }
+    let declares = text.contains("[package.metadata.storage-conformance]");
+    let has_test = dir.join("tests/conformance.rs").exists();
+    rule(
+        declares == has_test,
+        "a package has both tests/conformance.rs and [package.metadata.storage-conformance], or neither",
+    );
+    rule(!has_test || text.contains("harness = false"), "the conformance test needs `harness = false`");
+    let mut in_dependencies = false;
+    for line in text.lines() {
+        if line.starts_with('[') {
+            in_dependencies = line.ends_with("dependencies]");
+        } else if in_dependencies && line.contains('=') && !line.starts_with('#') {
+            rule(
+                line.contains("workspace = true") || line.contains("path = "),
+                &format!("`{line}`: versions stand in the root's Cargo.toml only"),
+            );
+        }
+    }
+    Ok(())
+}
