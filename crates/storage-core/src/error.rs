@@ -9,101 +9,67 @@ use crate::Key;
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What kind of failure this is. Each kind exists because a caller would act differently on it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum ErrorKind {
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident $code:literal,)*) => {
+        /// What kind of failure this is. Each kind exists because a caller would act differently on it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+        #[non_exhaustive]
+        pub enum ErrorKind { $($(#[$doc])* #[serde(rename = $code)] $kind,)* }
+
+        impl ErrorKind {
+            /// Every kind, in the order of the documentation.
+            pub const ALL: &[ErrorKind] = &[$(Self::$kind,)*];
+
+            /// The stable machine code, for logs and wire formats. It never changes between releases.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self { $(Self::$kind => $code,)* }
+            }
+        }
+    };
+}
+kinds! {
     /// The string is not a key: empty, too long for this backend, or with a NUL.
-    InvalidKey,
+    InvalidKey "invalid_key",
     /// An argument is wrong in itself: a float that is not finite, a body of another length than declared.
-    InvalidInput,
+    InvalidInput "invalid_input",
     /// The configuration is wrong: an unknown option, a bad URI, a setting out of range.
-    Config,
+    Config "config",
     /// This backend cannot do what was asked; nothing was done.
-    Unsupported,
+    Unsupported "unsupported",
     /// Something that must exist does not: the source of a copy, the bucket, the table.
-    NotFound,
+    NotFound "not_found",
     /// A read with `if_none_match` found the etag unchanged.
-    NotModified,
+    NotModified "not_modified",
     /// A write with `IfAbsent` found a value.
-    AlreadyExists,
+    AlreadyExists "already_exists",
     /// The etag is not (or no longer) the one named.
-    PreconditionFailed,
+    PreconditionFailed "precondition_failed",
     /// Another writer was faster, or a value changed while it was read. Doing the whole thing again can succeed.
-    Conflict,
+    Conflict "conflict",
     /// The range starts beyond the end of the value.
-    RangeNotSatisfiable,
-    /// A key, value or metadata is larger than [`Limits`](crate::Limits) allow.
-    TooLarge,
+    RangeNotSatisfiable "range_not_satisfiable",
+    /// A value or metadata is larger than [`Limits`](crate::Limits) allow.
+    TooLarge "too_large",
     /// The store knows who is calling and refuses.
-    PermissionDenied,
+    PermissionDenied "permission_denied",
     /// The store does not accept the credentials.
-    Unauthenticated,
+    Unauthenticated "unauthenticated",
     /// Too many requests; see [`Error::retry_after`].
-    RateLimited,
+    RateLimited "rate_limited",
     /// No answer in time.
-    Timeout,
+    Timeout "timeout",
     /// The store cannot be reached or cannot serve at the moment (also: the disk is full).
-    Unavailable,
+    Unavailable "unavailable",
     /// What is stored does not read back as what was written.
-    Corrupt,
+    Corrupt "corrupt",
     /// The handle was disconnected, or the transaction has ended.
-    Closed,
+    Closed "closed",
     /// Anything else; see [`std::error::Error::source`].
-    Other,
+    Other "other",
 }
 
 impl ErrorKind {
-    /// Every kind, in the order of the documentation.
-    pub const ALL: [ErrorKind; 19] = [
-        Self::InvalidKey,
-        Self::InvalidInput,
-        Self::Config,
-        Self::Unsupported,
-        Self::NotFound,
-        Self::NotModified,
-        Self::AlreadyExists,
-        Self::PreconditionFailed,
-        Self::Conflict,
-        Self::RangeNotSatisfiable,
-        Self::TooLarge,
-        Self::PermissionDenied,
-        Self::Unauthenticated,
-        Self::RateLimited,
-        Self::Timeout,
-        Self::Unavailable,
-        Self::Corrupt,
-        Self::Closed,
-        Self::Other,
-    ];
-
-    /// The stable machine code, for logs and wire formats. It never changes between releases.
-    #[must_use]
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::InvalidKey => "invalid_key",
-            Self::InvalidInput => "invalid_input",
-            Self::Config => "config",
-            Self::Unsupported => "unsupported",
-            Self::NotFound => "not_found",
-            Self::NotModified => "not_modified",
-            Self::AlreadyExists => "already_exists",
-            Self::PreconditionFailed => "precondition_failed",
-            Self::Conflict => "conflict",
-            Self::RangeNotSatisfiable => "range_not_satisfiable",
-            Self::TooLarge => "too_large",
-            Self::PermissionDenied => "permission_denied",
-            Self::Unauthenticated => "unauthenticated",
-            Self::RateLimited => "rate_limited",
-            Self::Timeout => "timeout",
-            Self::Unavailable => "unavailable",
-            Self::Corrupt => "corrupt",
-            Self::Closed => "closed",
-            Self::Other => "other",
-        }
-    }
-
     /// Whether the same call, made again later, can succeed without anybody changing anything.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
