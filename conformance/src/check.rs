@@ -1,0 +1,74 @@
+//! What a check is, and the list of all of them.
+
+use futures_util::future::BoxFuture;
+use storage_core::{Capabilities, Error};
+
+use crate::Context;
+
+include!(concat!(env!("OUT_DIR"), "/checks.rs"));
+
+/// Every check, by group and in the order of the source.
+#[must_use]
+pub fn checks() -> &'static [Check] {
+    CHECKS
+}
+
+/// One rule of the contract and the code that proves it.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Check {
+    /// The file in `src/checks`.
+    pub group: &'static str,
+    /// The function in it.
+    pub name: &'static str,
+    /// The rule, as a sentence.
+    pub rule: &'static str,
+    /// What must be declared for the rule to apply. Without it the check proves that the operation is refused.
+    pub needs: Capabilities,
+    /// Whether the profile `basic` leaves it out.
+    pub full: bool,
+    pub(crate) run: fn(Context) -> BoxFuture<'static, Outcome>,
+}
+
+impl Check {
+    /// `group/name`: stable, and what filters and reports use.
+    #[must_use]
+    pub fn path(&self) -> String {
+        format!("{}/{}", self.group, self.name)
+    }
+
+    /// The names of the capabilities it needs.
+    pub fn needs(&self) -> impl Iterator<Item = &'static str> + use<> {
+        self.needs.iter().filter_map(|(name, needed)| needed.then_some(name))
+    }
+}
+
+/// What a check, or a step of one, comes to.
+pub type Outcome<T = ()> = Result<T, Failure>;
+
+/// Why a check did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The rule does not hold: what was expected and what was seen.
+    Failed(String),
+    /// The rule cannot be tried here, and why.
+    NotRun(String),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Failed(format!("expected the call to succeed, saw {error:?}"))
+    }
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self::Failed(message)
+    }
+}
+
+impl From<&str> for Failure {
+    fn from(message: &str) -> Self {
+        Self::Failed(message.to_owned())
+    }
+}

@@ -1,0 +1,132 @@
+//! What goes wrong is said, and said right.
+
+use futures_util::stream;
+use storage_core::{BatchOptions, Body, Bytes, Condition, Error, ErrorKind, GetOptions, PutOptions, Query, Storage};
+
+use crate::{
+    Context, Failure, Outcome,
+    assert::{expect, expect_eq, expect_kind},
+    refuse::{REFUSABLE, refused},
+    support::{expect_value, keys, noise, pieces},
+};
+
+/// An error names kind, operation, key and backend, its message says something, and a refusal is definite.
+pub async fn taxonomy(c: Context) -> Outcome {
+    let s = &c.storage;
+    s.put("key", "0123456789").await?;
+    let range = s.get_with("key", GetOptions::new().range(11..)).await.err();
+    described(s, range, ErrorKind::RangeNotSatisfiable, "get", "key")?;
+    let copy = s.copy("absent", "to").await.err();
+    described(s, copy, ErrorKind::NotFound, "copy", "absent")?;
+    let rename = s.rename("absent", "to").await.err();
+    described(s, rename, ErrorKind::NotFound, "rename", "absent")?;
+    let short = s.put("key", Body::sized(5, stream::empty())).await.err();
+    described(s, short, ErrorKind::InvalidInput, "put", "key")?;
+    let error = Error::new(ErrorKind::PermissionDenied, "the check's own broken body");
+    let broken = s.put("key", Body::stream(stream::iter([Ok(Bytes::from("a")), Err(error)]))).await.err();
+    described(s, broken, ErrorKind::PermissionDenied, "put", "key")?;
+    let inverted = s.get_with("key", GetOptions::new().range(storage_core::ByteRange::Bounded(5, 3))).await.err();
+    described(s, inverted, ErrorKind::InvalidInput, "get", "key")
+}
+
+/// The kinds of failed conditions, each with a definite outcome.
+/// Needs: conditional
+pub async fn conditions_taxonomy(c: Context) -> Outcome {
+    let s = &c.storage;
+    let stale = Condition::IfMatch(storage_core::Etag::new("no such etag"));
+    s.put("key", "v").await?;
+    let create = s.put_with("key", "v", PutOptions::new().condition(Condition::IfAbsent)).await.err();
+    described(s, create, ErrorKind::AlreadyExists, "put", "key")?;
+    let update = s.put_with("key", "v", PutOptions::new().condition(stale)).await.err();
+    described(s, update, ErrorKind::PreconditionFailed, "put", "key")
+}
+
+/// What is not declared is refused with `Unsupported`, operation by operation, and nothing is done.
+pub async fn unsupported_is_explicit(c: Context) -> Outcome {
+    let declared = c.info().capabilities;
+    let undeclared = || {
+        let names = declared.iter().filter_map(|(name, declared)| (!declared).then_some(name));
+        names.filter(|name| REFUSABLE.contains(name))
+    };
+    if undeclared().next().is_none() {
+        return Err(Failure::NotRun("everything that could be refused is declared".into()));
+    }
+    for name in undeclared() {
+        refused(name, &c.storage).await?;
+    }
+    Ok(())
+}
+
+/// A value over `limits.value` is `TooLarge` before anything is stored, also when its length is not declared.
+pub async fn value_too_large(c: Context) -> Outcome {
+    let (s, limit) = (&c.storage, c.info().limits.value);
+    if limit > 64 << 20 {
+        return Err(Failure::NotRun("the target takes values of more than 64 MiB".into()));
+    }
+    let value = noise(limit as usize + 1, 1);
+    s.put("key", value.slice(1..)).await?;
+    for body in [Body::from(value.clone()), Body::stream(pieces(value.clone(), 1 << 20))] {
+        expect_kind("a put over the limit", s.put("over", body).await, ErrorKind::TooLarge)?;
+    }
+    expect_value(s, "key", Some(&value[1..])).await?;
+    expect_eq("the keys", keys(s, "").await?, ["key"])
+}
+
+/// After `disconnect` every call is `Closed`: through this handle and its clones, and where the backend has a connection
+/// to give up, through every handle of it.
+pub async fn closed_after_disconnect(c: Context) -> Outcome {
+    let s = &c.storage;
+    s.put("key", "v").await?;
+    let (clone, other) = (s.clone(), Storage::from_arc(s.backend().clone()));
+    match s.backend().disconnect().await {
+        Ok(()) => closed(&other).await?,
+        Err(e) if e.kind() == ErrorKind::Unsupported => s.disconnect().await?,
+        Err(e) => return Err(e.into()),
+    }
+    closed(s).await?;
+    closed(&clone).await?;
+    expect(!clone.is_connected().await, || "expected a handle that was disconnected to say so, saw it connected".into())
+}
+
+async fn closed(s: &Storage) -> Outcome {
+    let capabilities = s.info().capabilities;
+    let mut results = vec![
+        ("get", s.get("key").await.err()),
+        ("put", s.put("key", "late").await.err()),
+        ("delete", s.delete("key").await.err()),
+        ("stat", s.stat("key").await.err()),
+        ("list", s.list("").await.err()),
+        ("query", s.query(Query::new()).await.err()),
+        ("clear", s.clear().await.err()),
+        ("copy", s.copy("key", "to").await.err()),
+        ("rename", s.rename("key", "to").await.err()),
+    ];
+    // Each item of a batch may carry the error, or the batch as a whole.
+    results.push(("get_batch", s.get_batch(["key"]).await.err()));
+    results.push(("put_batch", s.put_batch([("key", "late")]).await.err()));
+    results.push(("delete_batch", s.delete_batch(["key"]).await.err()));
+    if capabilities.versioning {
+        results.push(("versions", s.versions("key").await.err()));
+    }
+    if capabilities.transactions {
+        results.push(("begin", s.begin().await.err()));
+        let atomic = BatchOptions::new().atomic(true);
+        let batch = s.put_batch_with([("key", "late", PutOptions::new())], atomic).await.err();
+        results.push(("an atomic batch", batch));
+    }
+    for (what, error) in results {
+        let kind = error.map(|e| e.kind());
+        expect_eq(&format!("the error of {what} after disconnect"), kind, Some(ErrorKind::Closed))?;
+    }
+    Ok(())
+}
+
+fn described(s: &Storage, error: Option<Error>, kind: ErrorKind, operation: &str, key: &str) -> Outcome {
+    let what = format!("{operation} {key:?}");
+    let e = expect_kind(&what, error.map_or(Ok(()), Err), kind)?;
+    expect_eq(&format!("{what}: the operation"), e.operation(), Some(operation))?;
+    expect_eq(&format!("{what}: the key"), e.key().map(|key| key.as_str()), Some(key))?;
+    expect_eq(&format!("{what}: the backend"), e.backend(), Some(&*s.info().id))?;
+    expect(!e.message().trim().is_empty(), || format!("{what}: expected a message, saw none"))?;
+    expect(!e.is_ambiguous(), || format!("{what}: expected a definite outcome, saw {e:?}"))
+}

@@ -1,0 +1,353 @@
+//! What a key can be.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use storage_core::{ErrorKind, ListOptions};
+
+use crate::{
+    Context, Failure, Outcome,
+    assert::{expect, expect_eq, expect_kind},
+    support::{expect_value, keys, put_all, race, sorted},
+};
+
+/// Strings that some store or other treats specially.
+const WEIRD: [&str; 64] = [
+    " ",
+    "  ",
+    " leading",
+    "trailing ",
+    "a b",
+    "\t",
+    "a\tb",
+    "\n",
+    "a\nb",
+    "a\r\nb",
+    "'",
+    "\"",
+    "`",
+    "a'b\"c`d",
+    "%",
+    "%%",
+    "%2F",
+    "%00",
+    "%zz",
+    "#",
+    "a#b",
+    "?",
+    "a?b=c&d=e",
+    "&",
+    "=",
+    "+",
+    "a+b",
+    "\\",
+    "a\\b",
+    "..\\x",
+    "_",
+    "a_b",
+    "*",
+    "a*b",
+    "[a]",
+    "{a}",
+    "$HOME",
+    "~",
+    "~root",
+    "|",
+    "<>",
+    ":",
+    "C:",
+    "a:b",
+    ";",
+    "'; DROP TABLE storage; --",
+    ",",
+    "!",
+    "@",
+    "^",
+    "\u{1}",
+    "\u{7f}",
+    "\u{85}",
+    "\u{2028}",
+    "\u{feff}bom",
+    "\u{202e}rtl",
+    "é",
+    "ß",
+    "日本語/テスト",
+    "🦀",
+    "👩‍👩‍👧/🦀",
+    "\u{10ffff}",
+    "-",
+    "--help",
+];
+
+/// Every string is a key and nothing in it is special: spaces, quotes, wildcards, control characters, emoji.
+pub async fn weird_strings(c: Context) -> Outcome {
+    hold_apart(&c, &WEIRD).await
+}
+
+/// `.` and `..` segments, `//`, and leading and trailing `/` are part of the key and mean nothing.
+pub async fn slashes_and_dots_are_literal(c: Context) -> Outcome {
+    let keys = [
+        "/", "//", "///", "/a", "//a", "a/", "a//", "a//b", "a/b", "a", ".", "..", "./", "../", "./a", "a/.", "a/./b",
+        "a/..", "a/../b", "b", ".a", "..a", "a.", "a..", "...", "/.", "/..", "a/...", "//../a",
+    ];
+    hold_apart(&c, &keys).await
+}
+
+/// `a` and `A` are two keys.
+pub async fn case_distinct(c: Context) -> Outcome {
+    hold_apart(&c, &["key", "Key", "KEY", "straße", "STRASSE", "ſ", "s", "ı", "i", "I", "dir/x", "DIR/x"]).await
+}
+
+/// Strings that look alike are two keys: nothing is normalised.
+pub async fn nfc_nfd_distinct(c: Context) -> Outcome {
+    hold_apart(&c, &["é", "e\u{301}", "ﬁ", "fi", "Å", "A\u{30a}", "\u{212b}", "e\u{301}/x", "é/x"]).await
+}
+
+/// `%2F` is not `/`: keys are not percent-decoded, nor is `+` a space.
+pub async fn percent_literal(c: Context) -> Outcome {
+    let keys = ["a/b", "a%2Fb", "a%2fb", "a%252Fb", "a b", "a%20b", "a+b", "%61", "a", "%C3%A9", "é", "%"];
+    hold_apart(&c, &keys).await
+}
+
+/// Names that a backend might want for itself are keys like others.
+pub async fn reserved_names_are_keys(c: Context) -> Outcome {
+    let keys = [
+        "x",
+        "x.tmp",
+        "x.part",
+        "x.meta",
+        "x.json",
+        "x.lock",
+        "x~",
+        "x.1",
+        "x#1",
+        "x@1",
+        ".x",
+        ".tmp",
+        ".lock",
+        ".meta",
+        ".storage",
+        ".git/config",
+        "tmp/x",
+        "versions/x",
+        "metadata/x",
+        "index",
+        "con",
+        "nul.txt",
+        "aux/x",
+        "lpt1",
+        "id",
+        "key",
+        "_id",
+        "$id",
+        "storage",
+        "__proto__",
+        ".DS_Store",
+        "x.upload",
+        "staging/x",
+        ".staging/x",
+    ];
+    hold_apart(&c, &keys).await
+}
+
+/// A segment between two `/` can be as long as the key.
+pub async fn long_segments(c: Context) -> Outcome {
+    let long = |n| "s".repeat(n);
+    let keys = [
+        long(254),
+        long(255),
+        long(256),
+        long(300),
+        long(500),
+        format!("{}/{}", long(250), long(260)),
+        "é".repeat(200),
+    ];
+    hold_apart(&c, &keys.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Keys have 1 to `limits.key` bytes; longer ones are `InvalidKey`, and nothing is stored.
+pub async fn max_len_and_over(c: Context) -> Outcome {
+    let (s, limit) = (&c.storage, c.info().limits.key);
+    expect((512..=1024).contains(&limit), || format!("expected limits.key from 512 to 1,024, saw {limit}"))?;
+    let deep = "d/".repeat(limit / 2 - 1);
+    let longest = ["k".repeat(limit), format!("{deep}{}", "x".repeat(limit - deep.len())), "é".repeat(limit / 2)];
+    hold_apart(&c, &longest.iter().map(String::as_str).collect::<Vec<_>>()).await?;
+    for key in ["k".repeat(limit + 1), "é".repeat(limit / 2 + 1), "k".repeat(100_000)] {
+        expect_kind("a put under a key that is too long", s.put(&key, "v").await, ErrorKind::InvalidKey)?;
+        expect_kind("a get of a key that is too long", s.get(&key).await, ErrorKind::InvalidKey)?;
+    }
+    expect_eq("the keys", keys(s, "").await?, sorted(longest))
+}
+
+/// A string that is empty or contains a NUL is `InvalidKey` before any I/O, in every operation.
+pub async fn invalid_rejected(c: Context) -> Outcome {
+    let s = &c.storage;
+    s.put("good", "v").await?;
+    for key in ["", "\0", "a\0b", "a\0"] {
+        expect_kind("put", s.put(key, "v").await, ErrorKind::InvalidKey)?;
+        expect_kind("get", s.get(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("stat", s.stat(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("delete", s.delete(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("copy from", s.copy(key, "b").await, ErrorKind::InvalidKey)?;
+        expect_kind("copy to", s.copy("good", key).await, ErrorKind::InvalidKey)?;
+        expect_kind("rename to", s.rename("good", key).await, ErrorKind::InvalidKey)?;
+        expect_kind("put_batch", s.put_batch([("b", "v"), (key, "v")]).await, ErrorKind::InvalidKey)?;
+    }
+    let nul = ListOptions::new().prefix("\0");
+    let listed = s.list_with(nul).await.map(|_| "a listing");
+    expect_kind("list", listed, ErrorKind::InvalidKey)?;
+    expect_eq("the keys", keys(s, "").await?, ["good"])
+}
+
+/// A key never reaches outside the backend's own root, prefix, table or bucket.
+pub async fn traversal_confined(c: Context) -> Outcome {
+    let (s, neighbour) = (&c.storage, c.other_namespace().await?);
+    neighbour.put("secret", "theirs").await?;
+    let dir = c.namespace().dir();
+    let outer = dir.parent().ok_or("the namespace's directory has a parent")?;
+    fs::write(outer.join("secret"), "theirs").map_err(|e| e.to_string())?;
+    let own = c.namespace().name();
+    let escapes = [
+        "../secret".to_owned(),
+        "/../secret".to_owned(),
+        "a/../../secret".to_owned(),
+        "..//secret".to_owned(),
+        "./../secret".to_owned(),
+        "..\\secret".to_owned(),
+        "%2e%2e/secret".to_owned(),
+        "..%2fsecret".to_owned(),
+        format!("../{own}/secret"),
+        format!("{}/secret", outer.display()),
+        format!("file://{}/secret", outer.display()),
+        "/etc/hostname".to_owned(),
+    ];
+    for key in &escapes {
+        expect_value(s, key, None).await?;
+        s.delete(key).await?;
+        s.put(key, "ours").await?;
+        expect_value(s, key, Some(b"ours")).await?;
+    }
+    expect_eq("the keys", keys(s, "").await?, sorted(&escapes))?;
+    expect_eq("the neighbour's keys", keys(&neighbour, "").await?, ["secret"])?;
+    expect_value(&neighbour, "secret", Some(b"theirs")).await?;
+    let seen = fs::read_to_string(outer.join("secret")).map_err(|e| e.to_string())?;
+    expect_eq("the file beside the root", seen.as_str(), "theirs")?;
+    let beside: Vec<_> = fs::read_dir(outer).map_err(|e| e.to_string())?.filter_map(Result::ok).collect();
+    expect_eq("the number of files beside the root", beside.len(), 2)
+}
+
+/// Where a store keeps values as files: a symbolic link out of the root is not followed.
+pub async fn symlink_confined(c: Context) -> Outcome {
+    let s = &c.storage;
+    s.put("natural", "v").await?;
+    let dir = c.namespace().dir();
+    if !dir.join("natural").is_file() {
+        return Err(Failure::NotRun("the target does not keep values as files in its directory".into()));
+    }
+    let outer = dir.parent().ok_or("the namespace's directory has a parent")?;
+    let io = |e: std::io::Error| Failure::Failed(e.to_string());
+    fs::create_dir(outer.join("private")).map_err(io)?;
+    fs::write(outer.join("private/secret"), "theirs").map_err(io)?;
+    symlink(&outer.join("private"), &dir.join("link"))?;
+    symlink(&outer.join("private/secret"), &dir.join("file"))?;
+    for key in ["link/secret", "file"] {
+        let seen = s.get(key).await;
+        expect(!matches!(seen, Ok(Some(_))), || format!("get {key:?}: expected no value from outside, saw one"))?;
+        // Whether it is refused or replaces the link is the backend's choice; what lies outside stays as it is.
+        let _ = s.put(key, "ours").await;
+        let _ = s.delete(key).await;
+    }
+    let _ = s.put("link/new", "ours").await;
+    let seen = fs::read_to_string(outer.join("private/secret")).map_err(io)?;
+    expect_eq("the file outside", seen.as_str(), "theirs")?;
+    let outside = fs::read_dir(outer.join("private")).map_err(io)?.count();
+    expect_eq("the number of files outside", outside, 1)?;
+    expect_value(s, "natural", Some(b"v")).await
+}
+
+/// `/` has a meaning only for one-level listing: `a` and `a/b` can both exist, in whichever order they come and go.
+pub async fn key_and_key_below_coexist(c: Context) -> Outcome {
+    let s = &c.storage;
+    let up = ["a", "a/b", "a/b/c", "a/b/c/d"];
+    let down = ["z/y/x/w", "z/y/x", "z/y", "z"];
+    hold_apart(&c, &[up, down].concat()).await?;
+    s.delete("a").await?;
+    s.delete("z/y/x").await?;
+    expect_eq("the keys", keys(s, "").await?, ["a/b", "a/b/c", "a/b/c/d", "z", "z/y", "z/y/x/w"])?;
+    s.delete("a/b/c/d").await?;
+    s.delete("a/b").await?;
+    s.put("a", "back").await?;
+    expect_eq("the keys", keys(s, "").await?, ["a", "a/b/c", "z", "z/y", "z/y/x/w"])?;
+    expect_value(s, "a", Some(b"back")).await?;
+    expect_value(s, "a/b/c", Some(b"a/b/c")).await
+}
+
+/// `a` and `a/b` can be created by two writers at once, and neither is lost.
+pub async fn key_and_key_below_raced(c: Context) -> Outcome {
+    const ROUNDS: usize = 25;
+    let handles = [c.storage.clone(), c.second_handle().await?, c.storage.clone(), c.second_handle().await?];
+    race(4, move |i| {
+        let s = handles[i].clone();
+        async move {
+            for round in 0..ROUNDS {
+                let key = format!("r{round}{}", ["", "/b", "/b/c", "/d"][i]);
+                s.put(&key, key.clone()).await?;
+                if round % 5 == 4 {
+                    s.delete(&key).await?;
+                    s.put(&key, key.clone()).await?;
+                }
+            }
+            Ok(())
+        }
+    })
+    .await?;
+    let mut expected = Vec::new();
+    for round in 0..ROUNDS {
+        for tail in ["", "/b", "/b/c", "/d"] {
+            let key = format!("r{round}{tail}");
+            expect_value(&c.storage, &key, Some(key.as_bytes())).await?;
+            expected.push(key);
+        }
+    }
+    expect_eq("the keys", keys(&c.storage, "").await?, sorted(expected))
+}
+
+/// Random strings of any characters are keys.
+pub async fn random_strings(c: Context) -> Outcome {
+    let mut rng = c.rng();
+    let mut random = || -> String {
+        let len = rng.usize(1..20);
+        let mut any = || match rng.u8(0..4) {
+            0 => rng.char('\u{1}'..='\u{7f}'),
+            1 => rng.alphanumeric(),
+            2 => char::from(b"/.%_-~\\ "[rng.usize(0..8)]),
+            _ => rng.char('\u{80}'..),
+        };
+        (0..len).map(|_| any()).collect()
+    };
+    let strings: std::collections::BTreeSet<String> = (0..60).map(|_| random()).collect();
+    hold_apart(&c, &strings.iter().map(String::as_str).collect::<Vec<_>>()).await
+}
+
+/// Puts a value of its own under each key, and sees each key and value again, in bytewise order.
+async fn hold_apart(c: &Context, all: &[&str]) -> Outcome {
+    let s = &c.storage;
+    put_all(s, all).await?;
+    for key in all {
+        expect_value(s, key, Some(key.as_bytes())).await?;
+        let seen = s.stat(*key).await?.map(|entry| entry.key.to_string());
+        expect_eq("the key in the entry", seen.as_deref(), Some(*key))?;
+    }
+    let expected: BTreeMap<&str, ()> = all.iter().map(|key| (*key, ())).collect();
+    let expected: Vec<&str> = expected.into_keys().collect();
+    expect_eq("the keys", keys(s, "").await?, expected)
+}
+
+#[cfg(unix)]
+fn symlink(to: &Path, at: &Path) -> Outcome {
+    std::os::unix::fs::symlink(to, at).map_err(|e| Failure::Failed(e.to_string()))
+}
+
+#[cfg(not(unix))]
+fn symlink(_: &Path, _: &Path) -> Outcome {
+    Err(Failure::NotRun("symbolic links are made on Unix only".into()))
+}

@@ -1,0 +1,104 @@
+//! What a check gets.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fastrand::Rng;
+use storage_core::{BackendInfo, Capabilities, Consistency, Storage};
+
+use crate::{Failure, Namespace, Outcome, Target};
+
+/// An empty store of the target, and more handles to it or to others.
+#[derive(Debug)]
+pub struct Context {
+    /// A handle to the check's own empty store.
+    pub storage: Storage,
+    target: Target,
+    namespace: Namespace,
+    used: Used,
+    seed: u64,
+}
+
+/// The namespaces of a check. They outlive its runtime, so that nothing still writes into a directory that is removed.
+pub(crate) type Used = Arc<Mutex<Vec<Namespace>>>;
+
+impl Context {
+    pub(crate) async fn open(target: &Target, used: Used, seed: u64) -> Outcome<Self> {
+        let namespace = fresh(&used);
+        let storage = open(target, &namespace).await?;
+        Ok(Self { storage, target: target.clone(), namespace, used, seed })
+    }
+
+    /// What the store says about itself.
+    #[must_use]
+    pub fn info(&self) -> &BackendInfo {
+        self.storage.info()
+    }
+
+    /// The capabilities that the target pins.
+    #[must_use]
+    pub fn required(&self) -> Capabilities {
+        self.target.required()
+    }
+
+    /// Randomness of this check, the same for the same seed.
+    #[must_use]
+    pub fn rng(&self) -> Rng {
+        Rng::with_seed(self.seed)
+    }
+
+    /// The place of the check's own store.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Opens the same store again, as another process would after this one.
+    ///
+    /// # Errors
+    /// Not run where the target is volatile; failed where it cannot be opened.
+    pub async fn open_again(&self) -> Outcome<Storage> {
+        if self.target.is_volatile() {
+            return Err(Failure::NotRun("the target is volatile: opening it again gives an empty store".into()));
+        }
+        open(&self.target, &self.namespace).await
+    }
+
+    /// Another handle that sees the same values: another instance where the declared consistency promises that it sees
+    /// them, otherwise the same one.
+    ///
+    /// # Errors
+    /// Failed where it cannot be opened.
+    pub async fn second_handle(&self) -> Outcome<Storage> {
+        if self.target.is_volatile() || self.info().consistency == Consistency::Instance {
+            return Ok(Storage::from_arc(self.storage.backend().clone()));
+        }
+        self.open_again().await
+    }
+
+    /// Another, empty store of the target.
+    ///
+    /// # Errors
+    /// Failed where it cannot be opened.
+    pub async fn other_namespace(&self) -> Outcome<Storage> {
+        open(&self.target, &fresh(&self.used)).await
+    }
+
+    /// `wanted` bytes, or as many as a value can have.
+    #[must_use]
+    pub fn size(&self, wanted: usize) -> usize {
+        usize::try_from(self.info().limits.value).map_or(wanted, |limit| limit.min(wanted))
+    }
+}
+
+fn fresh(used: &Used) -> Namespace {
+    let namespace = Namespace::new();
+    used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+    namespace
+}
+
+async fn open(target: &Target, namespace: &Namespace) -> Outcome<Storage> {
+    match target.open(namespace).await {
+        Ok(backend) => Ok(Storage::from_arc(backend)),
+        Err(e) => Err(format!("expected the target's factory to open a store, saw {e:?}").into()),
+    }
+}

@@ -1,0 +1,138 @@
+//! The `main` function of a conformance test: trials for libtest-mimic, and the report.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::ExitCode,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use storage_core::BackendInfo;
+
+use crate::{
+    Check, Selection, Target, checks,
+    report::{CheckReport, Report, Status},
+    runner::{describe, run_check},
+    selection::variable,
+};
+
+/// Where a test comes from, for the command that reproduces a failure.
+#[derive(Clone, Copy, Debug)]
+pub struct Origin {
+    /// The package.
+    pub package: &'static str,
+    /// The test target.
+    pub test: &'static str,
+}
+
+/// Runs all checks on the targets, as [`main!`](crate::main) does.
+#[must_use]
+pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let done = selected(targets).and_then(|(selection, targets)| {
+        let report = variable("REPORT")?;
+        if report.is_some() && std::env::var_os("NEXTEST").is_some() {
+            return Err("a report needs all checks in one process: use `cargo test`".into());
+        }
+        Ok((selection, targets, report))
+    });
+    let (selection, targets, report) = match done {
+        Ok(done) => done,
+        Err(message) => return complain(&message),
+    };
+    if !arguments.list {
+        eprintln!("seed {} (set STORAGE_CONFORMANCE_SEED to use it again)", selection.seed);
+    }
+    let runs: Vec<Arc<Run>> = targets.into_iter().map(|target| Run::new(origin, target, selection.clone())).collect();
+    let trials = runs.iter().flat_map(Run::trials).collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if let Some(path) = report.filter(|_| !arguments.list) {
+        let backends = runs.iter().map(|run| run.report()).collect();
+        let report = Report { seed: selection.seed, backends };
+        if let Err(e) = fs::write(&path, report.to_json()) {
+            return complain(&format!("the report cannot be written to {path:?}: {e}"));
+        }
+    }
+    conclusion.exit_code()
+}
+
+fn complain(message: &str) -> ExitCode {
+    eprintln!("error: {message}");
+    ExitCode::FAILURE
+}
+
+/// The targets that the environment asks for.
+fn selected(mut targets: Vec<Target>) -> Result<(Selection, Vec<Target>), String> {
+    let selection = Selection::from_env()?;
+    let known: Vec<&str> = targets.iter().map(Target::name).collect();
+    let distinct: BTreeSet<&str> = known.iter().copied().collect();
+    if distinct.len() < known.len() {
+        return Err(format!("two targets have the same name: {}", known.join(", ")));
+    }
+    let unknown = |name: &&String| !distinct.contains(name.as_str());
+    if let Some(name) = selection.targets.iter().find(unknown) {
+        return Err(format!("STORAGE_CONFORMANCE_TARGETS names {name:?}, known are {}", known.join(", ")));
+    }
+    if !selection.targets.is_empty() {
+        targets.retain(|target| selection.targets.contains(target.name()));
+    }
+    Ok((selection, targets))
+}
+
+/// The checks on one target, and what has come out so far.
+struct Run {
+    origin: Origin,
+    target: Target,
+    selection: Selection,
+    described: OnceLock<BackendInfo>,
+    results: Mutex<Vec<CheckReport>>,
+}
+
+impl Run {
+    fn new(origin: Origin, target: Target, selection: Selection) -> Arc<Self> {
+        Arc::new(Self { origin, target, selection, described: OnceLock::new(), results: Mutex::default() })
+    }
+
+    fn trials(self: &Arc<Self>) -> impl Iterator<Item = Trial> + use<> {
+        let this = self.clone();
+        // Nextest cannot be told at run time that a test did not run; what is known beforehand it shows as skipped.
+        let skipped = std::env::var_os("NEXTEST").is_some() && this.target.unavailable().is_some();
+        checks().iter().map(move |check| {
+            let (this, name) = (this.clone(), this.trial_name(check));
+            Trial::ignorable_test(name, move || this.run(check)).with_ignored_flag(skipped)
+        })
+    }
+
+    fn trial_name(&self, check: &Check) -> String {
+        format!("{}::{}", self.target.name(), check.path())
+    }
+
+    fn run(&self, check: &'static Check) -> Result<Completion, Failed> {
+        let mut report = run_check(&self.target, check, &self.selection, &self.described);
+        if report.status == Status::Failed {
+            let message = report.reason.unwrap_or_default();
+            report.reason = Some(format!(
+                "{message}\n  reproduce: STORAGE_CONFORMANCE_SEED={} cargo test -p {} --test {} -- --exact '{}'",
+                self.selection.seed,
+                self.origin.package,
+                self.origin.test,
+                self.trial_name(check),
+            ));
+        }
+        let (status, reason) = (report.status, report.reason.clone());
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        results.push(report);
+        match status {
+            Status::Passed => Ok(Completion::Completed),
+            Status::NotRun => Ok(Completion::Ignored { reason }),
+            Status::Failed => Err(reason.unwrap_or_default().into()),
+        }
+    }
+
+    fn report(&self) -> crate::report::BackendReport {
+        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        results.sort_by_key(CheckReport::path);
+        describe(&self.target, self.described.get(), results)
+    }
+}
