@@ -12,9 +12,8 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use object_store::{CopyOptions as Copy, Error as Native, ObjectStore, ObjectStoreExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error,
-    ErrorKind, GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result,
-    StatOptions, StorageBackend, defaults,
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions,
+    Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, defaults,
 };
 
 use crate::{Config, Profile, error, meta, names::Names, probe::probe};
@@ -48,11 +47,7 @@ impl ObjectStoreBackend {
     /// # Errors
     /// `Config` for a prefix that leaves no room for keys of 512 bytes or a profile that the store contradicts; the store's own
     /// when it cannot be reached, read or written.
-    pub async fn connect(
-        store: Arc<dyn ObjectStore>,
-        profile: Profile,
-        config: Config,
-    ) -> Result<Self> {
+    pub async fn connect(store: Arc<dyn ObjectStore>, profile: Profile, config: Config) -> Result<Self> {
         let names = Names::new(&config.prefix, profile.naming)?;
         let key_limit = names.key_limit(profile.name_limit)?;
         let found = probe(&*store, &names, profile.naming).await?;
@@ -65,9 +60,7 @@ impl ObjectStoreBackend {
         capabilities.unique_etags = profile.unique_etags || framed;
 
         let mut limits = Limits::default();
-        let largest = profile
-            .max_parts
-            .saturating_mul(config.part_size.get() as u64);
+        let largest = profile.max_parts.saturating_mul(config.part_size.get() as u64);
         limits.key = key_limit;
         limits.value = limits.value.min(largest) - meta::HEADER;
         limits.metadata = match framed {
@@ -82,15 +75,7 @@ impl ObjectStoreBackend {
         info.version = env!("CARGO_PKG_VERSION").to_owned();
         info.limits = limits;
         Ok(Self {
-            inner: Arc::new(Inner {
-                store,
-                names,
-                profile,
-                config,
-                info,
-                framed,
-                closed: AtomicBool::new(false),
-            }),
+            inner: Arc::new(Inner { store, names, profile, config, info, framed, closed: AtomicBool::new(false) }),
         })
     }
 
@@ -152,24 +137,14 @@ impl StorageBackend for ObjectStoreBackend {
         self.open()?.items(options).await
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let inner = self.open()?;
         if options.atomic || items.iter().any(|(_, each)| *each != DeleteOptions::new()) {
             return defaults::delete_batch(self, items, options).await;
         }
-        let places: Vec<_> = items
-            .iter()
-            .map(|(key, _)| Ok(inner.names.place(key)))
-            .collect();
+        let places: Vec<_> = items.iter().map(|(key, _)| Ok(inner.names.place(key))).collect();
         let done = inner.store.delete_stream(stream::iter(places).boxed());
-        let results: Vec<_> = done
-            .map(|each| absent_is_fine(each.map(drop)))
-            .collect()
-            .await;
+        let results: Vec<_> = done.map(|each| absent_is_fine(each.map(drop))).collect().await;
         if results.len() == items.len() {
             return Ok(results);
         }
@@ -180,9 +155,7 @@ impl StorageBackend for ObjectStoreBackend {
     async fn clear(&self, prefix: &str) -> Result<()> {
         let inner = self.open()?;
         let done = inner.store.delete_stream(inner.places(prefix));
-        done.map(|each| absent_is_fine(each.map(drop)))
-            .try_for_each(|()| ready(Ok(())))
-            .await
+        done.map(|each| absent_is_fine(each.map(drop))).try_for_each(|()| ready(Ok(()))).await
     }
 
     async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
@@ -194,17 +167,13 @@ impl StorageBackend for ObjectStoreBackend {
         let (source, target) = (inner.names.place(from), inner.names.place(to));
         let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
         copied.map_err(|e| match e {
-            Native::NotFound { .. } => {
-                Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from)
-            }
+            Native::NotFound { .. } => Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from),
             e => error::write(e),
         })?;
         let entry = inner.describe(to).await.map_err(Error::ambiguous)?;
         entry.ok_or_else(|| {
             let message = "the copy was deleted before it could be looked at; copy again";
-            Error::new(ErrorKind::Conflict, message)
-                .ambiguous()
-                .with_key(to)
+            Error::new(ErrorKind::Conflict, message).ambiguous().with_key(to)
         })
     }
 
@@ -213,10 +182,7 @@ impl StorageBackend for ObjectStoreBackend {
             return false;
         };
         let nothing = inner.names.probe("nothing");
-        matches!(
-            inner.store.head(&nothing).await,
-            Ok(_) | Err(Native::NotFound { .. })
-        )
+        matches!(inner.store.head(&nothing).await, Ok(_) | Err(Native::NotFound { .. }))
     }
 
     async fn disconnect(&self) -> Result<()> {

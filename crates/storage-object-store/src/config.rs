@@ -51,11 +51,7 @@ impl BackendFactory for ObjectStoreFactory {
         &["object-store+memory", "object-store+file"]
     }
 
-    async fn connect(
-        &self,
-        config: &ConnectionConfig,
-        _: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>> {
+    async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         let settings: Config = config.typed()?;
         let (store, profile): (Arc<dyn ObjectStore>, _) = match config.scheme()? {
             "object-store+file" => (local(config.location()?).await?, Profile::local()),
@@ -76,7 +72,5 @@ async fn local(location: String) -> Result<Arc<LocalFileSystem>> {
         let store = LocalFileSystem::new_with_prefix(&directory).map_err(error::read)?;
         Ok(Arc::new(store.with_fsync(true)))
     };
-    tokio::task::spawn_blocking(open)
-        .await
-        .map_err(error::task)?
+    tokio::task::spawn_blocking(open).await.map_err(error::task)?
 }

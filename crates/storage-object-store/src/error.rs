@@ -14,25 +14,17 @@ pub(crate) fn read(error: Native) -> Error {
 /// A failed write. Unless the store said why it refused, it may have happened all the same.
 pub(crate) fn write(error: Native) -> Error {
     let cause = input_output(&error).map(io::Error::kind);
-    let refused = matches!(
-        cause,
-        Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-    );
+    let refused = matches!(cause, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
     let error = read(error);
     match error.kind() {
-        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => {
-            error.ambiguous()
-        }
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => error.ambiguous(),
         _ => error,
     }
 }
 
 /// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.
 pub(crate) fn mismatch(etag: &Etag) -> Error {
-    Error::new(
-        ErrorKind::PreconditionFailed,
-        format!("the value does not have the etag {etag}; read it again"),
-    )
+    Error::new(ErrorKind::PreconditionFailed, format!("the value does not have the etag {etag}; read it again"))
 }
 
 /// A read with `if_none_match` of a value that is still the same.
@@ -42,10 +34,7 @@ pub(crate) fn not_modified() -> Error {
 
 /// A value that was replaced between the two requests that read it.
 pub(crate) fn changed() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the value was written while it was read; read it again",
-    )
+    Error::new(ErrorKind::Conflict, "the value was written while it was read; read it again")
 }
 
 /// A directory that cannot be made.
@@ -66,34 +55,25 @@ fn explain(error: &Native) -> (ErrorKind, &'static str) {
             "the bucket, container or directory does not exist; create it or correct the configuration",
         ),
         Native::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the key has a value already"),
-        Native::Precondition { .. } => (
-            ErrorKind::PreconditionFailed,
-            "the value has another etag; read it again",
-        ),
+        Native::Precondition { .. } => (ErrorKind::PreconditionFailed, "the value has another etag; read it again"),
         Native::NotModified { .. } => (ErrorKind::NotModified, "the value still has this etag"),
-        Native::NotSupported { .. } | Native::NotImplemented { .. } => (
-            ErrorKind::Unsupported,
-            "the store cannot do this; see its capabilities",
-        ),
-        Native::PermissionDenied { .. } => (
-            ErrorKind::PermissionDenied,
-            "the store refuses access; grant the credentials the right to do this",
-        ),
+        Native::NotSupported { .. } | Native::NotImplemented { .. } => {
+            (ErrorKind::Unsupported, "the store cannot do this; see its capabilities")
+        }
+        Native::PermissionDenied { .. } => {
+            (ErrorKind::PermissionDenied, "the store refuses access; grant the credentials the right to do this")
+        }
         Native::Unauthenticated { .. } => (
             ErrorKind::Unauthenticated,
             "the store does not accept the credentials; check that they are right and not expired",
         ),
-        Native::UnknownConfigurationKey { .. } => {
-            (ErrorKind::Config, "the store does not know this setting")
-        }
+        Native::UnknownConfigurationKey { .. } => (ErrorKind::Config, "the store does not know this setting"),
         Native::InvalidPath { .. } => (
             ErrorKind::Other,
             "the store holds an object whose name object_store cannot express; rename or remove that object",
         ),
-        other => input_output(other).map_or(
-            (ErrorKind::Other, "the store failed; see the cause"),
-            |cause| system(cause.kind()),
-        ),
+        other => input_output(other)
+            .map_or((ErrorKind::Other, "the store failed; see the cause"), |cause| system(cause.kind())),
     }
 }
 
@@ -112,17 +92,11 @@ fn input_output(error: &Native) -> Option<&io::Error> {
 fn system(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
     use io::ErrorKind as Io;
     match kind {
-        Io::NotFound => (
-            ErrorKind::NotFound,
-            "a directory does not exist; create it or correct the configuration",
-        ),
-        Io::PermissionDenied | Io::ReadOnlyFilesystem => (
-            ErrorKind::PermissionDenied,
-            "access is refused; grant this process the right to do this",
-        ),
-        Io::StorageFull | Io::QuotaExceeded => {
-            (ErrorKind::Unavailable, "the disk is full; free some space")
+        Io::NotFound => (ErrorKind::NotFound, "a directory does not exist; create it or correct the configuration"),
+        Io::PermissionDenied | Io::ReadOnlyFilesystem => {
+            (ErrorKind::PermissionDenied, "access is refused; grant this process the right to do this")
         }
+        Io::StorageFull | Io::QuotaExceeded => (ErrorKind::Unavailable, "the disk is full; free some space"),
         Io::TimedOut => (ErrorKind::Timeout, "the store did not answer in time"),
         Io::ConnectionRefused
         | Io::ConnectionReset
@@ -132,14 +106,12 @@ fn system(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
         | Io::HostUnreachable
         | Io::NetworkUnreachable
         | Io::NetworkDown
-        | Io::UnexpectedEof => (
-            ErrorKind::Unavailable,
-            "the store cannot be reached; check the address and the network",
-        ),
-        Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory => (
-            ErrorKind::Config,
-            "there is something else where a directory must be; correct the configuration",
-        ),
+        | Io::UnexpectedEof => {
+            (ErrorKind::Unavailable, "the store cannot be reached; check the address and the network")
+        }
+        Io::NotADirectory | Io::AlreadyExists | Io::IsADirectory => {
+            (ErrorKind::Config, "there is something else where a directory must be; correct the configuration")
+        }
         _ => (ErrorKind::Other, "the store failed; see the cause"),
     }
 }
@@ -149,10 +121,7 @@ mod tests {
     use super::*;
 
     fn generic(kind: io::ErrorKind) -> Native {
-        Native::Generic {
-            store: "test",
-            source: io::Error::from(kind).into(),
-        }
+        Native::Generic { store: "test", source: io::Error::from(kind).into() }
     }
 
     #[test]
@@ -163,10 +132,7 @@ mod tests {
         assert!(full.kind() == ErrorKind::Unavailable && !full.is_ambiguous());
         let unknown = write(generic(io::ErrorKind::InvalidData));
         assert!(unknown.kind() == ErrorKind::Other && unknown.is_ambiguous());
-        let denied = write(Native::PermissionDenied {
-            path: "a".into(),
-            source: "no".into(),
-        });
+        let denied = write(Native::PermissionDenied { path: "a".into(), source: "no".into() });
         assert!(denied.kind() == ErrorKind::PermissionDenied && !denied.is_ambiguous());
     }
 }

@@ -9,17 +9,11 @@ use storage_core::{Entry, Etag, GetOptions, Key, Metadata, Object, Result};
 use crate::{backend::Inner, error, meta, source::Source};
 
 impl Inner {
-    pub(crate) async fn read_framed(
-        &self,
-        key: &Key,
-        options: GetOptions,
-    ) -> Result<Option<Object>> {
+    pub(crate) async fn read_framed(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let place = self.names.place(key);
         let header = options.range.map(|_| 0..meta::HEADER);
         let Some(result) = self.get(&place, Get::new().with_range(header)).await? else {
-            return options
-                .if_match
-                .map_or(Ok(None), |etag| Err(error::mismatch(&etag)));
+            return options.if_match.map_or(Ok(None), |etag| Err(error::mismatch(&etag)));
         };
         let about = result.meta.clone();
         let mut source = Source::from(result);
@@ -65,13 +59,7 @@ impl Inner {
         Some(entry)
     }
 
-    fn framed_entry(
-        &self,
-        key: &Key,
-        about: &ObjectMeta,
-        etag: Etag,
-        metadata: Arc<Metadata>,
-    ) -> Entry {
+    fn framed_entry(&self, key: &Key, about: &ObjectMeta, etag: Etag, metadata: Arc<Metadata>) -> Entry {
         // Whoever has read the header knows that the object is as long.
         let size = about.size.saturating_sub(meta::HEADER);
         let mut entry = Entry::new(key.clone(), size);

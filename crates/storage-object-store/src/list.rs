@@ -28,9 +28,7 @@ impl Inner {
             }
         };
         let offset = bytes_before(&options).map(|bytes| self.names.before_encoded(&bytes));
-        let annexed = self
-            .entries(self.names.annex(), offset, &options.prefix)
-            .await?;
+        let annexed = self.entries(self.names.annex(), offset, &options.prefix).await?;
         let annexed = match options.one_level {
             true => fold(annexed, options.prefix.len()),
             false => annexed,
@@ -47,10 +45,7 @@ impl Inner {
     }
 
     /// The places of all keys with the prefix, for deleting them; in no order.
-    pub(crate) fn places(
-        self: &Arc<Self>,
-        prefix: &str,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
+    pub(crate) fn places(self: &Arc<Self>, prefix: &str) -> BoxStream<'static, object_store::Result<Path>> {
         let natural = self.names.directory(prefix);
         let directories = natural.into_iter().chain([self.names.annex()]);
         let (this, prefix) = (self.clone(), prefix.to_owned());
@@ -68,12 +63,7 @@ impl Inner {
     }
 
     /// The entries with the prefix in a directory and below, in order.
-    async fn entries(
-        self: &Arc<Self>,
-        directory: Path,
-        offset: Option<Path>,
-        prefix: &str,
-    ) -> Result<ListStream> {
+    async fn entries(self: &Arc<Self>, directory: Path, offset: Option<Path>, prefix: &str) -> Result<ListStream> {
         let objects = match &offset {
             Some(offset) => self.store.list_with_offset(not_root(&directory), offset),
             None => self.store.list(not_root(&directory)),
@@ -94,6 +84,8 @@ impl Inner {
             false => {
                 let mut all: Vec<_> = found.try_collect().await?;
                 all.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                // A directory that is written while it is read may show a name twice.
+                all.dedup_by(|(a, _), (b, _)| a == b);
                 stream::iter(all.into_iter().map(Ok)).boxed()
             }
         };
@@ -217,8 +209,7 @@ fn in_order(found: Found) -> Found {
             ready(if ordered {
                 Ok((key, about))
             } else {
-                let message =
-                    "the store does not list in order; its profile must not say that it is sorted";
+                let message = "the store does not list in order; its profile must not say that it is sorted";
                 Err(Error::new(ErrorKind::Config, message))
             })
         })

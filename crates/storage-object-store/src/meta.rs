@@ -31,9 +31,7 @@ pub(crate) fn attributes(metadata: &Metadata) -> Attributes {
     let text = BASE64URL_NOPAD.encode(metadata.to_json().as_bytes());
     attributes.insert(ATTRIBUTE, text.into());
     if let Some(media_type) = &metadata.content_type {
-        let printable = media_type
-            .bytes()
-            .all(|b| b.is_ascii_graphic() || b == b' ');
+        let printable = media_type.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
         if printable && media_type.trim() == media_type && !media_type.is_empty() {
             attributes.insert(Attribute::ContentType, media_type.clone().into());
         }
@@ -54,9 +52,8 @@ pub(crate) fn from_attributes(attributes: &Attributes) -> Result<Arc<Metadata>> 
 
 /// A token that no other write gets: the time, and chance for those at the same moment.
 pub(crate) fn token() -> [u8; 16] {
-    let nanos = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_nanos() as u64);
+    let nanos =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     (u128::from(nanos) << 64 | u128::from(fastrand::u64(..))).to_be_bytes()
 }
 
@@ -73,10 +70,7 @@ pub(crate) fn header(metadata: &Metadata, token: &[u8; 16]) -> Result<Bytes> {
     if json.len() > HEADER_LIMIT {
         return Err(Error::new(
             ErrorKind::TooLarge,
-            format!(
-                "the metadata has {} bytes, the most is {HEADER_LIMIT}",
-                json.len()
-            ),
+            format!("the metadata has {} bytes, the most is {HEADER_LIMIT}", json.len()),
         ));
     }
     let mut header = Vec::with_capacity(HEADER as usize);
@@ -90,8 +84,7 @@ pub(crate) fn header(metadata: &Metadata, token: &[u8; 16]) -> Result<Bytes> {
 
 /// What a header says: the token as an etag, and the metadata.
 pub(crate) fn from_header(header: &[u8]) -> Result<(Etag, Arc<Metadata>)> {
-    let foreign =
-        || corrupt("the object has no header of ours; it was put there by something else");
+    let foreign = || corrupt("the object has no header of ours; it was put there by something else");
     if header.len() as u64 != HEADER || !header.starts_with(MAGIC) {
         return Err(foreign());
     }
@@ -102,8 +95,7 @@ pub(crate) fn from_header(header: &[u8]) -> Result<(Etag, Arc<Metadata>)> {
 }
 
 fn parse(json: &[u8]) -> Result<Arc<Metadata>> {
-    let json = std::str::from_utf8(json)
-        .map_err(|e| corrupt("the stored metadata is not UTF-8").with_source(e))?;
+    let json = std::str::from_utf8(json).map_err(|e| corrupt("the stored metadata is not UTF-8").with_source(e))?;
     Metadata::from_json(json).map(Arc::new)
 }
 
@@ -119,10 +111,7 @@ mod tests {
         [
             Metadata::new(),
             Metadata::new().content_type("text/plain").tag("ünï"),
-            Metadata::new()
-                .content_type(" \n😀")
-                .field("π", 3.0)
-                .field("n", 3),
+            Metadata::new().content_type(" \n😀").field("π", 3.0).field("n", 3),
             Metadata::new().tag("x".repeat(ATTRIBUTE_LIMIT - 13)),
         ]
     }
@@ -146,8 +135,7 @@ mod tests {
 
     #[test]
     fn the_largest_header_is_full() {
-        let metadata =
-            |n: usize| Metadata::new().tag("x".repeat(n - Metadata::new().tag("").size()));
+        let metadata = |n: usize| Metadata::new().tag("x".repeat(n - Metadata::new().tag("").size()));
         assert!(header(&metadata(HEADER_LIMIT), &token()).is_ok());
         let error = header(&metadata(HEADER_LIMIT + 1), &token()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::TooLarge);
@@ -166,10 +154,7 @@ mod tests {
         }
         let mut foreign = Attributes::new();
         foreign.insert(ATTRIBUTE, "not base64!".into());
-        assert_eq!(
-            from_attributes(&foreign).unwrap_err().kind(),
-            ErrorKind::Corrupt
-        );
+        assert_eq!(from_attributes(&foreign).unwrap_err().kind(), ErrorKind::Corrupt);
         assert!(from_attributes(&Attributes::new()).unwrap().is_empty());
     }
 }

@@ -1,8 +1,8 @@
 //! What a store honours, found out by trying it on objects of our own.
 
 use object_store::{
-    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload,
-    UpdateVersion, path::Path,
+    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
+    path::Path,
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 
@@ -18,11 +18,7 @@ pub(crate) struct Findings {
 }
 
 /// Writes, reads and deletes a few objects, which proves that the store can be reached and used.
-pub(crate) async fn probe(
-    store: &dyn ObjectStore,
-    names: &Names,
-    naming: Naming,
-) -> Result<Findings> {
+pub(crate) async fn probe(store: &dyn ObjectStore, names: &Names, naming: Naming) -> Result<Findings> {
     let place = names.probe(&meta::text(&meta::token()));
     let findings = findings(store, &place, naming).await;
     for place in [below(&place), place] {
@@ -44,10 +40,7 @@ async fn findings(store: &dyn ObjectStore, place: &Path, naming: Naming) -> Resu
             Error::new(ErrorKind::Config, message).with_source(error::read(e))
         })?;
     }
-    Ok(Findings {
-        attributes,
-        conditions: honours_conditions(store, place).await?,
-    })
+    Ok(Findings { attributes, conditions: honours_conditions(store, place).await? })
 }
 
 async fn keeps_attributes(store: &dyn ObjectStore, place: &Path) -> Result<bool> {
@@ -65,11 +58,7 @@ async fn keeps_attributes(store: &dyn ObjectStore, place: &Path) -> Result<bool>
 /// Some stores ignore the condition, so each kind is tried once where it must hold and once where it must not.
 async fn honours_conditions(store: &dyn ObjectStore, place: &Path) -> Result<bool> {
     let put = async |payload: &'static str, mode: PutMode| {
-        let done = store.put_opts(
-            place,
-            PutPayload::from_static(payload.as_bytes()),
-            mode.into(),
-        );
+        let done = store.put_opts(place, PutPayload::from_static(payload.as_bytes()), mode.into());
         done.await
     };
     match put("1", PutMode::Create).await {

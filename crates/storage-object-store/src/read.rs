@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
 use object_store::{
-    Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload,
-    ObjectMeta, ObjectStore, path::Path,
+    Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
+    path::Path,
 };
 use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result};
 
@@ -81,9 +81,7 @@ impl Inner {
         about: &ObjectMeta,
         positions: std::ops::Range<u64>,
     ) -> Result<GetResult> {
-        let same = Get::new()
-            .with_range(Some(positions))
-            .with_if_match(about.e_tag.as_deref());
+        let same = Get::new().with_range(Some(positions)).with_if_match(about.e_tag.as_deref());
         self.store.get_opts(place, same).await.map_err(|e| match e {
             Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
             e => error::read(e),
@@ -100,12 +98,7 @@ impl Inner {
 
     /// Most ranges are one request. One that the store refuses (empty, at the end or beyond, or the last bytes where its
     /// protocol has no such thing) is looked at again once the size is known.
-    async fn get_range(
-        &self,
-        place: &Path,
-        get: Get,
-        range: ByteRange,
-    ) -> Result<Option<GetResult>> {
+    async fn get_range(&self, place: &Path, get: Get, range: ByteRange) -> Result<Option<GetResult>> {
         let native = match range {
             ByteRange::Bounded(start, end) if start < end => Some(GetRange::Bounded(start..end)),
             ByteRange::From(start) => Some(GetRange::Offset(start)),

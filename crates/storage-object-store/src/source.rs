@@ -28,11 +28,7 @@ pub(crate) struct OpenFile {
 impl From<GetResult> for Source {
     fn from(result: GetResult) -> Self {
         match result.payload {
-            GetResultPayload::File(file, path) => Self::File(Arc::new(OpenFile {
-                file,
-                path,
-                about: result.meta,
-            })),
+            GetResultPayload::File(file, path) => Self::File(Arc::new(OpenFile { file, path, about: result.meta })),
             GetResultPayload::Stream(pieces) => Self::Stream(pieces.map_err(error::read).boxed()),
         }
     }

@@ -5,12 +5,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
-    PutPayload, PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
+    Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
+    PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
 };
-use storage_core::{
-    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
-};
+use storage_core::{Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result};
 
 use crate::{backend::Inner, error, meta};
 
@@ -52,14 +50,11 @@ impl Inner {
         }
         let start = payload.freeze();
         let result = if whole {
-            self.put_whole(&place, start, attributes, options.condition)
-                .await?
+            self.put_whole(&place, start, attributes, options.condition).await?
         } else if options.condition.is_some() {
             return Err(Error::new(
                 ErrorKind::TooLarge,
-                format!(
-                    "a streamed value under a condition has at most {limit} bytes; raise `conditional_limit`"
-                ),
+                format!("a streamed value under a condition has at most {limit} bytes; raise `conditional_limit`"),
             ));
         } else {
             let parts = PutMultipartOptions::from(attributes);
@@ -67,9 +62,7 @@ impl Inner {
             size += more;
             result
         };
-        Ok(self
-            .written(key, &place, size, result, token, metadata)
-            .await)
+        Ok(self.written(key, &place, size, result, token, metadata).await)
     }
 
     async fn put_whole(
@@ -84,18 +77,16 @@ impl Inner {
             None => PutMode::Overwrite,
             Some(Condition::IfAbsent) => PutMode::Create,
             Some(Condition::IfMatch(etag)) if !is_one(etag) => return Err(error::mismatch(etag)),
-            Some(Condition::IfMatch(etag)) => PutMode::Update(UpdateVersion {
-                e_tag: Some(etag.to_string()),
-                version: None,
-            }),
+            Some(Condition::IfMatch(etag)) => {
+                PutMode::Update(UpdateVersion { e_tag: Some(etag.to_string()), version: None })
+            }
             Some(_) => return Err(Error::unsupported("this condition")),
         };
         let result = self.store.put_opts(place, payload, options).await;
         result.map_err(|e| match (e, condition) {
-            (
-                Native::NotFound { .. } | Native::Precondition { .. },
-                Some(Condition::IfMatch(etag)),
-            ) => error::mismatch(&etag),
+            (Native::NotFound { .. } | Native::Precondition { .. }, Some(Condition::IfMatch(etag))) => {
+                error::mismatch(&etag)
+            }
             (e, _) => error::write(e),
         })
     }
@@ -122,13 +113,7 @@ impl Inner {
         }
     }
 
-    async fn send(
-        &self,
-        upload: &mut Upload,
-        start: PutPayload,
-        mut pieces: ByteStream,
-        already: u64,
-    ) -> Result<u64> {
+    async fn send(&self, upload: &mut Upload, start: PutPayload, mut pieces: ByteStream, already: u64) -> Result<u64> {
         for piece in start {
             upload.send(piece, &self.config).await?;
         }
@@ -217,8 +202,7 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current())
-        {
+        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(give_up(upload));
         }
     }

@@ -20,15 +20,12 @@ async fn memory(namespace: Namespace) -> storage_core::Result<ObjectStoreBackend
 }
 
 async fn local(namespace: Namespace) -> storage_core::Result<ObjectStoreBackend> {
-    let store = LocalFileSystem::new_with_prefix(namespace.dir()).map_err(|e| {
-        Error::new(ErrorKind::Other, "the directory cannot be opened").with_source(e)
-    })?;
+    let store = LocalFileSystem::new_with_prefix(namespace.dir())
+        .map_err(|e| Error::new(ErrorKind::Other, "the directory cannot be opened").with_source(e))?;
     ObjectStoreBackend::connect(Arc::new(store), Profile::local(), Config::default()).await
 }
 
 storage_conformance::main!(
-    Target::new("object-store", memory)
-        .requires(Capabilities::new().atomic().conditional().unique_etags()),
-    Target::new("object-store-local", local)
-        .requires(Capabilities::new().atomic().unique_etags().streaming()),
+    Target::new("object-store", memory).requires(Capabilities::new().atomic().conditional().unique_etags()),
+    Target::new("object-store-local", local).requires(Capabilities::new().atomic().unique_etags().streaming()),
 );

@@ -5,10 +5,7 @@ use storage_object_store::ObjectStoreFactory;
 
 async fn connect(config: ConnectionConfig) -> storage_core::Result<Storage> {
     let context = StorageContext::default();
-    ObjectStoreFactory
-        .connect(&config, &context)
-        .await
-        .map(Storage::from_arc)
+    ObjectStoreFactory.connect(&config, &context).await.map(Storage::from_arc)
 }
 
 #[tokio::test]
@@ -16,15 +13,9 @@ async fn a_directory_is_created_and_found_again() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("new/one");
     let config = || {
-        ConnectionConfig::new(format!("object-store+file:{}?prefix=users", path.display()))
-            .option("part_size", 1 << 20)
+        ConnectionConfig::new(format!("object-store+file:{}?prefix=users", path.display())).option("part_size", 1 << 20)
     };
-    connect(config())
-        .await
-        .unwrap()
-        .put("a", "v")
-        .await
-        .unwrap();
+    connect(config()).await.unwrap().put("a", "v").await.unwrap();
     let again = connect(config()).await.unwrap();
     assert_eq!(again.get("a").await.unwrap().unwrap(), "v");
     assert!(path.join("users/.storage/keys").is_dir());
@@ -32,17 +23,13 @@ async fn a_directory_is_created_and_found_again() {
 
 #[tokio::test]
 async fn wrong_settings_are_named() {
-    for wrong in [
-        "object-store+memory:?prefixx=a",
-        "object-store+memory:?part_size=0",
-        "object-store+memory:?prefix=a//b",
-    ] {
+    for wrong in
+        ["object-store+memory:?prefixx=a", "object-store+memory:?part_size=0", "object-store+memory:?prefix=a//b"]
+    {
         let error = connect(ConnectionConfig::new(wrong)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{wrong}");
     }
-    let storage = connect(ConnectionConfig::new("object-store+memory:"))
-        .await
-        .unwrap();
+    let storage = connect(ConnectionConfig::new("object-store+memory:")).await.unwrap();
     assert_eq!(&*storage.info().id, "object-store");
 }
 

@@ -4,23 +4,16 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
-use object_store::{
-    ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path,
-};
+use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
 use storage_core::{
-    Body, CopyOptions, Error, ErrorKind, GetOptions, ListItem, ListOptions, Metadata, PutOptions,
-    Storage,
+    Body, CopyOptions, Error, ErrorKind, GetOptions, ListItem, ListOptions, Metadata, PutOptions, Storage,
 };
 use storage_object_store::{Config, ObjectStoreBackend, Profile};
 
 type Handle = Storage<ObjectStoreBackend>;
 
 fn small_parts() -> Config {
-    Config {
-        part_size: NonZeroUsize::new(1000).unwrap(),
-        conditional_limit: 3000,
-        ..Config::default()
-    }
+    Config { part_size: NonZeroUsize::new(1000).unwrap(), conditional_limit: 3000, ..Config::default() }
 }
 
 async fn memory(config: Config) -> (Arc<InMemory>, Handle) {
@@ -43,10 +36,7 @@ async fn objects(store: &InMemory) -> Vec<String> {
 
 async fn keys(storage: &Handle) -> Vec<String> {
     let keys = storage.keys().await.unwrap();
-    keys.map_ok(|key| key.to_string())
-        .try_collect()
-        .await
-        .unwrap()
+    keys.map_ok(|key| key.to_string()).try_collect().await.unwrap()
 }
 
 async fn level(storage: &Handle, prefix: &str) -> Vec<String> {
@@ -68,9 +58,7 @@ fn files(directory: &std::path::Path) -> usize {
 }
 
 fn pieces(n: usize, size: usize) -> Vec<storage_core::Result<Bytes>> {
-    (0..n)
-        .map(|i| Ok(Bytes::from(vec![i as u8; size])))
-        .collect()
+    (0..n).map(|i| Ok(Bytes::from(vec![i as u8; size]))).collect()
 }
 
 #[tokio::test]
@@ -80,10 +68,7 @@ async fn keys_lie_under_their_own_names_where_they_can() {
         storage.put(key, "v").await.unwrap();
     }
     let objects = objects(&store).await;
-    let own: Vec<_> = objects
-        .iter()
-        .filter(|name| !name.starts_with(".storage/keys/"))
-        .collect();
+    let own: Vec<_> = objects.iter().filter(|name| !name.starts_with(".storage/keys/")).collect();
     assert_eq!(own, ["a", "a/b"]);
     assert_eq!(objects.len(), 5);
     assert_eq!(keys(&storage).await, [".storage", "/a", "a", "a//b", "a/b"]);
@@ -93,25 +78,9 @@ async fn keys_lie_under_their_own_names_where_they_can() {
 
 #[tokio::test]
 async fn foreign_objects_are_shown_or_skipped() {
-    let (store, storage) = memory(Config {
-        prefix: "p".into(),
-        ..Config::default()
-    })
-    .await;
-    for name in [
-        "p/plain",
-        "p/ends.",
-        "p/d./x",
-        "p/.storage/keys/!",
-        "p/.storage/else",
-        "pq",
-        "q/a",
-        "p",
-    ] {
-        store
-            .put(&Path::parse(name).unwrap(), name.into())
-            .await
-            .unwrap();
+    let (store, storage) = memory(Config { prefix: "p".into(), ..Config::default() }).await;
+    for name in ["p/plain", "p/ends.", "p/d./x", "p/.storage/keys/!", "p/.storage/else", "pq", "q/a", "p"] {
+        store.put(&Path::parse(name).unwrap(), name.into()).await.unwrap();
     }
     storage.put("ours", "v").await.unwrap();
     assert_eq!(keys(&storage).await, ["ours", "plain"]);
@@ -121,18 +90,7 @@ async fn foreign_objects_are_shown_or_skipped() {
 
     storage.clear().await.unwrap();
     let left = objects(&store).await;
-    assert_eq!(
-        left,
-        [
-            "p",
-            "p/.storage/else",
-            "p/.storage/keys/!",
-            "p/d./x",
-            "p/ends.",
-            "pq",
-            "q/a"
-        ]
-    );
+    assert_eq!(left, ["p", "p/.storage/else", "p/.storage/keys/!", "p/d./x", "p/ends.", "pq", "q/a"]);
 }
 
 #[tokio::test]
@@ -162,10 +120,7 @@ async fn values_of_many_parts_come_back_in_both_ways() {
         for storage in [memory, local] {
             let written = storage.put("bytes", value.clone()).await.unwrap();
             let streamed = storage
-                .put(
-                    "stream",
-                    Body::stream(stream::iter(chunks.clone()).map(|chunk| Ok(chunk.into()))),
-                )
+                .put("stream", Body::stream(stream::iter(chunks.clone()).map(|chunk| Ok(chunk.into()))))
                 .await
                 .unwrap();
             assert_eq!((written.size, streamed.size), (size, size));
@@ -175,9 +130,7 @@ async fn values_of_many_parts_come_back_in_both_ways() {
                 let object = storage.open(key, GetOptions::new()).await.unwrap().unwrap();
                 assert_eq!(object.body.len(), Some(size));
                 assert_eq!(object.body.bytes(u64::MAX).await.unwrap(), value);
-                let last = storage
-                    .get_with(key, GetOptions::new().range(size / 2..))
-                    .await;
+                let last = storage.get_with(key, GetOptions::new().range(size / 2..)).await;
                 assert_eq!(last.unwrap().unwrap(), value[size as usize / 2..]);
             }
         }
@@ -189,19 +142,11 @@ async fn an_upload_that_fails_or_is_dropped_leaves_nothing() {
     let (store, memory) = memory(small_parts()).await;
     let (directory, local) = local(small_parts()).await;
     for storage in [memory, local] {
-        let fails = pieces(5, 900)
-            .into_iter()
-            .chain([Err(Error::new(ErrorKind::Other, "broken"))]);
-        let error = storage
-            .put("k", Body::stream(stream::iter(fails)))
-            .await
-            .unwrap_err();
+        let fails = pieces(5, 900).into_iter().chain([Err(Error::new(ErrorKind::Other, "broken"))]);
+        let error = storage.put("k", Body::stream(stream::iter(fails))).await.unwrap_err();
         assert_eq!(error.message(), "broken");
         let short = Body::sized(9_999, stream::iter(pieces(5, 900)));
-        assert_eq!(
-            storage.put("k", short).await.unwrap_err().kind(),
-            ErrorKind::InvalidInput
-        );
+        assert_eq!(storage.put("k", short).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 
         let endless = stream::iter(pieces(5, 900)).chain(stream::pending());
         let put = storage.put("k", Body::stream(endless));
@@ -215,9 +160,7 @@ async fn an_upload_that_fails_or_is_dropped_leaves_nothing() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(5), clean)
-        .await
-        .unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), clean).await.unwrap();
 }
 
 #[tokio::test]
@@ -226,29 +169,16 @@ async fn a_conditional_stream_is_collected_up_to_its_limit() {
     let (_store, storage) = memory(small_parts()).await;
     let put = async |n, condition| {
         let body = Body::stream(stream::iter(pieces(n, 1000)));
-        storage
-            .put_with("k", body, PutOptions::new().condition(condition))
-            .await
+        storage.put_with("k", body, PutOptions::new().condition(condition)).await
     };
     let first = put(3, IfAbsent).await.unwrap();
-    assert_eq!(
-        put(1, IfAbsent).await.unwrap_err().kind(),
-        ErrorKind::AlreadyExists
-    );
+    assert_eq!(put(1, IfAbsent).await.unwrap_err().kind(), ErrorKind::AlreadyExists);
     let etag = first.etag.unwrap();
-    assert_eq!(
-        put(4, IfMatch(etag.clone())).await.unwrap_err().kind(),
-        ErrorKind::TooLarge
-    );
+    assert_eq!(put(4, IfMatch(etag.clone())).await.unwrap_err().kind(), ErrorKind::TooLarge);
     assert_eq!(put(2, IfMatch(etag.clone())).await.unwrap().size, 2000);
-    assert_eq!(
-        put(2, IfMatch(etag)).await.unwrap_err().kind(),
-        ErrorKind::PreconditionFailed
-    );
+    assert_eq!(put(2, IfMatch(etag)).await.unwrap_err().kind(), ErrorKind::PreconditionFailed);
     for trick in ["*", "\"1\", \"2\""] {
-        let error = put(1, IfMatch(storage_core::Etag::new(trick)))
-            .await
-            .unwrap_err();
+        let error = put(1, IfMatch(storage_core::Etag::new(trick))).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PreconditionFailed);
         let options = GetOptions::new().if_match(storage_core::Etag::new(trick));
         let error = storage.get_with("k", options).await.unwrap_err();
@@ -266,10 +196,7 @@ async fn what_the_store_cannot_do_is_not_declared() {
     assert!(memory.capabilities.conditional && memory.capabilities.unique_etags);
     assert!(!local.capabilities.conditional && local.capabilities.unique_etags);
     assert_eq!((memory.limits.key, local.limits.key), (1024, 1024));
-    assert!(
-        memory.limits.metadata >= Metadata::MIN_LIMIT
-            && local.limits.metadata >= Metadata::MIN_LIMIT
-    );
+    assert!(memory.limits.metadata >= Metadata::MIN_LIMIT && local.limits.metadata >= Metadata::MIN_LIMIT);
 }
 
 #[tokio::test]
@@ -278,18 +205,12 @@ async fn a_profile_that_the_store_contradicts_is_refused() {
     let store = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());
     let mut profile = Profile::local();
     profile.naming = storage_object_store::Naming::Flat;
-    let error = ObjectStoreBackend::connect(store, profile, Config::default())
-        .await
-        .unwrap_err();
+    let error = ObjectStoreBackend::connect(store, profile, Config::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(files(directory.path()), 0, "probes are deleted");
 
-    let config = Config {
-        prefix: "x".repeat(600),
-        ..Config::default()
-    };
-    let connected =
-        ObjectStoreBackend::connect(Arc::new(InMemory::new()), Profile::new("s3"), config);
+    let config = Config { prefix: "x".repeat(600), ..Config::default() };
+    let connected = ObjectStoreBackend::connect(Arc::new(InMemory::new()), Profile::new("s3"), config);
     assert_eq!(connected.await.unwrap_err().kind(), ErrorKind::Config);
 }
 
@@ -313,13 +234,8 @@ async fn a_copy_shares_nothing_and_a_framed_one_has_its_own_etag() {
 
 #[tokio::test]
 async fn disconnecting_closes_every_clone() {
-    let backend = ObjectStoreBackend::connect(
-        Arc::new(InMemory::new()),
-        Profile::memory(),
-        Config::default(),
-    )
-    .await
-    .unwrap();
+    let backend =
+        ObjectStoreBackend::connect(Arc::new(InMemory::new()), Profile::memory(), Config::default()).await.unwrap();
     let (one, other) = (Storage::new(backend.clone()), Storage::new(backend));
     assert!(other.is_connected().await);
     one.disconnect().await.unwrap();
