@@ -3,10 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, ConnectionConfig, CopyOptions, DeleteOptions,
-    Entry, EntryStream, Error, ErrorKind, GetOptions, Isolation, Key, ListOptions, ListStream,
-    Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
-    async_trait, defaults,
+    BackendInfo, BatchOptions, Body, Capabilities, ConnectionConfig, CopyOptions, DeleteOptions, Entry, EntryStream,
+    Error, ErrorKind, GetOptions, Isolation, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions,
+    Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 use tokio::{runtime::Handle, sync::Semaphore};
 
@@ -15,6 +14,7 @@ use crate::{
     dialect::{Tables, sqlite::SqliteDatabase},
     schema,
     session::{Session, Store},
+    task::Tasks,
     transaction::SqlTransaction,
 };
 
@@ -41,11 +41,7 @@ impl Sql {
     pub async fn connect(config: Config) -> Result<Self> {
         config.check()?;
         let runtime = Handle::try_current().map_err(|e| {
-            Error::new(
-                ErrorKind::Config,
-                "a SQL database can be connected only in a tokio runtime",
-            )
-            .with_source(e)
+            Error::new(ErrorKind::Config, "a SQL database can be connected only in a tokio runtime").with_source(e)
         })?;
         let database = Box::new(SqliteDatabase::new(&config, runtime.clone())?);
         let tables = Tables::new(&config.table, &*database);
@@ -59,7 +55,7 @@ impl Sql {
             chunk_size: config.chunk_size,
             busy_timeout: config.busy_timeout,
             writer: Arc::new(Semaphore::new(1)),
-            runtime,
+            tasks: Tasks::new(runtime),
         }));
         session.sweep(config.sweep_after).await?;
         Ok(Self { session })
@@ -112,7 +108,7 @@ macro_rules! through_session {
             }
 
             async fn list(&self, options: ListOptions) -> Result<ListStream> {
-                self.session.list(options)
+                self.session.list(options).await
             }
 
             async fn get_batch(

@@ -3,8 +3,7 @@
 use std::collections::HashMap;
 
 use storage_core::{
-    BatchOptions, Body, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object,
-    PutOptions, Result,
+    BatchOptions, Body, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result,
 };
 
 use crate::{
@@ -22,26 +21,16 @@ const BYTES: usize = 8 << 20;
 type Put = (Key, Result<Content>, PutOptions);
 
 impl Session {
-    pub(crate) async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    pub(crate) async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let mut results = Vec::with_capacity(items.len());
         for some in items.chunks(ITEMS) {
             let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
-            let found = self
-                .read(move |mut db| Box::pin(async move { find_all(&mut db, &keys).await }))
-                .await?;
-            let found: HashMap<Key, Found> = found
-                .into_iter()
-                .map(|found| (found.entry.key.clone(), found))
-                .collect();
+            let found = self.read(move |mut db| Box::pin(async move { find_all(&mut db, &keys).await })).await?;
+            let found: HashMap<Key, Found> = found.into_iter().map(|found| (found.entry.key.clone(), found)).collect();
             for (key, options) in some {
                 let result = match self.object(found.get(key).cloned(), options).await {
                     // Overwritten while it was collected: the single read tries again.
-                    Err(e) if e.kind() == ErrorKind::Conflict => {
-                        self.get(key, options.clone()).await
-                    }
+                    Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
                     result => result,
                 };
                 results.push(result);
@@ -132,12 +121,7 @@ impl Session {
 
 /// Whether an item's failure is its own, in which case nothing was written for it, or that of the whole transaction.
 fn settle<T>(key: &Key, result: Result<T>, atomic: bool) -> Result<Result<T>> {
-    let own = |e: &Error| {
-        matches!(
-            e.kind(),
-            ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed
-        )
-    };
+    let own = |e: &Error| matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed);
     match result {
         Err(e) if atomic || !own(&e) => Err(e.with_key(key)),
         result => Ok(result),

@@ -69,14 +69,11 @@ struct Staged {
 impl Session {
     /// Reads a body to its end.
     pub(crate) async fn receive(&self, body: Body) -> Result<Received> {
-        let inline = |data| Received {
-            content: Content::Inline(data),
-            staged: None,
-        };
+        let inline = |data| Received { content: Content::Inline(data), staged: None };
         let mut chunks = match body {
             Body::Bytes(data) if data.len() <= self.store.chunk_size => return Ok(inline(data)),
             body => Chunks {
-                pieces: body.into_stream(),
+                pieces: body.into_stream().fuse().boxed(),
                 size: self.store.chunk_size,
                 left: self.store.info.limits.value,
                 piece: Bytes::new(),
@@ -140,23 +137,11 @@ impl Session {
                 Ok(upload)
             })
         });
-        Ok(Staged {
-            upload: upload.await?,
-            session: self.clone(),
-            chunk: chunk as i64,
-            size: 0,
-            kept: false,
-        })
+        Ok(Staged { upload: upload.await?, session: self.clone(), chunk: chunk as i64, size: 0, kept: false })
     }
 
     /// The bytes of a range, a chunk at a time, without a connection in between.
-    pub(crate) fn chunks(
-        &self,
-        upload: i64,
-        chunk: u64,
-        size: u64,
-        range: Range<u64>,
-    ) -> ByteStream {
+    pub(crate) fn chunks(&self, upload: i64, chunk: u64, size: u64, range: Range<u64>) -> ByteStream {
         let session = self.clone();
         stream::try_unfold(range, move |range| {
             let session = session.clone();
@@ -196,13 +181,9 @@ impl Session {
         let stale = self.read(move |mut db| {
             Box::pin(async move {
                 let (uploads, now) = (&db.store.tables.uploads, db.store.database.now());
-                let sql = format!(
-                    "SELECT upload FROM {uploads} WHERE version IS NULL AND {now} - touched_at > ?"
-                );
+                let sql = format!("SELECT upload FROM {uploads} WHERE version IS NULL AND {now} - touched_at > ?");
                 let rows = db.fetch(sql, vec![age.into()]).await?;
-                rows.into_iter()
-                    .map(|mut row| row.int())
-                    .collect::<Result<Vec<i64>>>()
+                rows.into_iter().map(|mut row| row.int()).collect::<Result<Vec<i64>>>()
             })
         });
         for upload in stale.await? {
@@ -227,11 +208,7 @@ impl Session {
 impl Staged {
     fn received(self) -> Received {
         Received {
-            content: Content::Staged {
-                upload: self.upload,
-                chunk: self.chunk,
-                size: self.size,
-            },
+            content: Content::Staged { upload: self.upload, chunk: self.chunk, size: self.size },
             staged: Some(self),
         }
     }
@@ -284,8 +261,7 @@ pub(crate) async fn adopt(db: &mut Db<'_>, upload: i64, version: i64) -> Result<
 /// Says that the writer is still there.
 async fn touch(db: &mut Db<'_>, upload: i64) -> Result<()> {
     let (uploads, now) = (&db.store.tables.uploads, db.store.database.now());
-    let sql =
-        format!("UPDATE {uploads} SET touched_at = {now} WHERE upload = ? AND version IS NULL");
+    let sql = format!("UPDATE {uploads} SET touched_at = {now} WHERE upload = ? AND version IS NULL");
     match db.execute(sql, vec![upload.into()]).await? {
         1 => Ok(()),
         _ => Err(swept()),
@@ -300,10 +276,7 @@ fn swept() -> Error {
 }
 
 fn overwritten() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the value was overwritten or deleted while it was read; read it again",
-    )
+    Error::new(ErrorKind::Conflict, "the value was overwritten or deleted while it was read; read it again")
 }
 
 /// Cuts a body into chunks of one size; the last may be shorter. Only what is spread over several pieces is copied.
@@ -324,12 +297,8 @@ impl Chunks {
                     break;
                 };
                 let left = self.left.checked_sub(piece.len() as u64);
-                self.left = left.ok_or_else(|| {
-                    Error::new(
-                        ErrorKind::TooLarge,
-                        "the value is larger than this backend takes",
-                    )
-                })?;
+                self.left =
+                    left.ok_or_else(|| Error::new(ErrorKind::TooLarge, "the value is larger than this backend takes"))?;
                 self.piece = piece;
             }
             let missing = self.size - chunk.len();

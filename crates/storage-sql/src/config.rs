@@ -13,8 +13,7 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
-    async_trait,
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
 };
 
 use crate::Sql;
@@ -80,10 +79,7 @@ impl Default for Config {
 impl Config {
     /// A SQLite database in this file, with the defaults.
     pub fn sqlite(path: impl AsRef<Path>) -> Self {
-        Self {
-            path: path.as_ref().to_owned(),
-            ..Self::default()
-        }
+        Self { path: path.as_ref().to_owned(), ..Self::default() }
     }
 
     /// Reads a URI, as in `sqlite:./data.db?durability=relaxed`, and its options.
@@ -98,10 +94,7 @@ impl Config {
             )));
         }
         let path = connection.location()?.into();
-        let config = Self {
-            path,
-            ..connection.typed()?
-        };
+        let config = Self { path, ..connection.typed()? };
         config.check()?;
         Ok(config)
     }
@@ -109,15 +102,10 @@ impl Config {
     pub(crate) fn check(&self) -> Result<()> {
         let name = self.path.as_os_str();
         if name.is_empty() {
-            return Err(wrong(
-                "name the database file, as in `sqlite:./storage.db`".into(),
-            ));
+            return Err(wrong("name the database file, as in `sqlite:./storage.db`".into()));
         }
         if name == ":memory:" {
-            return Err(wrong(
-                "a database in memory is not supported: name a file, or use the memory backend"
-                    .into(),
-            ));
+            return Err(wrong("a database in memory is not supported: name a file, or use the memory backend".into()));
         }
         let mut letters = self.table.bytes();
         let first = |c: u8| c.is_ascii_alphabetic() || c == b'_';
@@ -133,19 +121,13 @@ impl Config {
             ));
         }
         if self.max_connections == 0 {
-            return Err(wrong(
-                "the option `max_connections` must be at least 1".into(),
-            ));
+            return Err(wrong("the option `max_connections` must be at least 1".into()));
         }
         if self.busy_timeout > Duration::from_secs(3600) {
-            return Err(wrong(
-                "the option `busy_timeout` must be at most an hour".into(),
-            ));
+            return Err(wrong("the option `busy_timeout` must be at most an hour".into()));
         }
         if !(1024..=16 << 20).contains(&self.chunk_size) {
-            return Err(wrong(
-                "the option `chunk_size` must be between 1024 and 16777216 bytes".into(),
-            ));
+            return Err(wrong("the option `chunk_size` must be between 1024 and 16777216 bytes".into()));
         }
         Ok(())
     }
@@ -161,14 +143,8 @@ impl BackendFactory for SqlFactory {
         &["sqlite"]
     }
 
-    async fn connect(
-        &self,
-        config: &ConnectionConfig,
-        _: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>> {
-        Ok(Arc::new(
-            Sql::connect(Config::from_connection(config)?).await?,
-        ))
+    async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+        Ok(Arc::new(Sql::connect(Config::from_connection(config)?).await?))
     }
 }
 
@@ -178,8 +154,7 @@ fn wrong(message: String) -> Error {
 
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| de::Error::custom("a time is a number of seconds, not negative"))
+    Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("a time is a number of seconds, not negative"))
 }
 
 /// A list, or a text with commas where the option stands in a URI.

@@ -174,8 +174,5 @@ impl Row {
 }
 
 fn unreadable() -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        "a row of the database is not what this crate writes; was it changed by hand?",
-    )
+    Error::new(ErrorKind::Corrupt, "a row of the database is not what this crate writes; was it changed by hand?")
 }

@@ -14,14 +14,12 @@ pub(crate) fn from_sqlx(e: sqlx::Error) -> Error {
             "no connection became free in time; raise `max_connections` or end transactions sooner",
         ),
         sqlx::Error::PoolClosed => return Error::closed(),
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => (
-            ErrorKind::Unavailable,
-            "the connection to the database broke",
-        ),
-        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => (
-            ErrorKind::Corrupt,
-            "a column of the database is not readable",
-        ),
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
+            (ErrorKind::Unavailable, "the connection to the database broke")
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            (ErrorKind::Corrupt, "a column of the database is not readable")
+        }
         _ => (ErrorKind::Other, "the database driver failed"),
     };
     Error::new(kind, message).with_source(e)
@@ -31,49 +29,30 @@ pub(crate) fn from_sqlx(e: sqlx::Error) -> Error {
 fn sqlite(e: &dyn DatabaseError) -> (ErrorKind, &'static str) {
     let code: u32 = e.code().and_then(|code| code.parse().ok()).unwrap_or(1);
     match (code & 0xff, code) {
-        (_, 517) => (
-            ErrorKind::Conflict,
-            "another writer was faster; run the transaction again",
-        ),
+        (_, 517) => (ErrorKind::Conflict, "another writer was faster; run the transaction again"),
         (5 | 6, _) => (
             ErrorKind::Timeout,
             "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`",
         ),
-        (_, 1032) => (
-            ErrorKind::NotFound,
-            "the database file was moved or deleted; connect again",
-        ),
+        (_, 1032) => (ErrorKind::NotFound, "the database file was moved or deleted; connect again"),
         (3 | 8 | 23, _) => (
             ErrorKind::PermissionDenied,
             "the database cannot be written; check the permissions of the file and of its directory",
         ),
         (7, _) => (ErrorKind::Unavailable, "the database ran out of memory"),
-        (10, _) => (
-            ErrorKind::Unavailable,
-            "reading or writing the database file failed; check the disk",
-        ),
-        (11, _) => (
-            ErrorKind::Corrupt,
-            "the database file is damaged; restore it from a backup",
-        ),
-        (26, _) => (
-            ErrorKind::Corrupt,
-            "the file is not a SQLite database; name another one",
-        ),
+        (10, _) => (ErrorKind::Unavailable, "reading or writing the database file failed; check the disk"),
+        (11, _) => (ErrorKind::Corrupt, "the database file is damaged; restore it from a backup"),
+        (26, _) => (ErrorKind::Corrupt, "the file is not a SQLite database; name another one"),
         (13, _) => (ErrorKind::Unavailable, "the disk is full; free some space"),
         (14, _) => (
             ErrorKind::Unavailable,
             "the database file cannot be opened; check its permissions and the number of open files",
         ),
-        (15, _) => (
-            ErrorKind::Unavailable,
-            "the locks of the database file do not work; is it on a network drive?",
-        ),
+        (15, _) => (ErrorKind::Unavailable, "the locks of the database file do not work; is it on a network drive?"),
         (18, _) => (ErrorKind::TooLarge, "the value is too large for one row"),
-        (1, _) if e.message().starts_with("no such table") => (
-            ErrorKind::NotFound,
-            "a table is missing; connect again to create it",
-        ),
+        (1, _) if e.message().starts_with("no such table") => {
+            (ErrorKind::NotFound, "a table is missing; connect again to create it")
+        }
         _ => (ErrorKind::Other, "the database refused the statement"),
     }
 }
@@ -86,18 +65,9 @@ pub(crate) fn while_opening(e: sqlx::Error, path: &Path) -> Error {
     }
     let directory = path.parent().unwrap_or(path);
     let (kind, message) = if path.is_dir() {
-        (
-            ErrorKind::Config,
-            format!("{} is a directory; name a file in it", path.display()),
-        )
+        (ErrorKind::Config, format!("{} is a directory; name a file in it", path.display()))
     } else if !directory.is_dir() {
-        (
-            ErrorKind::NotFound,
-            format!(
-                "the directory {} does not exist; create it first",
-                directory.display()
-            ),
-        )
+        (ErrorKind::NotFound, format!("the directory {} does not exist; create it first", directory.display()))
     } else {
         (
             ErrorKind::PermissionDenied,

@@ -5,6 +5,7 @@ mod config;
 
 mod backend;
 mod session;
+mod task;
 mod transaction;
 
 mod batch;

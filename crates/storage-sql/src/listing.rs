@@ -1,6 +1,9 @@
 //! Listings, a page at a time: between two pages nothing is held, so a slow reader blocks nobody.
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use storage_core::{Entry, ListItem, ListOptions, ListStream, Metadata, Result};
 
 use crate::{
@@ -26,17 +29,13 @@ struct Listing {
 }
 
 impl Session {
-    pub(crate) fn list(&self, options: ListOptions) -> Result<ListStream> {
+    pub(crate) async fn list(&self, options: ListOptions) -> Result<ListStream> {
         let [start, _] = bounds(&options.prefix);
         let next = match &options.start_after {
             Some(after) if *after >= options.prefix => (Value::bytes(after), false),
             _ => (start, true),
         };
-        let listing = Listing {
-            left: options.limit.unwrap_or(usize::MAX),
-            next: Some(next),
-            options,
-        };
+        let listing = Listing { left: options.limit.unwrap_or(usize::MAX), next: Some(next), options };
         let session = self.clone();
         let pages = stream::try_unfold(listing, move |mut listing| {
             let session = session.clone();
@@ -46,14 +45,13 @@ impl Session {
                 };
                 let (size, metadata) = (listing.page(), listing.options.metadata);
                 let [_, end] = bounds(&listing.options.prefix);
-                let page = session.read(move |mut db| {
-                    Box::pin(async move { rows(&mut db, from, end, size, metadata).await })
-                });
+                let page =
+                    session.read(move |mut db| Box::pin(async move { rows(&mut db, from, end, size, metadata).await }));
                 let items = listing.turn(page.await?, size);
                 Ok(Some((stream::iter(items.into_iter().map(Ok)), listing)))
             }
         });
-        Ok(pages.try_flatten().boxed())
+        begun(pages.try_flatten()).await
     }
 }
 
@@ -81,10 +79,7 @@ impl Listing {
                 continue;
             };
             let key = entry.key.as_str();
-            if common
-                .as_ref()
-                .is_some_and(|common| key.starts_with(common))
-            {
+            if common.as_ref().is_some_and(|common| key.starts_with(common)) {
                 continue;
             }
             let below = &key[self.options.prefix.len()..];
@@ -107,6 +102,17 @@ impl Listing {
         items.truncate(self.left);
         self.left -= items.len();
         items
+    }
+}
+
+/// The stream after its first page was read, so that what is wrong is known at the call.
+pub(crate) async fn begun<T: Send + 'static>(
+    items: impl Stream<Item = Result<T>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<T>>> {
+    let mut items = Box::pin(items.peekable());
+    match items.as_mut().next_if(Result::is_err).await {
+        Some(failed) => failed.map(|_| stream::empty().boxed()),
+        None => Ok(items.boxed()),
     }
 }
 

@@ -3,14 +3,14 @@
 
 mod order;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::{TryStreamExt, stream};
 use storage_core::{
-    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, Query, Result,
-    defaults,
+    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, Query, Result, defaults,
 };
 
 use crate::{
     dialect::{Tables, Value},
+    listing::begun,
     query::order::Instant,
     read::{self, ENTRY},
     session::{Db, Session, Store},
@@ -39,10 +39,7 @@ struct Clause {
 
 impl Clause {
     fn new(sql: impl Into<String>, arguments: impl IntoIterator<Item = Value>) -> Self {
-        Self {
-            sql: sql.into(),
-            arguments: arguments.into_iter().collect(),
-        }
+        Self { sql: sql.into(), arguments: arguments.into_iter().collect() }
     }
 
     fn constant(holds: bool) -> Self {
@@ -62,10 +59,8 @@ impl Session {
     pub(crate) async fn query(&self, query: Query) -> Result<EntryStream> {
         query.validate()?;
         let Some(plan) = Plan::new(&self.store, &query) else {
-            let options = ListOptions::new()
-                .prefix(query.prefix.as_str())
-                .metadata(true);
-            return query.evaluate(defaults::entries(self.list(options)?)).await;
+            let options = ListOptions::new().prefix(query.prefix.as_str()).metadata(true);
+            return query.evaluate(defaults::entries(self.list(options).await?)).await;
         };
         let left = query.limit.unwrap_or(usize::MAX);
         let session = self.clone();
@@ -90,7 +85,7 @@ impl Session {
                 Ok(Some((stream::iter(entries.into_iter().map(Ok)), next)))
             }
         });
-        Ok(pages.try_flatten().boxed())
+        begun(pages.try_flatten()).await
     }
 }
 
@@ -111,10 +106,7 @@ impl Plan {
 
     /// The next entries, and whether there may be more behind them.
     async fn page(&self, db: &mut Db<'_>, size: usize) -> Result<(Vec<Entry>, bool)> {
-        let mut clauses = vec![Clause::new(
-            "e.key >= ? AND e.key < ?",
-            bounds(&self.query.prefix),
-        )];
+        let mut clauses = vec![Clause::new("e.key >= ? AND e.key < ?", bounds(&self.query.prefix))];
         clauses.extend(self.filters.iter().cloned());
         clauses.extend(self.query.continuation.as_ref().and_then(order::behind));
         let conditions: Vec<&str> = clauses.iter().map(|clause| clause.sql.as_str()).collect();
@@ -161,36 +153,18 @@ pub(crate) fn columns(value: &FieldValue) -> [Value; 4] {
 
 /// What a filter asks; `None` when it is of a kind that the core learned later.
 fn condition(store: &Store, filter: &Filter) -> Option<Clause> {
-    let bytes = |texts: &std::collections::BTreeSet<String>| -> Vec<Value> {
-        texts.iter().map(Value::bytes).collect()
-    };
+    let bytes = |texts: &std::collections::BTreeSet<String>| -> Vec<Value> { texts.iter().map(Value::bytes).collect() };
     let Tables { tags, .. } = &store.tables;
-    let after = |column: &str, moment: &_| {
-        Clause::new(
-            format!("{column} > ?"),
-            [Instant::new(*moment).floor.into()],
-        )
-    };
-    let before = |column: &str, moment: &_| {
-        Clause::new(
-            format!("{column} < ?"),
-            [Instant::new(*moment).ceiling().into()],
-        )
-    };
+    let after = |column: &str, moment: &_| Clause::new(format!("{column} > ?"), [Instant::new(*moment).floor.into()]);
+    let before =
+        |column: &str, moment: &_| Clause::new(format!("{column} < ?"), [Instant::new(*moment).ceiling().into()]);
     Some(match filter {
-        Filter::Field {
-            name,
-            comparison,
-            value,
-        } => field(store, name, *comparison, value),
-        Filter::ContentType(media_type) => {
-            Clause::new("e.content_type = ?", [Value::Text(media_type.clone())])
-        }
+        Filter::Field { name, comparison, value } => field(store, name, *comparison, value),
+        Filter::ContentType(media_type) => Clause::new("e.content_type = ?", [Value::Text(media_type.clone())]),
         Filter::AnyTag(wanted) if wanted.is_empty() => Clause::constant(false),
         Filter::AnyTag(wanted) => {
             let places = vec!["?"; wanted.len()].join(", ");
-            let sql =
-                format!("e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}))");
+            let sql = format!("e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}))");
             Clause::new(sql, bytes(wanted))
         }
         Filter::AllTags(wanted) if wanted.is_empty() => Clause::constant(true),
@@ -249,12 +223,10 @@ fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) 
     };
     let fields = &store.tables.fields;
     let sql = match store.indexed.iter().any(|indexed| indexed == name) && comparison != NotEqual {
-        true => format!(
-            "e.version IN (SELECT f.version FROM {fields} f WHERE f.indexed = 1 AND f.name = ? AND {holds})"
-        ),
-        false => format!(
-            "EXISTS (SELECT 1 FROM {fields} f WHERE f.version = e.version AND f.name = ? AND {holds})"
-        ),
+        true => {
+            format!("e.version IN (SELECT f.version FROM {fields} f WHERE f.indexed = 1 AND f.name = ? AND {holds})")
+        }
+        false => format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.version = e.version AND f.name = ? AND {holds})"),
     };
     Clause::new(sql, [Value::bytes(name), kind].into_iter().chain(value))
 }

@@ -40,9 +40,7 @@ impl Session {
         loop {
             let found = self.find(key).await?;
             match self.object(found, &options).await {
-                Err(e)
-                    if e.kind() == ErrorKind::Conflict && options.whole && attempts < ATTEMPTS =>
-                {
+                Err(e) if e.kind() == ErrorKind::Conflict && options.whole && attempts < ATTEMPTS => {
                     attempts += 1;
                 }
                 done => return done,
@@ -69,32 +67,15 @@ impl Session {
 
     pub(crate) async fn find(&self, key: &Key) -> Result<Option<Found>> {
         let key = key.clone();
-        self.read(move |mut db| Box::pin(async move { find(&mut db, &key).await }))
-            .await
+        self.read(move |mut db| Box::pin(async move { find(&mut db, &key).await })).await
     }
 
     /// The answer to a get: what was asked for, of what was found.
-    pub(crate) async fn object(
-        &self,
-        found: Option<Found>,
-        options: &GetOptions,
-    ) -> Result<Option<Object>> {
-        let etag = found.as_ref().and_then(|found| found.entry.etag.as_ref());
-        if options.if_match.is_some() && options.if_match.as_ref() != etag {
-            return Err(Error::new(
-                ErrorKind::PreconditionFailed,
-                "the value has another etag, or there is none",
-            ));
-        }
+    pub(crate) async fn object(&self, found: Option<Found>, options: &GetOptions) -> Result<Option<Object>> {
+        options.check_current(found.as_ref().map(|found| &found.entry))?;
         let Some(found) = found else {
             return Ok(None);
         };
-        if options.if_none_match.is_some() && options.if_none_match == found.entry.etag {
-            return Err(Error::new(
-                ErrorKind::NotModified,
-                "the value still has this etag",
-            ));
-        }
         let size = found.entry.size;
         let range = match options.range {
             Some(range) => range.resolve(size)?,
@@ -129,9 +110,7 @@ pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>
         "SELECT e.key, {ENTRY}, e.metadata, e.chunk, u.upload, e.data FROM {entries} e \
          LEFT JOIN {uploads} u ON u.version = e.version WHERE e.key IN ({places})"
     );
-    let rows = db
-        .fetch(sql, keys.iter().map(Value::from).collect())
-        .await?;
+    let rows = db.fetch(sql, keys.iter().map(Value::from).collect()).await?;
     let mut found = Vec::with_capacity(rows.len());
     for mut row in rows {
         let Some(key) = key(&row.bytes()?) else {
@@ -139,16 +118,9 @@ pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>
         };
         let mut entry = entry(db.store, key, &mut row)?;
         entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-        let value = match (
-            row.optional_int()?,
-            row.optional_int()?,
-            row.optional_bytes()?,
-        ) {
+        let value = match (row.optional_int()?, row.optional_int()?, row.optional_bytes()?) {
             (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
-            (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks {
-                upload,
-                chunk: chunk as u64,
-            },
+            (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks { upload, chunk: chunk as u64 },
             _ => return Err(damaged().with_key(&entry.key)),
         };
         found.push(Found { entry, value });
@@ -188,8 +160,5 @@ pub(crate) fn time(micros: i64) -> SystemTime {
 }
 
 pub(crate) fn damaged() -> Error {
-    Error::new(
-        ErrorKind::Corrupt,
-        "the stored bytes are not as many as the value has",
-    )
+    Error::new(ErrorKind::Corrupt, "the stored bytes are not as many as the value has")
 }

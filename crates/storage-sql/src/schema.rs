@@ -18,21 +18,12 @@ pub(crate) struct Found {
 }
 
 /// Makes sure that the schema is there and that the fields named are indexed.
-pub(crate) async fn prepare(
-    database: &dyn Database,
-    tables: &Tables,
-    config: &Config,
-) -> Result<Found> {
+pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &Config) -> Result<Found> {
     let mut connection = database.acquire().await?;
     let connection = &mut *connection;
     let found = inspect(connection, database, tables).await?;
     database.prepare(connection).await?;
-    let complete = |found: &Found| {
-        config
-            .indexes
-            .iter()
-            .all(|name| found.indexed.contains(name))
-    };
+    let complete = |found: &Found| config.indexes.iter().all(|name| found.indexed.contains(name));
     if let Some(found) = found.filter(complete) {
         return Ok(found);
     }
@@ -51,11 +42,7 @@ pub(crate) async fn prepare(
 }
 
 /// What is there; `None` when there is nothing yet.
-async fn inspect(
-    connection: &mut dyn Connection,
-    database: &dyn Database,
-    tables: &Tables,
-) -> Result<Option<Found>> {
+async fn inspect(connection: &mut dyn Connection, database: &dyn Database, tables: &Tables) -> Result<Option<Found>> {
     let names = tables.plain.iter().map(|name| Value::Text(name.clone()));
     let sql = database.count_names(tables.plain.len());
     let mut rows = connection.fetch(sql, names.collect()).await?;
@@ -64,9 +51,7 @@ async fn inspect(
         return Ok(None);
     }
     let not_ours = |e: Error| match e.kind() {
-        ErrorKind::Other | ErrorKind::NotFound | ErrorKind::Corrupt if !is_damage(&e) => {
-            foreign(tables).with_source(e)
-        }
+        ErrorKind::Other | ErrorKind::NotFound | ErrorKind::Corrupt if !is_damage(&e) => foreign(tables).with_source(e),
         _ => e,
     };
     let sql = format!("SELECT schema, store FROM {}", tables.meta);
@@ -98,14 +83,8 @@ async fn inspect(
 /// The columns that each table must have.
 fn shape(tables: &Tables) -> [(&str, &'static str); 6] {
     [
-        (
-            &tables.entries,
-            "version, key, size, created_at, updated_at, content_type, metadata, chunk, data",
-        ),
-        (
-            &tables.fields,
-            "version, name, kind, int_value, float_value, text_value, indexed",
-        ),
+        (&tables.entries, "version, key, size, created_at, updated_at, content_type, metadata, chunk, data"),
+        (&tables.fields, "version, name, kind, int_value, float_value, text_value, indexed"),
         (&tables.tags, "version, tag"),
         (&tables.uploads, "upload, version, touched_at"),
         (&tables.chunks, "upload, idx, data"),
@@ -115,18 +94,11 @@ fn shape(tables: &Tables) -> [(&str, &'static str); 6] {
 
 /// Indexes a field: from now on every writer marks it, whatever its own configuration says.
 async fn index(connection: &mut dyn Connection, tables: &Tables, name: &str) -> Result<()> {
-    let Tables {
-        indexes, fields, ..
-    } = tables;
-    let sql = format!(
-        "INSERT INTO {indexes} (name) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {indexes} WHERE name = ?)"
-    );
+    let Tables { indexes, fields, .. } = tables;
+    let sql =
+        format!("INSERT INTO {indexes} (name) SELECT ? WHERE NOT EXISTS (SELECT 1 FROM {indexes} WHERE name = ?)");
     let name = Value::bytes(name);
-    if connection
-        .execute(sql, vec![name.clone(), name.clone()])
-        .await?
-        > 0
-    {
+    if connection.execute(sql, vec![name.clone(), name.clone()]).await? > 0 {
         let sql = format!("UPDATE {fields} SET indexed = 1 WHERE name = ?");
         connection.execute(sql, vec![name]).await?;
     }

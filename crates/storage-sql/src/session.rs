@@ -1,7 +1,4 @@
 //! How an operation gets at the database: outside of a transaction or within one.
-//!
-//! Every job runs in a task of its own. A caller that drops its future, or just does not poll it for a while, thus holds
-//! neither a connection nor the write lock, and a job that has begun comes to its end.
 
 use std::{
     fmt,
@@ -12,7 +9,6 @@ use std::{
 use futures_util::future::BoxFuture;
 use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result};
 use tokio::{
-    runtime::Handle,
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time,
 };
@@ -20,6 +16,7 @@ use tokio::{
 use crate::{
     dialect::{Connection, Database, Row, Tables, Value},
     error::while_committing,
+    task::Tasks,
 };
 
 /// How long a transaction waits for another writer before it gives way with `Conflict`.
@@ -38,7 +35,7 @@ pub(crate) struct Store {
     pub(crate) busy_timeout: Duration,
     /// Writers of this process queue here in order; the database's own lock is not fair.
     pub(crate) writer: Arc<Semaphore>,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 /// A transaction that is under way.
@@ -73,11 +70,7 @@ impl Db<'_> {
         self.connection.fetch(sql, arguments).await
     }
 
-    pub(crate) async fn fetch_one(
-        &mut self,
-        sql: String,
-        arguments: Vec<Value>,
-    ) -> Result<Option<Row>> {
+    pub(crate) async fn fetch_one(&mut self, sql: String, arguments: Vec<Value>) -> Result<Option<Row>> {
         Ok(self.fetch(sql, arguments).await?.pop())
     }
 
@@ -85,12 +78,8 @@ impl Db<'_> {
     pub(crate) async fn next_version(&mut self) -> Result<(i64, i64)> {
         let sql = self.store.database.next_version(&self.store.tables);
         let row = self.fetch_one(sql, vec![]).await?;
-        let mut row = row.ok_or_else(|| {
-            Error::new(
-                ErrorKind::Corrupt,
-                "the table with the schema version is empty",
-            )
-        })?;
+        let mut row =
+            row.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table with the schema version is empty"))?;
         Ok((row.int()?, row.int()?))
     }
 }
@@ -103,10 +92,7 @@ impl Store {
 
 impl Session {
     pub(crate) fn new(store: Arc<Store>) -> Self {
-        Self {
-            store,
-            transaction: None,
-        }
+        Self { store, transaction: None }
     }
 
     /// Runs a job that only reads. Outside of a transaction each of its statements sees its own moment.
@@ -115,8 +101,8 @@ impl Session {
         job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let session = self.clone();
-        self.spawn(async move {
-            let store = &*session.store;
+        let run = self.store.tasks.run(|fate| async move {
+            let (store, _fate) = (&*session.store, fate);
             match session.open()? {
                 None => {
                     let mut connection = store.database.acquire().await?;
@@ -129,8 +115,8 @@ impl Session {
                     job(Db { store, connection }).await
                 }
             }
-        })
-        .await
+        });
+        run.await
     }
 
     /// Runs a job that writes, as a whole or not at all.
@@ -139,89 +125,72 @@ impl Session {
         job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
     ) -> Result<T> {
         let session = self.clone();
-        self.spawn(async move {
+        let run = self.store.tasks.run(|fate| async move {
             let store = &*session.store;
-            match session.open()? {
-                None => {
-                    let _permit = permit(store, store.busy_timeout).await?.ok_or_else(|| {
-                        Error::new(
-                            ErrorKind::Timeout,
-                            "another writer or an open transaction kept the database locked; try again, or raise \
-                             `busy_timeout`",
-                        )
-                    })?;
-                    let mut connection = store.database.acquire().await?;
-                    let connection = &mut *connection;
-                    connection.begin(&store.tables, true).await?;
-                    match job(Db { store, connection }).await {
-                        Ok(value) => {
-                            connection.commit().await.map_err(while_committing)?;
-                            Ok(value)
-                        }
-                        Err(e) => {
-                            // If this fails too, the connection is closed, which has the same effect.
-                            let _ = connection.rollback().await;
-                            Err(e)
-                        }
-                    }
+            if let Some(open) = session.open()? {
+                // Not even the end of the transaction would undo the first half of a job.
+                fate.seal()?;
+                return open.lock_owned().await.write(store, job).await;
+            }
+            let permit = permit(store, store.busy_timeout).await?;
+            let _permit = permit.ok_or_else(|| {
+                Error::new(
+                    ErrorKind::Timeout,
+                    "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`",
+                )
+            })?;
+            let mut connection = store.database.acquire().await?;
+            let connection = &mut *connection;
+            connection.begin(&store.tables, true).await?;
+            let result = job(Db { store, connection }).await;
+            match result.and_then(|value| fate.seal().map(|()| value)) {
+                Ok(value) => {
+                    connection.commit().await.map_err(while_committing)?;
+                    Ok(value)
                 }
-                Some(open) => {
-                    let mut open = open.lock_owned().await;
-                    open.begin_writing(store).await?;
-                    let connection = open.connection()?;
-                    connection.execute("SAVEPOINT job".into(), vec![]).await?;
-                    let result = job(Db { store, connection }).await;
-                    let connection = open.connection()?;
-                    if result.is_err() {
-                        connection
-                            .execute("ROLLBACK TO SAVEPOINT job".into(), vec![])
-                            .await?;
-                    }
-                    connection
-                        .execute("RELEASE SAVEPOINT job".into(), vec![])
-                        .await?;
-                    result
+                Err(e) => {
+                    // If this fails too, the connection is closed, which has the same effect.
+                    let _ = connection.rollback().await;
+                    Err(e)
                 }
             }
-        })
-        .await
+        });
+        run.await
     }
 
     /// Begins a transaction. It lives as long as what is returned beside its session.
     pub(crate) async fn begin(&self) -> Result<(Self, Arc<Mutex<Open>>)> {
         let session = self.clone();
-        self.spawn(async move {
+        let run = self.store.tasks.run(|fate| async move {
+            let _fate = fate;
             session.open()?;
             let store = session.store.clone();
             let mut connection = store.database.acquire().await?;
             connection.begin(&store.tables, false).await?;
-            let open = Arc::new(Mutex::new(Open {
-                connection: Some(connection),
-                permit: None,
-                doomed: false,
-            }));
+            let open = Arc::new(Mutex::new(Open { connection: Some(connection), permit: None, doomed: false }));
             let transaction = Some(Arc::downgrade(&open));
             Ok((Self { store, transaction }, open))
-        })
-        .await
+        });
+        run.await
     }
 
     /// Ends the transaction of this session.
     pub(crate) async fn end(&self, commit: bool) -> Result<()> {
         let session = self.clone();
-        self.spawn(async move {
+        let run = self.store.tasks.run(|fate| async move {
             let open = session.open()?.ok_or_else(ended)?;
             let mut open = open.lock_owned().await;
             let mut connection = open.connection.take().ok_or_else(ended)?;
             // Held until the lock is free.
             let _permit = open.permit.take();
             if commit && !open.doomed {
+                fate.seal()?;
                 return connection.commit().await.map_err(while_committing);
             }
             connection.rollback().await?;
             if commit { Err(overtaken()) } else { Ok(()) }
-        })
-        .await
+        });
+        run.await
     }
 
     pub(crate) async fn is_connected(&self) -> bool {
@@ -236,20 +205,7 @@ impl Session {
 
     /// Starts a job nobody waits for.
     pub(crate) fn detach(&self, job: impl Future<Output = ()> + Send + 'static) {
-        self.store.runtime.spawn(job);
-    }
-
-    async fn spawn<T: Send + 'static>(
-        &self,
-        job: impl Future<Output = Result<T>> + Send + 'static,
-    ) -> Result<T> {
-        self.store.runtime.spawn(job).await.unwrap_or_else(|e| {
-            Err(Error::new(
-                ErrorKind::Closed,
-                "the runtime in which the database was connected has ended; connect again",
-            )
-            .with_source(e))
-        })
+        self.store.tasks.runtime.spawn(job);
     }
 
     /// The transaction, if this is a session of one.
@@ -268,6 +224,25 @@ impl Open {
             Some(connection) => Ok(&mut **connection),
             None => Err(ended()),
         }
+    }
+
+    /// Runs a job that writes; if it fails, the transaction is as it was before.
+    async fn write<T>(
+        &mut self,
+        store: &Store,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
+    ) -> Result<T> {
+        self.begin_writing(store).await?;
+        let connection = self.connection()?;
+        let mut run = async |sql: &str| connection.execute(sql.into(), vec![]).await;
+        run("SAVEPOINT job").await?;
+        let result = job(Db { store, connection }).await;
+        let mut run = async |sql: &str| connection.execute(sql.into(), vec![]).await;
+        if result.is_err() {
+            run("ROLLBACK TO SAVEPOINT job").await?;
+        }
+        run("RELEASE SAVEPOINT job").await?;
+        result
     }
 
     /// Takes the write lock at the first write.
@@ -311,15 +286,9 @@ async fn permit(store: &Store, patience: Duration) -> Result<Option<OwnedSemapho
 }
 
 fn overtaken() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "another writer was faster; run the transaction again",
-    )
+    Error::new(ErrorKind::Conflict, "another writer was faster; run the transaction again")
 }
 
 fn ended() -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "the transaction has ended; begin another one",
-    )
+    Error::new(ErrorKind::Closed, "the transaction has ended; begin another one")
 }

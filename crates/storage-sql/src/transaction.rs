@@ -17,18 +17,13 @@ pub(crate) struct SqlTransaction {
 
 impl SqlTransaction {
     pub(crate) fn new(session: Session, open: Arc<Mutex<Open>>) -> Self {
-        Self {
-            session,
-            _open: open,
-        }
+        Self { session, _open: open }
     }
 }
 
 impl fmt::Debug for SqlTransaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SqlTransaction")
-            .field("session", &self.session)
-            .finish_non_exhaustive()
+        f.debug_struct("SqlTransaction").field("session", &self.session).finish_non_exhaustive()
     }
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use storage_core::{
-    Body, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Key, Metadata,
-    PutOptions, RenameOptions, Result,
+    Body, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, RenameOptions,
+    Result,
 };
 
 use crate::{
@@ -29,9 +29,7 @@ impl Session {
     pub(crate) async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         let received = self.receive(body).await?;
         let (key, content) = (key.clone(), received.content.clone());
-        let entry = self.write(move |mut db| {
-            Box::pin(async move { replace(&mut db, key, content, options).await })
-        });
+        let entry = self.write(move |mut db| Box::pin(async move { replace(&mut db, key, content, options).await }));
         let entry = entry.await?;
         received.keep();
         Ok(entry)
@@ -39,8 +37,7 @@ impl Session {
 
     pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
         let key = key.clone();
-        self.write(move |mut db| Box::pin(async move { delete(&mut db, &key, &options).await }))
-            .await
+        self.write(move |mut db| Box::pin(async move { delete(&mut db, &key, &options).await })).await
     }
 
     pub(crate) async fn clear(&self, prefix: &str) -> Result<()> {
@@ -94,18 +91,13 @@ impl Session {
         Ok(entry)
     }
 
-    pub(crate) async fn rename(
-        &self,
-        from: &Key,
-        to: &Key,
-        options: RenameOptions,
-    ) -> Result<Entry> {
+    pub(crate) async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
         let (from, to) = (from.clone(), to.clone());
         self.write(move |mut db| {
             Box::pin(async move {
                 let source = old(&mut db, &from).await?.ok_or_else(|| no_source(&from))?;
                 let target = old(&mut db, &to).await?;
-                check(&db, target.as_ref(), options.condition.as_ref())?;
+                check(&db, &to, target.as_ref(), options.condition.as_ref())?;
                 let (version, created_at, updated_at) = stamp(&mut db, target.as_ref()).await?;
                 if let Some(target) = target {
                     remove(&mut db, target.version).await?;
@@ -115,13 +107,8 @@ impl Session {
                 let sql = format!(
                     "UPDATE {entries} SET version = ?, key = ?, created_at = ?, updated_at = ? WHERE version = ?"
                 );
-                let row = vec![
-                    version.into(),
-                    (&to).into(),
-                    created_at.into(),
-                    updated_at.into(),
-                    source.version.into(),
-                ];
+                let row =
+                    vec![version.into(), (&to).into(), created_at.into(), updated_at.into(), source.version.into()];
                 db.execute(sql, row).await?;
                 let moved = read::find(&mut db, &to).await?;
                 moved.map(|moved| moved.entry).ok_or_else(|| no_source(&from))
@@ -132,14 +119,9 @@ impl Session {
 }
 
 /// Writes a value under a key, with its metadata, if the condition holds.
-pub(crate) async fn replace(
-    db: &mut Db<'_>,
-    key: Key,
-    content: Content,
-    options: PutOptions,
-) -> Result<Entry> {
+pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options: PutOptions) -> Result<Entry> {
     let old = old(db, &key).await?;
-    check(db, old.as_ref(), options.condition.as_ref())?;
+    check(db, &key, old.as_ref(), options.condition.as_ref())?;
     let (version, created_at, updated_at) = stamp(db, old.as_ref()).await?;
     if let Some(old) = old {
         remove(db, old.version).await?;
@@ -147,11 +129,7 @@ pub(crate) async fn replace(
     let metadata: Arc<Metadata> = options.metadata.unwrap_or_default();
     let (size, chunk, upload, data) = match content {
         Content::Inline(data) => (data.len() as i64, None, None, Some(Value::Bytes(data))),
-        Content::Staged {
-            upload,
-            chunk,
-            size,
-        } => (size, Some(chunk), Some(upload), None),
+        Content::Staged { upload, chunk, size } => (size, Some(chunk), Some(upload), None),
     };
     let entries = &db.store.tables.entries;
     let sql = format!(
@@ -186,7 +164,7 @@ pub(crate) async fn replace(
 pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) -> Result<()> {
     if options.condition.is_some() {
         let old = old(db, key).await?;
-        check(db, old.as_ref(), options.condition.as_ref())?;
+        check(db, key, old.as_ref(), options.condition.as_ref())?;
     }
     let sql = format!("DELETE FROM {} WHERE key = ?", db.store.tables.entries);
     db.execute(sql, vec![key.into()]).await.map(drop)
@@ -206,12 +184,7 @@ pub(crate) fn bounds(prefix: &str) -> [Value; 2] {
 
 /// Writes what queries ask for. The metadata itself stands in the entry.
 async fn describe(db: &mut Db<'_>, version: i64, metadata: &Metadata) -> Result<()> {
-    let Tables {
-        fields,
-        tags,
-        indexes,
-        ..
-    } = &db.store.tables;
+    let Tables { fields, tags, indexes, .. } = &db.store.tables;
     let row = format!("(?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM {indexes} WHERE name = ?))");
     let all: Vec<_> = metadata.fields.iter().collect();
     for some in all.chunks(ROWS) {
@@ -232,9 +205,7 @@ async fn describe(db: &mut Db<'_>, version: i64, metadata: &Metadata) -> Result<
     for some in all.chunks(ROWS) {
         let rows = vec!["(?, ?)"; some.len()].join(", ");
         let sql = format!("INSERT INTO {tags} (version, tag) VALUES {rows}");
-        let arguments = some
-            .iter()
-            .flat_map(|tag| [version.into(), Value::bytes(tag)]);
+        let arguments = some.iter().flat_map(|tag| [version.into(), Value::bytes(tag)]);
         db.execute(sql, arguments.collect()).await?;
     }
     Ok(())
@@ -246,29 +217,20 @@ async fn old(db: &mut Db<'_>, key: &Key) -> Result<Option<Old>> {
     let Some(mut row) = db.fetch_one(sql, vec![key.into()]).await? else {
         return Ok(None);
     };
-    Ok(Some(Old {
-        version: row.int()?,
-        created_at: row.int()?,
-        updated_at: row.int()?,
-    }))
+    Ok(Some(Old { version: row.int()?, created_at: row.int()?, updated_at: row.int()? }))
 }
 
-fn check(db: &Db<'_>, old: Option<&Old>, condition: Option<&Condition>) -> Result<()> {
-    match (condition, old) {
-        (None, _) | (Some(Condition::IfAbsent), None) => Ok(()),
-        (Some(Condition::IfAbsent), Some(_)) => Err(Error::new(
-            ErrorKind::AlreadyExists,
-            "there is a value already",
-        )),
-        (Some(Condition::IfMatch(etag)), Some(old)) if db.store.etag(old.version) == *etag => {
-            Ok(())
-        }
-        (Some(Condition::IfMatch(_)), _) => Err(Error::new(
-            ErrorKind::PreconditionFailed,
-            "the value has another etag, or there is none",
-        )),
-        (Some(_), _) => Err(Error::unsupported("this condition")),
-    }
+fn check(db: &Db<'_>, key: &Key, old: Option<&Old>, condition: Option<&Condition>) -> Result<()> {
+    let Some(condition) = condition else {
+        return Ok(());
+    };
+    // All that a condition looks at is the etag.
+    let current = old.map(|old| {
+        let mut entry = Entry::new(key.clone(), 0);
+        entry.etag = Some(db.store.etag(old.version));
+        entry
+    });
+    condition.check(current.as_ref())
 }
 
 /// The version, creation and modification time of what replaces `old`.
@@ -290,9 +252,5 @@ fn no_source(key: &Key) -> Error {
 }
 
 fn changed(key: &Key) -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "the source was overwritten while it was copied; copy it again",
-    )
-    .with_key(key)
+    Error::new(ErrorKind::Conflict, "the source was overwritten while it was copied; copy it again").with_key(key)
 }

@@ -30,9 +30,8 @@ pub(crate) struct SqliteDatabase {
 impl SqliteDatabase {
     pub(crate) fn new(config: &Config, runtime: Handle) -> Result<Self> {
         // The driver takes a path that begins with `file:` for a URI; an absolute one is always just a path.
-        let path = std::path::absolute(&config.path).map_err(|e| {
-            Error::new(ErrorKind::Config, "the path of the database is not usable").with_source(e)
-        })?;
+        let path = std::path::absolute(&config.path)
+            .map_err(|e| Error::new(ErrorKind::Config, "the path of the database is not usable").with_source(e))?;
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -51,12 +50,7 @@ impl SqliteDatabase {
             .idle_timeout(None)
             .max_lifetime(None)
             .connect_lazy_with(options);
-        Ok(Self {
-            pool,
-            path,
-            busy_timeout: config.busy_timeout,
-            runtime,
-        })
+        Ok(Self { pool, path, busy_timeout: config.busy_timeout, runtime })
     }
 }
 
@@ -85,10 +79,7 @@ impl Database for SqliteDatabase {
         // wait then.
         let deadline = time::Instant::now() + self.busy_timeout;
         let mut rows = loop {
-            match connection
-                .fetch("PRAGMA journal_mode = WAL".into(), vec![])
-                .await
-            {
+            match connection.fetch("PRAGMA journal_mode = WAL".into(), vec![]).await {
                 Err(e) if e.kind() == ErrorKind::Timeout && time::Instant::now() < deadline => {
                     time::sleep(Duration::from_millis(5)).await;
                 }
@@ -114,16 +105,7 @@ impl Database for SqliteDatabase {
     }
 
     fn create(&self, tables: &Tables) -> Vec<String> {
-        let Tables {
-            entries,
-            fields,
-            tags,
-            uploads,
-            chunks,
-            indexes,
-            meta,
-            plain,
-        } = tables;
+        let Tables { entries, fields, tags, uploads, chunks, indexes, meta, plain } = tables;
         let owner = format!("REFERENCES {entries} (version) ON DELETE CASCADE ON UPDATE CASCADE");
         let index = |suffix: &str| self.quote(&format!("{}_{suffix}", plain[0]));
         vec![
@@ -136,14 +118,8 @@ impl Database for SqliteDatabase {
                  created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, content_type TEXT, metadata TEXT NOT NULL, \
                  chunk INTEGER, data BLOB)"
             ),
-            format!(
-                "CREATE INDEX {} ON {entries} (created_at)",
-                index("by_created_at")
-            ),
-            format!(
-                "CREATE INDEX {} ON {entries} (updated_at)",
-                index("by_updated_at")
-            ),
+            format!("CREATE INDEX {} ON {entries} (created_at)", index("by_created_at")),
+            format!("CREATE INDEX {} ON {entries} (updated_at)", index("by_updated_at")),
             format!(
                 "CREATE TABLE {fields} (version INTEGER NOT NULL {owner}, name BLOB NOT NULL, kind INTEGER NOT NULL, \
                  int_value INTEGER, float_value REAL, text_value BLOB, indexed INTEGER NOT NULL, \
@@ -217,8 +193,12 @@ impl Connection for SqliteConnection {
 
     async fn begin(&mut self, tables: &Tables, write: bool) -> Result<()> {
         let statement = if write { "BEGIN IMMEDIATE" } else { "BEGIN" };
-        self.inner()?.execute(statement).await.map_err(from_sqlx)?;
+        // From here on, for whoever drops this before the answer comes.
         self.in_transaction = true;
+        if let Err(e) = self.inner()?.execute(statement).await {
+            self.in_transaction = false;
+            return Err(from_sqlx(e));
+        }
         if !write {
             // A transaction that is not immediate sees the database as it is at its first statement.
             let sql = format!("SELECT 1 FROM {}", tables.meta);
@@ -232,11 +212,10 @@ impl Connection for SqliteConnection {
         // transaction began, or this fails at once.
         let sql = format!("UPDATE {} SET sequence = sequence", tables.meta);
         match self.execute(sql, vec![]).await {
-            Err(e) if e.kind() == ErrorKind::Timeout => Err(Error::new(
-                ErrorKind::Conflict,
-                "another writer was faster; run the transaction again",
-            )
-            .with_source(e)),
+            Err(e) if e.kind() == ErrorKind::Timeout => {
+                Err(Error::new(ErrorKind::Conflict, "another writer was faster; run the transaction again")
+                    .with_source(e))
+            }
             done => done.map(drop),
         }
     }
@@ -290,9 +269,7 @@ fn read(row: &SqliteRow) -> Result<Row> {
             "INTEGER" => row.try_get(index).map(Value::Int),
             "REAL" => row.try_get(index).map(Value::Float),
             "TEXT" => row.try_get(index).map(Value::Text),
-            _ => row
-                .try_get::<Vec<u8>, _>(index)
-                .map(|v| Value::Bytes(v.into())),
+            _ => row.try_get::<Vec<u8>, _>(index).map(|v| Value::Bytes(v.into())),
         };
         columns.push(value.map_err(from_sqlx)?);
     }

@@ -17,22 +17,11 @@ pub(super) fn order(tables: &Tables, order: &Order) -> Option<(Clause, String)> 
     let by = match &order.by {
         OrderBy::Key => return Some((Clause::new("", []), format!("e.key {direction}"))),
         OrderBy::Field(name) => {
-            let join = format!(
-                " LEFT JOIN {} o ON o.version = e.version AND o.name = ?",
-                tables.fields
-            );
-            let columns = [
-                "coalesce(o.kind, 0)",
-                "o.int_value",
-                "o.float_value",
-                "o.text_value",
-            ]
-            .map(|column| format!("{column} {direction}"))
-            .join(", ");
-            return Some((
-                Clause::new(join, [Value::bytes(name)]),
-                format!("{columns}, e.key ASC"),
-            ));
+            let join = format!(" LEFT JOIN {} o ON o.version = e.version AND o.name = ?", tables.fields);
+            let columns = ["coalesce(o.kind, 0)", "o.int_value", "o.float_value", "o.text_value"]
+                .map(|column| format!("{column} {direction}"))
+                .join(", ");
+            return Some((Clause::new(join, [Value::bytes(name)]), format!("{columns}, e.key ASC")));
         }
         by => column(by)?,
     };
@@ -59,14 +48,11 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
             };
             let (within, value) = match value {
                 None => ("e.key > ?".to_owned(), None),
-                Some((column, value)) => (
-                    format!("({column} {beyond} ? OR ({column} = ? AND e.key > ?))"),
-                    Some(value),
-                ),
+                Some((column, value)) => {
+                    (format!("({column} {beyond} ? OR ({column} = ? AND e.key > ?))"), Some(value))
+                }
             };
-            let sql = format!(
-                "(coalesce(o.kind, 0) {beyond} ? OR (coalesce(o.kind, 0) = ? AND {within}))"
-            );
+            let sql = format!("(coalesce(o.kind, 0) {beyond} ? OR (coalesce(o.kind, 0) = ? AND {within}))");
             let values = [value.clone(), value].into_iter().flatten();
             let kinds = [kind.into(), kind.into()];
             Clause::new(sql, kinds.into_iter().chain(values).chain([key]))
@@ -82,11 +68,7 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
             let column = column(by)?;
             match at.filter(|_| kind == own) {
                 // All values of the column have another kind than the rank, and kinds are ordered.
-                None => Clause::constant(if kind == own {
-                    descending
-                } else {
-                    (own > kind) != descending
-                }),
+                None => Clause::constant(if kind == own { descending } else { (own > kind) != descending }),
                 Some(at) if at.exact => Clause::new(
                     format!("({column} {beyond} ? OR ({column} = ? AND e.key > ?))"),
                     [at.floor.into(), at.floor.into(), key],
@@ -128,11 +110,7 @@ impl Instant {
                 let before = e.duration();
                 let exact = before.subsec_nanos() % 1000 == 0;
                 let whole = i64::try_from(before.as_micros()).unwrap_or(i64::MAX);
-                let floor = if exact {
-                    -whole
-                } else {
-                    (-whole).saturating_sub(1)
-                };
+                let floor = if exact { -whole } else { (-whole).saturating_sub(1) };
                 Self { floor, exact }
             }
         }
