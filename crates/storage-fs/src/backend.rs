@@ -11,15 +11,12 @@ use std::{
 
 use futures_util::StreamExt;
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error,
-    ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions,
-    StorageBackend, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind,
+    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, async_trait,
+    defaults,
 };
 
-use crate::{
-    Config, batch, blocking, changes::Changes, list::Listing, read::PIECE, stage::Staged,
-    store::Store,
-};
+use crate::{Config, batch, blocking, changes::Changes, list::Listing, read::PIECE, stage::Staged, store::Store};
 
 /// A store in a directory. Clones share it; any number of processes can have it open at once.
 #[derive(Clone)]
@@ -35,11 +32,7 @@ impl Fs {
     /// # Errors
     /// As [`Fs::connect`].
     pub async fn open(root: impl AsRef<Path>) -> Result<Self> {
-        Self::connect(Config {
-            root: root.as_ref().to_owned(),
-            ..Config::default()
-        })
-        .await
+        Self::connect(Config { root: root.as_ref().to_owned(), ..Config::default() }).await
     }
 
     /// Opens a store, and removes what processes that are gone left staged.
@@ -50,22 +43,13 @@ impl Fs {
     /// `Unavailable` when the disk is full.
     pub async fn connect(config: Config) -> Result<Self> {
         let store = blocking::run(move || Store::open(&config)).await?;
-        let capabilities = Capabilities::new()
-            .atomic()
-            .streaming()
-            .conditional()
-            .conditional_delete()
-            .unique_etags();
+        let capabilities = Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags();
         let mut info = BackendInfo::new("fs", capabilities);
         info.name = "Filesystem".into();
         info.description = env!("CARGO_PKG_DESCRIPTION").into();
         info.version = env!("CARGO_PKG_VERSION").into();
         info.limits = store.limits;
-        Ok(Self {
-            info: Arc::new(info),
-            store: Arc::new(store),
-            closed: Arc::default(),
-        })
+        Ok(Self { info: Arc::new(info), store: Arc::new(store), closed: Arc::default() })
     }
 
     fn store(&self) -> Result<Arc<Store>> {
@@ -76,10 +60,7 @@ impl Fs {
     }
 
     /// One hop to a thread that may block.
-    async fn run<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static) -> Result<T> {
         let store = self.store()?;
         blocking::run(move || work(&store)).await
     }
@@ -116,10 +97,7 @@ impl StorageBackend for Fs {
                     gathered += piece.len() as u64;
                     total += piece.len() as u64;
                     if total > self.info.limits.value {
-                        return Err(Error::new(
-                            ErrorKind::TooLarge,
-                            "the value is larger than any file can be",
-                        ));
+                        return Err(Error::new(ErrorKind::TooLarge, "the value is larger than any file can be"));
                     }
                     pieces.push(piece);
                     if gathered >= PIECE {
@@ -155,10 +133,7 @@ impl StorageBackend for Fs {
         Ok(Listing::new(self.store()?, options).stream())
     }
 
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let store = self.store()?;
         let get = |store: &Store, key: &Key, options, _: &mut Changes| store.get(key, &options);
         Ok(batch::run(&store, items, get).await)
@@ -170,33 +145,22 @@ impl StorageBackend for Fs {
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
         let store = self.store()?;
-        let streamed = items
-            .iter()
-            .any(|(_, body, _)| matches!(body, Body::Stream(_)));
+        let streamed = items.iter().any(|(_, body, _)| matches!(body, Body::Stream(_)));
         if streamed || options.atomic {
             return defaults::put_batch(self, items, options).await;
         }
-        let whole = items
-            .into_iter()
-            .filter_map(|(key, body, options)| match body {
-                Body::Bytes(bytes) => Some((key, (bytes, options))),
-                Body::Stream(_) => None,
-            });
-        let put = |store: &Store,
-                   key: &Key,
-                   (bytes, options): (Bytes, PutOptions),
-                   changes: &mut Changes| {
+        let whole = items.into_iter().filter_map(|(key, body, options)| match body {
+            Body::Bytes(bytes) => Some((key, (bytes, options))),
+            Body::Stream(_) => None,
+        });
+        let put = |store: &Store, key: &Key, (bytes, options): (Bytes, PutOptions), changes: &mut Changes| {
             let staged = store.append(None, &[bytes])?;
             store.commit(key, staged, options, changes)
         };
         Ok(batch::run(&store, whole.collect(), put).await)
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let store = self.store()?;
         if options.atomic {
             return defaults::delete_batch(self, items, options).await;
@@ -228,9 +192,7 @@ impl StorageBackend for Fs {
     // the source first, in its place.
 
     async fn is_connected(&self) -> bool {
-        self.run(|store| Ok(store.is_usable()))
-            .await
-            .unwrap_or(false)
+        self.run(|store| Ok(store.is_usable())).await.unwrap_or(false)
     }
 
     async fn disconnect(&self) -> Result<()> {
@@ -239,13 +201,7 @@ impl StorageBackend for Fs {
     }
 }
 
-fn put(
-    store: &Store,
-    key: &Key,
-    staged: Option<Staged>,
-    pieces: &[Bytes],
-    options: PutOptions,
-) -> Result<Entry> {
+fn put(store: &Store, key: &Key, staged: Option<Staged>, pieces: &[Bytes], options: PutOptions) -> Result<Entry> {
     let staged = store.append(staged, pieces)?;
     let mut changes = Changes::default();
     let entry = store.commit(key, staged, options, &mut changes)?;

@@ -39,17 +39,12 @@ where
         async move {
             let done = blocking::run(move || {
                 let mut changes = Changes::default();
-                let results = share
-                    .into_iter()
-                    .map(|(_, key, item)| work(&store, &key, item, &mut changes))
-                    .collect::<Vec<_>>();
+                let results =
+                    share.into_iter().map(|(_, key, item)| work(&store, &key, item, &mut changes)).collect::<Vec<_>>();
                 Ok(match changes.settle(&store.tree) {
                     Ok(()) => results,
                     // Items that failed by themselves keep their own error.
-                    Err(e) => results
-                        .into_iter()
-                        .map(|result| result.and_then(|_| Err(unsettled(&e))))
-                        .collect(),
+                    Err(e) => results.into_iter().map(|result| result.and_then(|_| Err(unsettled(&e)))).collect(),
                 })
             });
             let results = done.await.unwrap_or_else(|e| {
@@ -64,8 +59,5 @@ where
         ordered[index] = Some(result);
     }
     let lost = || Err(Error::new(ErrorKind::Other, "the batch lost an item"));
-    ordered
-        .into_iter()
-        .map(|result| result.unwrap_or_else(lost))
-        .collect()
+    ordered.into_iter().map(|result| result.unwrap_or_else(lost)).collect()
 }

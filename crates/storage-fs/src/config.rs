@@ -4,8 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
-    async_trait,
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
 };
 
 use crate::Fs;
@@ -25,11 +24,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            root: PathBuf::from("./storage"),
-            durability: Durability::Full,
-            create: true,
-        }
+        Self { root: PathBuf::from("./storage"), durability: Durability::Full, create: true }
     }
 }
 
@@ -55,11 +50,7 @@ impl BackendFactory for FsFactory {
         &["fs", "file"]
     }
 
-    async fn connect(
-        &self,
-        config: &ConnectionConfig,
-        _: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>> {
+    async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         let mut typed: Config = config.typed()?;
         let location = config.location()?;
         if !location.is_empty() {

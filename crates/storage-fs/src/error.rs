@@ -9,10 +9,9 @@ use storage_core::{Error, ErrorKind};
 pub(crate) fn os(e: impl Into<io::Error>) -> Error {
     let e = e.into();
     let (kind, message) = match Errno::from_io_error(&e) {
-        Some(Errno::NOSPC | Errno::DQUOT) => (
-            ErrorKind::Unavailable,
-            "the disk is full or a quota is reached: free some space and try again",
-        ),
+        Some(Errno::NOSPC | Errno::DQUOT) => {
+            (ErrorKind::Unavailable, "the disk is full or a quota is reached: free some space and try again")
+        }
         Some(Errno::ROFS) => (
             ErrorKind::PermissionDenied,
             "the filesystem is mounted read-only: mount it for writing or choose another root",
@@ -25,42 +24,30 @@ pub(crate) fn os(e: impl Into<io::Error>) -> Error {
             ErrorKind::PermissionDenied,
             "the key leads through a symbolic link, which is never followed: replace the link by what it points to",
         ),
-        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => (
-            ErrorKind::Unavailable,
-            "too many open files or too little memory: raise the limit or do less at once",
-        ),
-        Some(Errno::NOENT | Errno::NOTDIR) => (
-            ErrorKind::NotFound,
-            "the root directory, or `.storage` in it, is gone: restore it and connect again",
-        ),
-        Some(Errno::STALE) => (
-            ErrorKind::Unavailable,
-            "the network filesystem lost the root: try again, or connect again",
-        ),
-        Some(Errno::NAMETOOLONG) => (
-            ErrorKind::InvalidKey,
-            "the filesystem takes no path of this length: use a shorter key",
-        ),
-        Some(Errno::FBIG) => (
-            ErrorKind::TooLarge,
-            "the value is larger than the filesystem or the process's limit allows",
-        ),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => {
+            (ErrorKind::Unavailable, "too many open files or too little memory: raise the limit or do less at once")
+        }
+        Some(Errno::NOENT | Errno::NOTDIR) => {
+            (ErrorKind::NotFound, "the root directory, or `.storage` in it, is gone: restore it and connect again")
+        }
+        Some(Errno::STALE) => {
+            (ErrorKind::Unavailable, "the network filesystem lost the root: try again, or connect again")
+        }
+        Some(Errno::NAMETOOLONG) => {
+            (ErrorKind::InvalidKey, "the filesystem takes no path of this length: use a shorter key")
+        }
+        Some(Errno::FBIG) => {
+            (ErrorKind::TooLarge, "the value is larger than the filesystem or the process's limit allows")
+        }
         Some(Errno::TOOBIG | Errno::RANGE) => (
             ErrorKind::TooLarge,
             "the metadata is larger than the filesystem takes as an extended attribute: make it smaller",
         ),
-        Some(Errno::XDEV) => (
-            ErrorKind::Config,
-            "another filesystem is mounted below the root: use it as a root of its own",
-        ),
-        Some(Errno::IO) => (
-            ErrorKind::Other,
-            "the disk reports an error: look at the system's log",
-        ),
-        _ => (
-            ErrorKind::Other,
-            "the operating system reports an error: see its source",
-        ),
+        Some(Errno::XDEV) => {
+            (ErrorKind::Config, "another filesystem is mounted below the root: use it as a root of its own")
+        }
+        Some(Errno::IO) => (ErrorKind::Other, "the disk reports an error: look at the system's log"),
+        _ => (ErrorKind::Other, "the operating system reports an error: see its source"),
     };
     Error::new(kind, message).with_source(e)
 }
@@ -75,8 +62,5 @@ pub(crate) fn not_a_file() -> Error {
 
 /// The bytes changed while they were read, which only another program can do.
 pub(crate) fn changed() -> Error {
-    Error::new(
-        ErrorKind::Conflict,
-        "another program changed the file while it was read: read it again",
-    )
+    Error::new(ErrorKind::Conflict, "another program changed the file while it was read: read it again")
 }

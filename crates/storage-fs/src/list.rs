@@ -37,10 +37,7 @@ struct Head {
 
 impl Listing {
     pub(crate) fn new(store: Arc<Store>, options: ListOptions) -> Self {
-        let head = |layout| Head {
-            walk: Walk::new(layout, &options),
-            next: None,
-        };
+        let head = |layout| Head { walk: Walk::new(layout, &options), next: None };
         Self {
             walks: [head(Layout::Natural), head(Layout::Annex)],
             left: options.limit.unwrap_or(usize::MAX),
@@ -51,22 +48,19 @@ impl Listing {
 
     /// The items as a stream. Dropping it ends the walk.
     pub(crate) fn stream(self) -> BoxStream<'static, Result<ListItem>> {
-        stream::try_unfold(
-            (Some(self), VecDeque::new()),
-            |(listing, mut page)| async move {
-                let mut listing = listing;
-                while page.is_empty()
-                    && let Some(mut walk) = listing.take()
-                {
-                    (listing, page) = blocking::run(move || {
-                        let (page, more) = walk.page()?;
-                        Ok((more.then_some(walk), page))
-                    })
-                    .await?;
-                }
-                Ok(page.pop_front().map(|item| (item, (listing, page))))
-            },
-        )
+        stream::try_unfold((Some(self), VecDeque::new()), |(listing, mut page)| async move {
+            let mut listing = listing;
+            while page.is_empty()
+                && let Some(mut walk) = listing.take()
+            {
+                (listing, page) = blocking::run(move || {
+                    let (page, more) = walk.page()?;
+                    Ok((more.then_some(walk), page))
+                })
+                .await?;
+            }
+            Ok(page.pop_front().map(|item| (item, (listing, page))))
+        })
         .boxed()
     }
 
@@ -165,10 +159,7 @@ impl Head {
 
     fn pass(&mut self, prefix: &str) {
         self.walk.pass(prefix);
-        if self
-            .peek()
-            .is_some_and(|key| key.as_str().starts_with(prefix))
-        {
+        if self.peek().is_some_and(|key| key.as_str().starts_with(prefix)) {
             self.next = None;
         }
     }

@@ -31,10 +31,7 @@ pub(crate) struct Guard<'a> {
 
 impl Locks {
     pub(crate) fn new(directory: File) -> Self {
-        Self {
-            directory,
-            stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect(),
-        }
+        Self { directory, stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect() }
     }
 
     /// Waits for the lock of a key. Only one may be held at a time.
@@ -64,9 +61,6 @@ impl Locks {
                 Err(TryLockError::Error(e)) => return Err(error::os(e)),
             }
         }
-        Ok(Guard {
-            _file: file,
-            _stripe: held,
-        })
+        Ok(Guard { _file: file, _stripe: held })
     }
 }

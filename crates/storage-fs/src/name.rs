@@ -26,8 +26,7 @@ pub(crate) struct Naming {
 impl Naming {
     /// The path of the natural place, if there is one.
     pub(crate) fn natural<'k>(&self, key: &'k str) -> Option<&'k str> {
-        let natural = key.split('/').all(|segment| self.is_segment(segment))
-            && key.split('/').next() != Some(RESERVED);
+        let natural = key.split('/').all(|segment| self.is_segment(segment)) && key.split('/').next() != Some(RESERVED);
         natural.then_some(key)
     }
 
@@ -81,9 +80,9 @@ pub(crate) fn split(path: &str) -> (&str, &str) {
 
 /// Which of 256 locks guards a key: FNV-1a, because every process and release must agree.
 pub(crate) fn stripe(key: &str) -> u8 {
-    let hash = key.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = key
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     hash.to_le_bytes().into_iter().fold(0, |a, b| a ^ b)
 }
 
@@ -112,10 +111,7 @@ fn decode(hex: &str) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
-    const PLAIN: Naming = Naming {
-        max_segment: 255,
-        folds: false,
-    };
+    const PLAIN: Naming = Naming { max_segment: 255, folds: false };
 
     #[test]
     fn only_paths_of_ordinary_names_are_natural() {
@@ -123,23 +119,10 @@ mod tests {
             assert!(PLAIN.natural(key).is_some(), "{key}");
         }
         let long = "x".repeat(256);
-        for key in [
-            "",
-            ".",
-            "a/../b",
-            "a//b",
-            "/a",
-            "a/",
-            "a\nb",
-            ".storage/x",
-            &long,
-        ] {
+        for key in ["", ".", "a/../b", "a//b", "/a", "a/", "a\nb", ".storage/x", &long] {
             assert!(PLAIN.natural(key).is_none(), "{key}");
         }
-        let folds = Naming {
-            folds: true,
-            ..PLAIN
-        };
+        let folds = Naming { folds: true, ..PLAIN };
         assert!(folds.natural("a/b-1.txt").is_some());
         assert!(folds.natural("A").is_none() && folds.natural("ä").is_none());
     }

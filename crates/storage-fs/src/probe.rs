@@ -45,15 +45,8 @@ pub(crate) fn probe(staging: &Staging) -> Result<Abilities> {
     let found = granularity(&file).and_then(|granularity| {
         let filesystem = fstatvfs(&file).map_err(error::os)?;
         let longest = filesystem.f_namemax;
-        let naming = Naming {
-            max_segment: usize::try_from(longest).unwrap_or(255).min(255),
-            folds,
-        };
-        Ok(Abilities {
-            naming,
-            metadata: metadata(&file, filesystem.f_bavail == 0)?,
-            granularity,
-        })
+        let naming = Naming { max_segment: usize::try_from(longest).unwrap_or(255).min(255), folds };
+        Ok(Abilities { naming, metadata: metadata(&file, filesystem.f_bavail == 0)?, granularity })
     });
     for name in [name, accented] {
         // If it stays, the next sweep removes it.
@@ -63,13 +56,7 @@ pub(crate) fn probe(staging: &Staging) -> Result<Abilities> {
 }
 
 fn exists(directory: &File, name: &str) -> bool {
-    accessat(
-        directory,
-        name,
-        rustix::fs::Access::EXISTS,
-        AtFlags::empty(),
-    )
-    .is_ok()
+    accessat(directory, name, rustix::fs::Access::EXISTS, AtFlags::empty()).is_ok()
 }
 
 fn metadata(file: &File, full: bool) -> Result<usize> {

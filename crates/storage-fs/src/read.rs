@@ -23,23 +23,9 @@ impl Store {
     /// A value, or the part of it that was asked for. More than a piece is streamed, unless the whole was asked for.
     pub(crate) fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
         let found = self.find(key)?;
-        let stale = |what| Err(Error::new(ErrorKind::PreconditionFailed, what));
-        let Some(found) = found else {
-            return match options.if_match {
-                Some(_) => stale("the key has no value"),
-                None => Ok(None),
-            };
-        };
-        let entry = found.entry(key)?;
-        if options.if_match.is_some() && options.if_match != entry.etag {
-            return stale("the value has another etag");
-        }
-        if options.if_none_match.is_some() && options.if_none_match == entry.etag {
-            return Err(Error::new(
-                ErrorKind::NotModified,
-                "the value still has this etag",
-            ));
-        }
+        let entry = found.as_ref().map(|found| found.entry(key)).transpose()?;
+        options.check_current(entry.as_ref())?;
+        let (Some(found), Some(entry)) = (found, entry) else { return Ok(None) };
         let range = match options.range {
             Some(range) => range.resolve(entry.size)?,
             None => 0..entry.size,
@@ -60,8 +46,7 @@ impl Found {
     /// Fails if another program changed the file since it was opened. (We replace files, and never change them.)
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         let stat = self.file.metadata().map_err(error::os)?;
-        let same = stat.len() == self.stat.len()
-            && record::modified(&stat) == record::modified(&self.stat);
+        let same = stat.len() == self.stat.len() && record::modified(&stat) == record::modified(&self.stat);
         if same { Ok(()) } else { Err(error::changed()) }
     }
 

@@ -1,6 +1,11 @@
-//! What is kept beside a value: one extended attribute on its file, in JSON.
+//! What is kept beside a value: one extended attribute on its file.
+//!
+//! It holds, all numbers little-endian: the id of the write (16 bytes of owner, 8 of number), the size (8), the time of
+//! modification and of creation (8 each, nanoseconds since 1970), and then the metadata as canonical JSON, or nothing. So short,
+//! a record without metadata finds room in the inode of ext4, where JSON would take a block of its own for every file.
 
 use std::{
+    fmt,
     fs::{File, Metadata as Stat},
     os::unix::fs::MetadataExt,
     sync::Arc,
@@ -11,57 +16,102 @@ use rustix::{
     fs::{XattrFlags, fgetxattr, fsetxattr},
     io::Errno,
 };
-use serde::{Deserialize, Serialize};
 use storage_core::{Entry, Error, ErrorKind, Etag, Key, Metadata, Result};
 
 use crate::error;
 
 /// The attribute's name, with the version of its format.
 pub(crate) const ATTRIBUTE: &str = "user.storage.v1";
-/// More than a record takes beside the metadata.
-pub(crate) const OVERHEAD: usize = 256;
+/// What a record takes beside the metadata.
+pub(crate) const OVERHEAD: usize = 48;
 
 /// Nanoseconds since 1970, as filesystems count them.
 pub(crate) type Nanos = i64;
 
+/// Names one write, and no other: who wrote, and the how many-eth write of theirs it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WriteId {
+    pub(crate) owner: u128,
+    pub(crate) number: u64,
+}
+
 /// The attribute's content. Etag and size and time of modification belong together: a file of another size or time was
 /// changed by another program, and then has another etag.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Record {
-    pub(crate) etag: String,
+    pub(crate) id: WriteId,
     pub(crate) size: u64,
     pub(crate) modified: Nanos,
     pub(crate) created: Nanos,
-    #[serde(default, skip_serializing_if = "Metadata::is_empty")]
     pub(crate) metadata: Arc<Metadata>,
 }
 
 impl Record {
     /// The record of a file; `None` when another program wrote it.
     pub(crate) fn read(file: &File) -> Result<Option<Self>> {
-        let mut json = vec![0; 1024];
+        let mut bytes = vec![0; 1024];
         let len = loop {
-            match fgetxattr(file, ATTRIBUTE, &mut json[..]) {
+            match fgetxattr(file, ATTRIBUTE, &mut bytes[..]) {
                 Ok(len) => break len,
-                Err(Errno::RANGE) => json.resize(json.len() * 8, 0),
+                Err(Errno::RANGE) => bytes.resize(bytes.len() * 8, 0),
                 // No such attribute, or a filesystem below the root that has none at all.
                 Err(e) if e == NO_ATTRIBUTE || e == Errno::NOTSUP => return Ok(None),
                 Err(e) => return Err(error::os(e)),
             }
         };
-        serde_json::from_slice(&json[..len]).map(Some).map_err(|e| {
-            let what = format!(
-                "the extended attribute {ATTRIBUTE} is not readable: write the value again or remove the attribute"
-            );
-            Error::new(ErrorKind::Corrupt, what).with_source(e)
-        })
+        Self::decode(&bytes[..len]).map(Some)
     }
 
     /// Puts the record on a file.
     pub(crate) fn write(&self, file: &File) -> Result<()> {
-        // Serialising numbers, strings and maps with string keys cannot fail.
-        let json = serde_json::to_vec(self).unwrap_or_default();
-        fsetxattr(file, ATTRIBUTE, &json, XattrFlags::empty()).map_err(error::os)
+        fsetxattr(file, ATTRIBUTE, &self.encode(), XattrFlags::empty()).map_err(error::os)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(OVERHEAD);
+        bytes.extend(self.id.owner.to_le_bytes());
+        bytes.extend(self.id.number.to_le_bytes());
+        bytes.extend(self.size.to_le_bytes());
+        bytes.extend(self.modified.to_le_bytes());
+        bytes.extend(self.created.to_le_bytes());
+        if !self.metadata.is_empty() {
+            bytes.extend(self.metadata.to_json().into_bytes());
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let corrupt = || {
+            let what = format!(
+                "the extended attribute {ATTRIBUTE} is not readable: write the value again or remove the attribute"
+            );
+            Error::new(ErrorKind::Corrupt, what)
+        };
+        let (owner, rest) = bytes.split_first_chunk().ok_or_else(corrupt)?;
+        let (numbers, json) = rest.split_at_checked(32).ok_or_else(corrupt)?;
+        let [number, size, modified, created] = numbers.as_chunks::<8>().0 else {
+            return Err(corrupt());
+        };
+        let metadata = match json {
+            [] => Metadata::new(),
+            json => {
+                let json = str::from_utf8(json).map_err(|e| corrupt().with_source(e))?;
+                Metadata::from_json(json).map_err(|e| corrupt().with_source(e))?
+            }
+        };
+        Ok(Self {
+            id: WriteId { owner: u128::from_le_bytes(*owner), number: u64::from_le_bytes(*number) },
+            size: u64::from_le_bytes(*size),
+            modified: Nanos::from_le_bytes(*modified),
+            created: Nanos::from_le_bytes(*created),
+            metadata: metadata.into(),
+        })
+    }
+}
+
+impl fmt::Display for WriteId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}.{:x}", self.owner, self.number)
     }
 }
 
@@ -70,11 +120,9 @@ pub(crate) fn entry(key: &Key, stat: &Stat, record: Option<Record>) -> Entry {
     let mut entry = Entry::new(key.clone(), stat.len());
     let modified = modified(stat);
     entry.modified = Some(time(modified));
-    let intact = record
-        .as_ref()
-        .is_some_and(|record| (record.size, record.modified) == (stat.len(), modified));
+    let intact = record.as_ref().is_some_and(|record| (record.size, record.modified) == (stat.len(), modified));
     entry.etag = Some(match &record {
-        Some(record) if intact => Etag::new(record.etag.as_str()),
+        Some(record) if intact => Etag::new(record.id.to_string()),
         _ => foreign_etag(stat),
     });
     entry.created = record.as_ref().map(|record| time(record.created));
@@ -96,31 +144,44 @@ pub(crate) fn now(granularity: Duration) -> Nanos {
 
 pub(crate) fn time(nanos: Nanos) -> SystemTime {
     let distance = Duration::from_nanos(nanos.unsigned_abs());
-    if nanos < 0 {
-        UNIX_EPOCH - distance
-    } else {
-        UNIX_EPOCH + distance
-    }
+    if nanos < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
 
 /// The etag of a file that another program wrote or changed: everything that a change of the bytes changes.
 fn foreign_etag(stat: &Stat) -> Etag {
     let changed = nanos(stat.ctime(), stat.ctime_nsec());
-    Etag::new(format!(
-        "foreign-{:x}-{:x}-{:x}-{changed:x}",
-        stat.ino(),
-        stat.len(),
-        modified(stat),
-    ))
+    Etag::new(format!("foreign-{:x}-{:x}-{:x}-{changed:x}", stat.ino(), stat.len(), modified(stat),))
 }
 
 fn nanos(seconds: i64, nanoseconds: i64) -> Nanos {
-    seconds
-        .saturating_mul(1_000_000_000)
-        .saturating_add(nanoseconds)
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
 }
 
 #[cfg(target_vendor = "apple")]
 const NO_ATTRIBUTE: Errno = Errno::NOATTR;
 #[cfg(not(target_vendor = "apple"))]
 const NO_ATTRIBUTE: Errno = Errno::NODATA;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_reads_back_and_a_part_of_it_does_not() {
+        let mut record = Record {
+            id: WriteId { owner: 7, number: u64::MAX },
+            size: 5,
+            modified: -1,
+            created: Nanos::MAX,
+            metadata: Arc::default(),
+        };
+        assert_eq!(record.encode().len(), OVERHEAD);
+        assert_eq!(Record::decode(&record.encode()).unwrap(), record);
+        record.metadata = Metadata::new().tag("t").field("f", 1.0).into();
+        let bytes = record.encode();
+        assert_eq!(Record::decode(&bytes).unwrap(), record);
+        for end in (0..bytes.len()).filter(|end| *end != OVERHEAD) {
+            assert_eq!(Record::decode(&bytes[..end]).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+}

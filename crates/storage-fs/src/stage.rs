@@ -19,14 +19,14 @@ use storage_core::{Metadata, Result};
 
 use crate::{
     error,
-    record::{self, Nanos, Record},
+    record::{self, Nanos, Record, WriteId},
 };
 
 /// The staging directory, as one who has opened the store.
 #[derive(Debug)]
 pub(crate) struct Staging {
     directory: File,
-    owner: String,
+    owner: u128,
     number: AtomicU64,
     /// Locked as long as this lives.
     _alive: File,
@@ -37,19 +37,14 @@ impl Staging {
     pub(crate) fn new(directory: File) -> Result<Self> {
         loop {
             // The hash maps of the standard library are seeded by the system.
-            let random = || RandomState::new().hash_one(());
-            let owner = format!("{:016x}{:016x}", random(), random());
-            let alive = create(&directory, &lock_name(&owner)).map_err(error::os)?;
+            let random = || u128::from(RandomState::new().hash_one(()));
+            let owner = random() << 64 | random();
+            let alive = create(&directory, &lock_name(owner)).map_err(error::os)?;
             alive.lock().map_err(error::os)?;
             // Between the two calls, a sweep may have taken it for one that was left behind.
             let stat = rustix::fs::fstat(&alive).map_err(error::os)?;
             if stat.st_nlink > 0 {
-                return Ok(Self {
-                    directory,
-                    owner,
-                    number: AtomicU64::new(0),
-                    _alive: alive,
-                });
+                return Ok(Self { directory, owner, number: AtomicU64::new(0), _alive: alive });
             }
         }
     }
@@ -59,27 +54,21 @@ impl Staging {
         &self.directory
     }
 
-    pub(crate) fn owner(&self) -> &str {
-        &self.owner
+    /// What the names of this owner's files begin with.
+    pub(crate) fn owner(&self) -> String {
+        format!("{:032x}", self.owner)
     }
 
     /// An empty file to write a value to.
     pub(crate) fn stage(self: &Arc<Self>) -> Result<Staged> {
-        let number = self.number.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}.{number:x}", self.owner);
-        let file = create(&self.directory, &name).map_err(error::os)?;
-        Ok(Staged {
-            staging: self.clone(),
-            name,
-            file,
-            size: 0,
-            placed: false,
-        })
+        let id = WriteId { owner: self.owner, number: self.number.fetch_add(1, Ordering::Relaxed) };
+        let file = create(&self.directory, &id.to_string()).map_err(error::os)?;
+        Ok(Staged { staging: self.clone(), id, file, size: 0, placed: false })
     }
 
     /// Removes what dead owners left, given the names in the directory.
     pub(crate) fn sweep(&self, names: &[String]) {
-        let owners: BTreeSet<&str> = names.iter().filter_map(|name| owner_of(name)).collect();
+        let owners: BTreeSet<u128> = names.iter().filter_map(|name| owner_of(name)).collect();
         for owner in owners.into_iter().filter(|owner| *owner != self.owner) {
             let lock = openat(
                 &self.directory,
@@ -107,7 +96,7 @@ impl Staging {
 impl Drop for Staging {
     fn drop(&mut self) {
         // If it stays, the next sweep removes it.
-        let _ = unlinkat(&self.directory, lock_name(&self.owner), AtFlags::empty());
+        let _ = unlinkat(&self.directory, lock_name(self.owner), AtFlags::empty());
     }
 }
 
@@ -115,7 +104,7 @@ impl Drop for Staging {
 #[derive(Debug)]
 pub(crate) struct Staged {
     staging: Arc<Staging>,
-    name: String,
+    id: WriteId,
     file: File,
     size: u64,
     placed: bool,
@@ -145,13 +134,7 @@ impl Staged {
     ) -> Result<Record> {
         let times = FileTimes::new().set_modified(record::time(modified));
         self.file.set_times(times).map_err(error::os)?;
-        let record = Record {
-            etag: self.name.clone(),
-            size: self.size,
-            modified,
-            created,
-            metadata,
-        };
+        let record = Record { id: self.id, size: self.size, modified, created, metadata };
         record.write(&self.file)?;
         self.sync(durable)?;
         Ok(record)
@@ -166,7 +149,7 @@ impl Staged {
 
     /// Moves the file into place, replacing what is there.
     pub(crate) fn place(&mut self, directory: &File, name: &str) -> rustix::io::Result<()> {
-        renameat(&self.staging.directory, &self.name, directory, name)?;
+        renameat(&self.staging.directory, self.id.to_string(), directory, name)?;
         self.placed = true;
         Ok(())
     }
@@ -176,7 +159,7 @@ impl Drop for Staged {
     fn drop(&mut self) {
         if !self.placed {
             // If it stays, the sweep after this process's end removes it.
-            let _ = unlinkat(&self.staging.directory, &self.name, AtFlags::empty());
+            let _ = unlinkat(&self.staging.directory, self.id.to_string(), AtFlags::empty());
         }
     }
 }
@@ -187,13 +170,12 @@ pub(crate) fn create(directory: &File, name: &str) -> rustix::io::Result<File> {
     openat(directory, name, flags, Mode::from_raw_mode(0o666)).map(File::from)
 }
 
-fn lock_name(owner: &str) -> String {
-    format!("{owner}.lock")
+fn lock_name(owner: u128) -> String {
+    format!("{owner:032x}.lock")
 }
 
 /// The owner of a staged file, or `None` if it is not a name of ours.
-fn owner_of(name: &str) -> Option<&str> {
-    let (owner, _) = name.split_once('.')?;
-    let ours = owner.len() == 32 && owner.bytes().all(|b| b.is_ascii_hexdigit());
-    ours.then_some(owner)
+fn owner_of(name: &str) -> Option<u128> {
+    let (owner, _) = name.split_once('.').filter(|(owner, _)| owner.len() == 32)?;
+    u128::from_str_radix(owner, 16).ok()
 }

@@ -23,10 +23,7 @@ use crate::{
 /// What a store of this layout has in `.storage/format`.
 const FORMAT: &[u8] = b"storage-fs 1\n";
 /// Neither a terminal nor a pipe under a value's name may stop the process that opens it.
-const READ: OFlags = OFlags::RDONLY
-    .union(OFlags::CLOEXEC)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY);
+const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -67,22 +64,11 @@ impl Store {
         reserved("annex")?;
         let left = tree.names(".storage/staging", |_, _| ());
         staging.sweep(&left.map_err(error::os)?);
-        let Abilities {
-            naming,
-            metadata,
-            granularity,
-        } = probe(&staging)?;
+        let Abilities { naming, metadata, granularity } = probe(&staging)?;
         let mut limits = Limits::default();
         limits.metadata = metadata;
         limits.time_granularity = granularity;
-        let store = Self {
-            tree,
-            naming,
-            locks,
-            staging,
-            limits,
-            durable,
-        };
+        let store = Self { tree, naming, locks, staging, limits, durable };
         store.check_format()?;
         Ok(store)
     }
@@ -106,11 +92,7 @@ impl Store {
 
     /// Fails when the root was deleted, so that nobody takes that for an empty store.
     pub(crate) fn check_root(&self) -> Result<()> {
-        if self.tree.is_there() {
-            Ok(())
-        } else {
-            Err(error::os(Errno::NOENT))
-        }
+        if self.tree.is_there() { Ok(()) } else { Err(error::os(Errno::NOENT)) }
     }
 
     /// Whether reading and writing are possible.
@@ -195,15 +177,11 @@ fn root_error(e: io::Error, path: &Path) -> Error {
     let (kind, message) = match e.kind() {
         io::ErrorKind::NotFound => (
             ErrorKind::NotFound,
-            format!(
-                "the root directory {path} does not exist: create it, or set the option `create`"
-            ),
+            format!("the root directory {path} does not exist: create it, or set the option `create`"),
         ),
         io::ErrorKind::NotADirectory => (
             ErrorKind::Config,
-            format!(
-                "the root {path} is not a directory, or lies below something that is not: choose another"
-            ),
+            format!("the root {path} is not a directory, or lies below something that is not: choose another"),
         ),
         _ => return error::os(e),
     };

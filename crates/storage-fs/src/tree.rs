@@ -19,9 +19,7 @@ use rustix::{
 use crate::name::split;
 
 /// How a directory is opened.
-pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::CLOEXEC);
+pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
 /// How many directories are remembered as synced up to the root.
 const REMEMBERED: usize = 10_000;
 
@@ -41,12 +39,7 @@ impl Tree {
     pub(crate) fn new(root: OwnedFd, durable: bool) -> Self {
         // Kernels before 5.6, other systems and some sandboxes do not have the call.
         let whole_paths = open_whole(&root, ".", DIRECTORY).is_ok();
-        Self {
-            root,
-            whole_paths,
-            durable,
-            rooted: Mutex::default(),
-        }
+        Self { root, whole_paths, durable, rooted: Mutex::default() }
     }
 
     /// Whether the root directory still exists.
@@ -94,9 +87,7 @@ impl Tree {
     pub(crate) fn prune(&self, mut path: &str, keep: &str) {
         while path.len() > keep.len() {
             let (parent, name) = split(path);
-            let removed = self
-                .directory(parent)
-                .and_then(|parent| unlinkat(parent, name, AtFlags::REMOVEDIR));
+            let removed = self.directory(parent).and_then(|parent| unlinkat(parent, name, AtFlags::REMOVEDIR));
             // Not empty, or another process was faster: an empty directory that stays does no harm.
             if removed.is_err() {
                 return;
@@ -122,10 +113,7 @@ impl Tree {
                 Ok("." | "..") => continue,
                 Ok(name) => name.to_owned(),
                 Err(_) => {
-                    skip(
-                        &entry.file_name().to_string_lossy(),
-                        "its name is not UTF-8",
-                    );
+                    skip(&entry.file_name().to_string_lossy(), "its name is not UTF-8");
                     continue;
                 }
             };
@@ -217,4 +205,40 @@ fn open_name(directory: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd> 
 fn type_of(directory: impl AsFd, name: &str) -> Result<FileType> {
     let stat = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
     Ok(FileType::from_raw_mode(stat.st_mode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_paths_and_segments_resolve_alike() {
+        for whole_paths in [true, false] {
+            let temporary = tempfile::tempdir().unwrap();
+            let root = rustix::fs::open(temporary.path(), DIRECTORY, Mode::empty()).unwrap();
+            let mut tree = Tree::new(root, true);
+            tree.whole_paths &= whole_paths;
+            let made = tree.make_directory("a/b/c").unwrap();
+            tree.sync("a/b/c", &made).unwrap();
+            std::fs::write(temporary.path().join("a/file"), "x").unwrap();
+            std::os::unix::fs::symlink("b", temporary.path().join("a/link")).unwrap();
+            for (path, expected) in [
+                ("", None),
+                ("a/b", None),
+                ("a/none", Some(Errno::NOENT)),
+                ("none/b", Some(Errno::NOENT)),
+                ("a/file", Some(Errno::NOTDIR)),
+                ("a/file/b", Some(Errno::NOTDIR)),
+                ("a/link", Some(Errno::LOOP)),
+                ("a/link/c", Some(Errno::LOOP)),
+            ] {
+                assert_eq!(tree.directory(path).err(), expected, "{path:?}, whole {whole_paths}");
+            }
+            assert_eq!(tree.make_directory("a/link/d").err(), Some(Errno::LOOP));
+            assert_eq!(tree.make_directory("a/file/d").err(), Some(Errno::NOTDIR));
+            assert_eq!(tree.names("a", |_, _| ()).unwrap(), ["b/", "file"]);
+            tree.prune("a/b/c", "");
+            assert_eq!(tree.names("a", |_, _| ()).unwrap(), ["file"]);
+        }
+    }
 }

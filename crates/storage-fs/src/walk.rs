@@ -57,11 +57,7 @@ impl Walk {
             }
             Layout::Annex => annex_directory(prefix),
         };
-        let first = Frame {
-            path,
-            start: start.to_vec(),
-            names: None,
-        };
+        let first = Frame { path, start: start.to_vec(), names: None };
         Self {
             layout,
             prefix: prefix.to_vec(),
@@ -128,11 +124,7 @@ impl Walk {
             let key = |name: &String| [start, name.as_bytes()].concat();
             names.retain(|name| {
                 let key = key(name);
-                if name.ends_with('/') {
-                    self.may_want(&key)
-                } else {
-                    self.wants(&key)
-                }
+                if name.ends_with('/') { self.may_want(&key) } else { self.wants(&key) }
             });
         }
         names.reverse();
@@ -165,21 +157,10 @@ impl Walk {
             return Step::Skip("its path is too long for a key");
         }
         if is_directory {
-            let path = if frame.path.is_empty() {
-                name.to_owned()
-            } else {
-                format!("{}/{name}", frame.path)
-            };
-            return Step::Into(Frame {
-                path,
-                start: key,
-                names: None,
-            });
+            let path = if frame.path.is_empty() { name.to_owned() } else { format!("{}/{name}", frame.path) };
+            return Step::Into(Frame { path, start: key, names: None });
         }
-        match String::from_utf8(key)
-            .ok()
-            .and_then(|key| Key::parse(&key).ok())
-        {
+        match String::from_utf8(key).ok().and_then(|key| Key::parse(&key).ok()) {
             Some(key) => Step::Key(key),
             None => Step::Skip("its name is not that of a key"),
         }
@@ -198,9 +179,7 @@ impl Walk {
     }
 
     fn is_passed(&self, key: &[u8]) -> bool {
-        self.passed
-            .as_ref()
-            .is_some_and(|passed| key.starts_with(passed))
+        self.passed.as_ref().is_some_and(|passed| key.starts_with(passed))
     }
 }
 

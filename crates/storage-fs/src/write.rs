@@ -7,9 +7,7 @@ use rustix::{
     fs::{AtFlags, unlinkat},
     io::Errno,
 };
-use storage_core::{
-    Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, Result,
-};
+use storage_core::{Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, Result};
 
 use crate::{
     changes::Changes,
@@ -69,18 +67,13 @@ impl Store {
         let mut entry = Entry::new(key.clone(), record.size);
         entry.modified = Some(record::time(record.modified));
         entry.created = Some(record::time(record.created));
-        entry.etag = Some(record.etag.into());
+        entry.etag = Some(record.id.to_string().into());
         entry.metadata = Some(record.metadata);
         Ok(entry)
     }
 
     /// Removes the value of a key, if there is one. It is gone for good once `changes` are settled.
-    pub(crate) fn remove(
-        &self,
-        key: &Key,
-        condition: Option<&Condition>,
-        changes: &mut Changes,
-    ) -> Result<()> {
+    pub(crate) fn remove(&self, key: &Key, condition: Option<&Condition>, changes: &mut Changes) -> Result<()> {
         let _guard = self.locks.lock(key)?;
         let current = self.find(key)?;
         check(key, condition, current.as_ref())?;
@@ -123,23 +116,12 @@ impl Store {
     }
 
     fn seal(&self, staged: &Staged, times: Times, metadata: &Arc<Metadata>) -> Result<Record> {
-        staged.seal(
-            times.modified,
-            times.created,
-            metadata.clone(),
-            self.durable,
-        )
+        staged.seal(times.modified, times.created, metadata.clone(), self.durable)
     }
 
     /// Moves what is staged to where the current value is, or else to the natural place or, where that is not possible, to the
     /// annex.
-    fn install(
-        &self,
-        key: &Key,
-        staged: &mut Staged,
-        current: Option<Found>,
-        changes: &mut Changes,
-    ) -> Result<()> {
+    fn install(&self, key: &Key, staged: &mut Staged, current: Option<Found>, changes: &mut Changes) -> Result<()> {
         let natural = self.naming.natural(key.as_str());
         let annex = name::annex(key.as_str());
         let mut path = match &current {
@@ -158,9 +140,7 @@ impl Store {
                     return Ok(());
                 }
                 // A directory has the name, or a file that of one of the directories.
-                Err(Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY)
-                    if path != annex =>
-                {
+                Err(Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY) if path != annex => {
                     path = &annex;
                 }
                 Err(Errno::NOENT) => self.check_root()?,
@@ -190,40 +170,20 @@ impl Store {
 
 /// Whether a write may happen over the current value.
 fn check(key: &Key, condition: Option<&Condition>, current: Option<&Found>) -> Result<()> {
-    let failed = |what| Err(Error::new(ErrorKind::PreconditionFailed, what));
-    match (condition, current) {
-        (None, _) | (Some(Condition::IfAbsent), None) => Ok(()),
-        (Some(Condition::IfAbsent), Some(_)) => Err(Error::new(
-            ErrorKind::AlreadyExists,
-            "the key has a value already",
-        )),
-        (Some(Condition::IfMatch(_)), None) => failed("the key has no value"),
-        (Some(Condition::IfMatch(etag)), Some(found)) => {
-            if found.entry(key)?.etag.as_ref() == Some(etag) {
-                Ok(())
-            } else {
-                failed("the value has another etag: it was written meanwhile")
-            }
-        }
-        (Some(_), _) => Err(Error::unsupported("this condition")),
-    }
+    let Some(condition) = condition else { return Ok(()) };
+    let entry = current.map(|found| found.entry(key)).transpose()?;
+    condition.check(entry.as_ref())
 }
 
 /// The times of a value that replaces another: first written when that was, and not before it.
 fn times(now: Nanos, replaced: Option<&Found>) -> Result<Times> {
     let Some(found) = replaced else {
-        return Ok(Times {
-            modified: now,
-            created: now,
-        });
+        return Ok(Times { modified: now, created: now });
     };
     let record = match Record::read(&found.file) {
         // Writing the value again is how to mend it.
         Err(e) if e.kind() == ErrorKind::Corrupt => None,
         other => other?,
     };
-    Ok(Times {
-        modified: now.max(record::modified(&found.stat)),
-        created: record.map_or(now, |record| record.created),
-    })
+    Ok(Times { modified: now.max(record::modified(&found.stat)), created: record.map_or(now, |record| record.created) })
 }

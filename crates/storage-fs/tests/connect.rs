@@ -27,21 +27,14 @@ async fn a_root_must_be_a_directory() {
     config.create = true;
     Fs::connect(config).await.unwrap();
     fs::create_dir_all(temporary.path().join("newer/.storage")).unwrap();
-    fs::write(
-        temporary.path().join("newer/.storage/format"),
-        "storage-fs 2\n",
-    )
-    .unwrap();
+    fs::write(temporary.path().join("newer/.storage/format"), "storage-fs 2\n").unwrap();
     let e = Fs::open(temporary.path().join("newer")).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
 }
 
 #[tokio::test]
 async fn a_root_on_a_read_only_or_foreign_filesystem_is_refused() {
-    for (root, kind) in [
-        ("/proc/self", ErrorKind::Config),
-        ("/sys/kernel", ErrorKind::Config),
-    ] {
+    for (root, kind) in [("/proc/self", ErrorKind::Config), ("/sys/kernel", ErrorKind::Config)] {
         let e = Fs::open(root).await.unwrap_err();
         let kinds = [kind, ErrorKind::PermissionDenied, ErrorKind::NotFound];
         assert!(kinds.contains(&e.kind()), "{root}: {e:?}");
@@ -65,10 +58,7 @@ async fn a_root_without_permission_is_refused() {
     match child {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stdout).into_owned();
-            assert!(
-                said.contains("refused") || !output.status.success() && said.is_empty(),
-                "{output:?}"
-            );
+            assert!(said.contains("refused") || !output.status.success() && said.is_empty(), "{output:?}");
         }
         Err(e) => println!("not run: {e}"),
     }
@@ -92,10 +82,7 @@ async fn disconnecting_closes_all_clones() {
     one.disconnect().await.unwrap();
     assert!(!other.is_connected().await);
     assert_eq!(other.get("k").await.unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(
-        other.list("").await.err().map(|e| e.kind()),
-        Some(ErrorKind::Closed)
-    );
+    assert_eq!(other.list("").await.err().map(|e| e.kind()), Some(ErrorKind::Closed));
 }
 
 #[tokio::test]
@@ -104,14 +91,8 @@ async fn a_deleted_root_is_not_an_empty_store() {
     let storage = Storage::new(Fs::open(root.path()).await.unwrap());
     storage.put("k", "v").await.unwrap();
     fs::remove_dir_all(root.path()).unwrap();
-    assert_eq!(
-        storage.get("k").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
-    assert_eq!(
-        storage.put("k", "v").await.unwrap_err().kind(),
-        ErrorKind::NotFound
-    );
+    assert_eq!(storage.get("k").await.unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(storage.put("k", "v").await.unwrap_err().kind(), ErrorKind::NotFound);
     let listed = futures_util::TryStreamExt::try_collect::<Vec<_>>(storage.list("").await.unwrap());
     assert_eq!(listed.await.unwrap_err().kind(), ErrorKind::NotFound);
     assert!(!storage.is_connected().await);
@@ -129,9 +110,7 @@ async fn the_factory_takes_location_and_options() {
     connect(uri).await.unwrap();
     assert!(root.join(".storage/format").exists());
     for wrong in ["?durability=some", "?unknown=1", "?root=elsewhere"] {
-        let e = connect(format!("file://{}{wrong}", root.display()))
-            .await
-            .unwrap_err();
+        let e = connect(format!("file://{}{wrong}", root.display())).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config, "{wrong}");
     }
     assert_eq!(Config::default().durability, Durability::Full);

@@ -9,9 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{
-    Condition, Entry, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Storage,
-};
+use storage_core::{Condition, Entry, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Storage};
 use storage_fs::Fs;
 
 async fn open(root: &Path) -> Storage<Fs> {
@@ -30,10 +28,7 @@ async fn files_of_others_are_values() {
     fs::write(root.path().join("docs/read me.txt"), "hello").unwrap();
     let storage = open(root.path()).await;
     assert_eq!(list(&storage).await, ["docs/read me.txt"]);
-    assert_eq!(
-        storage.get("docs/read me.txt").await.unwrap().unwrap(),
-        "hello"
-    );
+    assert_eq!(storage.get("docs/read me.txt").await.unwrap().unwrap(), "hello");
     let entry = storage.stat("docs/read me.txt").await.unwrap().unwrap();
     assert_eq!((entry.size, entry.created), (5, None));
     assert!(entry.metadata.unwrap().is_empty());
@@ -41,14 +36,8 @@ async fn files_of_others_are_values() {
     // And ours are files to others.
     let etag = entry.etag.unwrap();
     let ours = PutOptions::new().condition(Condition::IfMatch(etag));
-    storage
-        .put_with("docs/read me.txt", "ours", ours)
-        .await
-        .unwrap();
-    assert_eq!(
-        fs::read(root.path().join("docs/read me.txt")).unwrap(),
-        b"ours"
-    );
+    storage.put_with("docs/read me.txt", "ours", ours).await.unwrap();
+    assert_eq!(fs::read(root.path().join("docs/read me.txt")).unwrap(), b"ours");
 }
 
 #[tokio::test]
@@ -63,10 +52,7 @@ async fn an_edit_in_place_changes_the_etag_and_keeps_the_metadata() {
     fs::write(root.path().join("note"), "ours").unwrap();
     let edited = storage.stat("note").await.unwrap().unwrap();
     assert_ne!(edited.etag, written.etag);
-    assert_eq!(
-        (edited.metadata, edited.created),
-        (written.metadata, written.created)
-    );
+    assert_eq!((edited.metadata, edited.created), (written.metadata, written.created));
     let stale = PutOptions::new().condition(Condition::IfMatch(written.etag.unwrap()));
     let e = storage.put_with("note", "theirs", stale).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::PreconditionFailed);
@@ -80,24 +66,14 @@ async fn a_stream_notices_an_edit_and_outlives_a_replacement() {
     storage.put("big", large.clone()).await.unwrap();
     let streams = [0; 2].map(|_| storage.open("big", GetOptions::new()));
     let [replaced, edited] = streams;
-    let (replaced, edited) = (
-        replaced.await.unwrap().unwrap(),
-        edited.await.unwrap().unwrap(),
-    );
-    File::options()
-        .append(true)
-        .open(root.path().join("big"))
-        .unwrap();
+    let (replaced, edited) = (replaced.await.unwrap().unwrap(), edited.await.unwrap().unwrap());
+    File::options().append(true).open(root.path().join("big")).unwrap();
     storage.put("big", "small").await.unwrap();
     assert_eq!(replaced.body.bytes(u64::MAX).await.unwrap(), large);
     assert_eq!(edited.body.bytes(u64::MAX).await.unwrap(), large);
 
     storage.put("big", large).await.unwrap();
-    let torn = storage
-        .open("big", GetOptions::new())
-        .await
-        .unwrap()
-        .unwrap();
+    let torn = storage.open("big", GetOptions::new()).await.unwrap().unwrap();
     fs::write(root.path().join("big"), vec![b'y'; 3 << 20]).unwrap();
     let e = torn.body.bytes(u64::MAX).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Conflict);
@@ -114,20 +90,13 @@ async fn links_lead_nowhere() {
     let storage = open(root.path()).await;
     storage.put("in", "side").await.unwrap();
     for key in ["out/secret", "out/new", "file", "dangling"] {
-        let denied =
-            |e: storage_core::Error| assert_eq!(e.kind(), ErrorKind::PermissionDenied, "{e:?}");
+        let denied = |e: storage_core::Error| assert_eq!(e.kind(), ErrorKind::PermissionDenied, "{e:?}");
         denied(storage.get(key).await.unwrap_err());
         denied(storage.put(key, "mine").await.unwrap_err());
         denied(storage.delete(key).await.unwrap_err());
     }
     assert_eq!(list(&storage).await, ["in"]);
-    let below: Vec<_> = storage
-        .list("out/")
-        .await
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
+    let below: Vec<_> = storage.list("out/").await.unwrap().try_collect().await.unwrap();
     assert_eq!(below, []);
     storage.clear().await.unwrap();
     assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 1);
@@ -161,17 +130,8 @@ async fn an_unreadable_record_is_mended_by_a_write() {
     let storage = open(root.path()).await;
     storage.put("k", "v").await.unwrap();
     let path = root.path().join("k");
-    rustix::fs::setxattr(
-        &path,
-        "user.storage.v1",
-        b"{",
-        rustix::fs::XattrFlags::empty(),
-    )
-    .unwrap();
-    assert_eq!(
-        storage.get("k").await.unwrap_err().kind(),
-        ErrorKind::Corrupt
-    );
+    rustix::fs::setxattr(&path, "user.storage.v1", b"{", rustix::fs::XattrFlags::empty()).unwrap();
+    assert_eq!(storage.get("k").await.unwrap_err().kind(), ErrorKind::Corrupt);
     storage.put("k", "w").await.unwrap();
     assert_eq!(storage.get("k").await.unwrap().unwrap(), "w");
 }
@@ -187,13 +147,7 @@ async fn the_largest_metadata_fits() {
     let put = PutOptions::new().metadata(metadata.clone());
     storage.put_with("k", "v", put).await.unwrap();
     let options = ListOptions::new().metadata(true);
-    let items: Vec<_> = storage
-        .list_with(options)
-        .await
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
+    let items: Vec<_> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
     let entry = items.into_iter().next().unwrap().into_entry().unwrap();
     assert_eq!(*entry.metadata.unwrap(), metadata);
 }

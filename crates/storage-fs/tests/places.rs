@@ -4,9 +4,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use futures_util::TryStreamExt;
-use storage_core::{
-    BatchOptions, Body, Condition, Key, ListItem, ListOptions, PutOptions, Storage, StorageBackend,
-};
+use storage_core::{BatchOptions, Body, Condition, Key, ListItem, ListOptions, PutOptions, Storage, StorageBackend};
 use storage_fs::Fs;
 
 async fn open(root: &Path) -> Storage<Fs> {
@@ -14,17 +12,8 @@ async fn open(root: &Path) -> Storage<Fs> {
 }
 
 async fn positions(storage: &Storage<Fs>, options: ListOptions) -> Vec<String> {
-    let items: Vec<ListItem> = storage
-        .list_with(options)
-        .await
-        .unwrap()
-        .try_collect()
-        .await
-        .unwrap();
-    items
-        .iter()
-        .map(|item| item.position().to_owned())
-        .collect()
+    let items: Vec<ListItem> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
+    items.iter().map(|item| item.position().to_owned()).collect()
 }
 
 fn keys() -> Vec<String> {
@@ -84,10 +73,7 @@ async fn every_key_holds_its_own_value_and_lists_in_order() {
     let storage = open(root.path()).await;
     let mut model = BTreeMap::new();
     // In both directions, so that files meet directories and directories files.
-    for (round, keys) in [keys(), keys().into_iter().rev().collect()]
-        .into_iter()
-        .enumerate()
-    {
+    for (round, keys) in [keys(), keys().into_iter().rev().collect()].into_iter().enumerate() {
         for key in keys {
             let value = format!("{round} {key}");
             storage.put(&key, value.clone()).await.unwrap();
@@ -103,12 +89,7 @@ async fn every_key_holds_its_own_value_and_lists_in_order() {
             storage.clear().await.unwrap();
             assert_eq!(positions(&storage, ListOptions::new()).await, [""; 0]);
             assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1);
-            assert_eq!(
-                fs::read_dir(root.path().join(".storage/annex"))
-                    .unwrap()
-                    .count(),
-                0
-            );
+            assert_eq!(fs::read_dir(root.path().join(".storage/annex")).unwrap().count(), 0);
         }
     }
 }
@@ -122,23 +103,7 @@ async fn prefixes_starts_and_levels_agree_with_a_model() {
     let puts = keys.iter().map(|key| (key, "v"));
     storage.put_batch(puts).await.unwrap();
     let long = "k".repeat(100);
-    let texts = [
-        "",
-        "a",
-        "a/",
-        "a//",
-        "a/b",
-        "/",
-        "//",
-        ".",
-        ".storage/",
-        "k",
-        &long,
-        "ü/ü",
-        "zz",
-        "s/s/",
-        "日",
-    ];
+    let texts = ["", "a", "a/", "a//", "a/b", "/", "//", ".", ".storage/", "k", &long, "ü/ü", "zz", "s/s/", "日"];
     for prefix in texts {
         for after in texts.iter().map(|text| Some(*text)).chain([None]) {
             for one_level in [false, true] {
@@ -153,10 +118,7 @@ async fn prefixes_starts_and_levels_agree_with_a_model() {
                 let mut options = ListOptions::new().prefix(prefix).one_level(one_level);
                 options.start_after = after.map(String::from);
                 let listed = positions(&storage, options.clone()).await;
-                assert_eq!(
-                    listed, expected,
-                    "{prefix:?} after {after:?}, one level {one_level}"
-                );
+                assert_eq!(listed, expected, "{prefix:?} after {after:?}, one level {one_level}");
                 let limited = positions(&storage, options.limit(3)).await;
                 assert_eq!(limited, expected[..expected.len().min(3)]);
             }
@@ -172,10 +134,7 @@ async fn a_value_stays_where_it_is_until_it_is_deleted() {
     storage.put("a/b", "below").await.unwrap();
     assert_eq!(fs::read(natural.join("b")).unwrap(), b"below");
     storage.put("a", "beside").await.unwrap();
-    assert_eq!(
-        fs::read(root.path().join(".storage/annex/61.v")).unwrap(),
-        b"beside"
-    );
+    assert_eq!(fs::read(root.path().join(".storage/annex/61.v")).unwrap(), b"beside");
     storage.delete("a/b").await.unwrap();
     assert!(!natural.exists());
     storage.put("a", "again").await.unwrap();
@@ -215,15 +174,10 @@ async fn batches_keep_order_and_tell_each_item_its_own() {
     let root = tempfile::tempdir().unwrap();
     let fs = Fs::open(root.path()).await.unwrap();
     let key = |n: usize| Key::parse(&format!("d{}/k{n}", n % 3)).unwrap();
-    let mut items: Vec<(Key, Body, PutOptions)> = (0..50)
-        .map(|n| (key(n), n.to_string().into(), PutOptions::new()))
-        .collect();
+    let mut items: Vec<(Key, Body, PutOptions)> =
+        (0..50).map(|n| (key(n), n.to_string().into(), PutOptions::new())).collect();
     items.push((key(7), "last".into(), PutOptions::new()));
-    items.push((
-        key(8),
-        "no".into(),
-        PutOptions::new().condition(Condition::IfAbsent),
-    ));
+    items.push((key(8), "no".into(), PutOptions::new().condition(Condition::IfAbsent)));
     let results = fs.put_batch(items, BatchOptions::new()).await.unwrap();
     assert_eq!(results.len(), 52);
     assert_eq!(results.iter().filter(|result| result.is_err()).count(), 1);

@@ -65,11 +65,8 @@ async fn write(storage: &Storage<Fs>, seed: &str) {
         let body = if n % 2 == 0 {
             Body::from(value)
         } else {
-            let pieces: Vec<_> = value
-                .as_bytes()
-                .chunks(50_000)
-                .map(|piece| Ok(Bytes::copy_from_slice(piece)))
-                .collect();
+            let pieces: Vec<_> =
+                value.as_bytes().chunks(50_000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
             Body::stream(stream::iter(pieces))
         };
         let put = PutOptions::new().metadata(metadata);
@@ -99,43 +96,28 @@ async fn kill_9_keeps_what_was_acknowledged() {
             }
         }
         child.wait().unwrap();
-        acknowledged.extend(
-            lines.filter_map(|line| line.unwrap().strip_prefix("ack ")?.parse::<usize>().ok()),
-        );
+        acknowledged.extend(lines.filter_map(|line| line.unwrap().strip_prefix("ack ")?.parse::<usize>().ok()));
         let last = *acknowledged.last().unwrap();
         let staging = root.path().join(".storage/staging");
         // Beside the lock file, what was staged.
         interrupted += usize::from(fs::read_dir(&staging).unwrap().count() > 1);
 
         let storage = open(root.path()).await;
-        assert_eq!(
-            fs::read_dir(&staging).unwrap().count(),
-            1,
-            "only the lock file of this process"
-        );
+        assert_eq!(fs::read_dir(&staging).unwrap().count(), 1, "only the lock file of this process");
         for slot in 0..21 {
             let key = format!("d{}/k{}", slot % 3, slot % 7);
             let newest = acknowledged.iter().rev().find(|n| *n % 21 == slot);
             let Some(newest) = newest else { continue };
-            let object = storage
-                .open(&key, GetOptions::new().whole(true))
-                .await
-                .unwrap();
+            let object = storage.open(&key, GetOptions::new().whole(true)).await.unwrap();
             let object = object.unwrap_or_else(|| panic!("{key}: {newest} was lost"));
             let metadata = object.entry.metadata.clone().unwrap();
             let value = object.body.bytes(u64::MAX).await.unwrap();
             // The write that was interrupted may have taken place.
             let candidates = [*newest, last + 1].map(|n| (n, format!("{round} {n}\n")));
-            let found = candidates
-                .iter()
-                .find(|(n, line)| value == line.repeat(1 + n % 5 * 10_000));
-            let (n, line) =
-                found.unwrap_or_else(|| panic!("{key}: torn or old, {} bytes", value.len()));
+            let found = candidates.iter().find(|(n, line)| value == line.repeat(1 + n % 5 * 10_000));
+            let (n, line) = found.unwrap_or_else(|| panic!("{key}: torn or old, {} bytes", value.len()));
             assert!(n % 21 == slot);
-            assert_eq!(
-                *metadata,
-                storage_core::Metadata::new().field("line", line.as_str())
-            );
+            assert_eq!(*metadata, storage_core::Metadata::new().field("line", line.as_str()));
         }
     }
     println!("{interrupted} of 20 kills left something staged");
@@ -156,16 +138,9 @@ async fn count(storage: &Storage<Fs>, times: usize) {
                 }
             };
             let put = PutOptions::new().condition(condition);
-            match storage
-                .put_with("counter", (value + 1).to_string(), put)
-                .await
-            {
+            match storage.put_with("counter", (value + 1).to_string(), put).await {
                 Ok(_) => break,
-                Err(e)
-                    if matches!(
-                        e.kind(),
-                        ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists
-                    ) => {}
+                Err(e) if matches!(e.kind(), ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists) => {}
                 Err(e) => panic!("{e:?}"),
             }
         }
@@ -209,11 +184,7 @@ async fn only_the_staging_of_the_dead_is_swept() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("staged")));
     let first = open(root.path()).await;
-    assert_eq!(
-        count(),
-        3,
-        "a lock file and a value of the child, our lock file"
-    );
+    assert_eq!(count(), 3, "a lock file and a value of the child, our lock file");
     child.kill().unwrap();
     child.wait().unwrap();
     let _second = open(root.path()).await;
@@ -227,15 +198,9 @@ async fn a_dropped_put_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
     let storage = open(root.path()).await;
     let mut pieces = stream::iter([Ok(Bytes::from(vec![1; 2 << 20]))]).chain(stream::pending());
-    let body = Body::stream(stream::poll_fn(move |context| {
-        pieces.poll_next_unpin(context)
-    }));
+    let body = Body::stream(stream::poll_fn(move |context| pieces.poll_next_unpin(context)));
     let put = storage.put("k", body);
-    assert!(
-        tokio::time::timeout(Duration::from_millis(100), put)
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(100), put).await.is_err());
     let staging = root.path().join(".storage/staging");
     assert_eq!(fs::read_dir(staging).unwrap().count(), 1);
     assert!(!storage.exists("k").await.unwrap());
