@@ -8,9 +8,9 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, Clock, CopyOptions, DeleteOptions, Entry,
-    EntryStream, Error, GetOptions, Isolation, Key, ListOptions, ListStream, Object, PutOptions,
-    RenameOptions, Result, StatOptions, StorageBackend, SystemClock, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, Capabilities, Clock, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
+    GetOptions, Isolation, Key, ListOptions, ListStream, Object, PutOptions, RenameOptions, Result, StatOptions,
+    StorageBackend, SystemClock, Transaction, async_trait,
 };
 
 use crate::{Config, listing::Listing, store::Store, transaction::MemoryTransaction};
@@ -60,10 +60,7 @@ impl Memory {
     }
 
     fn over(info: Arc<BackendInfo>, store: Store) -> Self {
-        Self {
-            info,
-            store: Arc::new(RwLock::new(Some(store))),
-        }
+        Self { info, store: Arc::new(RwLock::new(Some(store))) }
     }
 
     /// A store of its own that begins as a copy.
@@ -133,10 +130,7 @@ impl StorageBackend for Memory {
         Ok(Listing::new(chains, options).boxed())
     }
 
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         self.read(|store| {
             let results = items.iter().map(|(key, options)| store.get(key, options));
             results.collect()
@@ -154,17 +148,11 @@ impl StorageBackend for Memory {
             ready.push((key, (value, options)));
         }
         self.write(|store| {
-            store.batch(ready, options.atomic, |store, key, (value, options)| {
-                store.put(key, value?, options)
-            })
+            store.batch(ready, options.atomic, |store, key, (value, options)| store.put(key, value?, options))
         })
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         self.write(|store| store.batch(items, options.atomic, Store::delete))
     }
 
@@ -187,11 +175,8 @@ impl StorageBackend for Memory {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         let chain = self.read(|store| store.chains().get(key).cloned())?;
-        let entries: Vec<Result<Entry>> = chain
-            .iter()
-            .flat_map(|chain| chain.newest_first())
-            .map(|version| Ok(version.entry.clone()))
-            .collect();
+        let entries: Vec<Result<Entry>> =
+            chain.iter().flat_map(|chain| chain.newest_first()).map(|version| Ok(version.entry.clone())).collect();
         Ok(stream::iter(entries).boxed())
     }
 

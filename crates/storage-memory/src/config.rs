@@ -4,8 +4,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use serde::Deserialize;
 use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
-    async_trait,
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
 };
 
 use crate::Memory;
@@ -23,10 +22,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self {
-            max_versions: const { NonZeroUsize::new(10).unwrap() },
-            max_value: None,
-        }
+        Self { max_versions: const { NonZeroUsize::new(10).unwrap() }, max_value: None }
     }
 }
 
@@ -40,11 +36,7 @@ impl BackendFactory for MemoryFactory {
         &["memory", "mem"]
     }
 
-    async fn connect(
-        &self,
-        config: &ConnectionConfig,
-        context: &StorageContext,
-    ) -> Result<Arc<dyn StorageBackend>> {
+    async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         if !config.location()?.is_empty() {
             return Err(Error::new(
                 ErrorKind::Config,

@@ -30,13 +30,7 @@ impl Listing {
             Some(after) if *after >= options.prefix => Bound::Excluded(after.clone()),
             _ => Bound::Included(options.prefix.clone()),
         };
-        Self {
-            chains,
-            next: Some(next),
-            page: VecDeque::new(),
-            left: options.limit.unwrap_or(usize::MAX),
-            options,
-        }
+        Self { chains, next: Some(next), page: VecDeque::new(), left: options.limit.unwrap_or(usize::MAX), options }
     }
 
     /// Reads the items from `start` on, up to a page or the first common prefix, and returns where to go on.

@@ -10,8 +10,8 @@ use std::{num::NonZeroUsize, ops::Bound, sync::Arc};
 use bytes::Bytes;
 use imbl::{OrdMap, ordmap::DiffItem};
 use storage_core::{
-    Clock, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key,
-    Object, PutOptions, RenameOptions, Result, VersionId,
+    Clock, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, PutOptions,
+    RenameOptions, Result, VersionId,
 };
 
 pub(crate) use chain::{Chain, Version};
@@ -29,11 +29,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(max_versions: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
-        Self {
-            chains: Chains::new(),
-            max_versions,
-            ticker: Arc::new(Ticker::new(clock)),
-        }
+        Self { chains: Chains::new(), max_versions, ticker: Arc::new(Ticker::new(clock)) }
     }
 
     pub(crate) fn chains(&self) -> &Chains {
@@ -51,19 +47,10 @@ impl Store {
 
     pub(crate) fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
         let found = self.find(key, options.version.as_ref());
-        let etag = found.and_then(|version| version.entry.etag.as_ref());
-        if options.if_match.is_some() && options.if_match.as_ref() != etag {
-            return Err(other_etag());
-        }
+        options.check_current(found.map(|version| &version.entry))?;
         let Some(Version { entry, value }) = found else {
             return Ok(None);
         };
-        if options.if_none_match.is_some() && options.if_none_match.as_ref() == etag {
-            return Err(Error::new(
-                ErrorKind::NotModified,
-                "the value still has this etag",
-            ));
-        }
         let value = match options.range {
             None => value.clone(),
             Some(range) => {
@@ -85,10 +72,7 @@ impl Store {
         entry.etag = Some(Etag::new(token.clone()));
         entry.version = Some(VersionId::new(token));
         entry.metadata = Some(options.metadata.unwrap_or_default());
-        let version = Arc::new(Version {
-            entry: entry.clone(),
-            value,
-        });
+        let version = Arc::new(Version { entry: entry.clone(), value });
         match self.chains.get_mut(key) {
             Some(chain) => chain.push(version, self.max_versions),
             None => {
@@ -174,22 +158,15 @@ impl Store {
     /// Takes over what `mine` changed since `base`, unless others changed something `touched` since then.
     ///
     /// Whoever changed nothing has seen one moment of the store and meets no conflict.
-    pub(crate) fn merge(
-        &mut self,
-        base: &Self,
-        mine: &Self,
-        touched: impl Fn(&Key) -> bool,
-    ) -> Result<()> {
+    pub(crate) fn merge(&mut self, base: &Self, mine: &Self, touched: impl Fn(&Key) -> bool) -> Result<()> {
         let mut ours = changes(&base.chains, &mine.chains).peekable();
         if ours.peek().is_none() {
             return Ok(());
         }
         if let Some(key) = changes(&base.chains, &self.chains).find(|key| touched(key)) {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "another writer was faster; run the transaction again",
-            )
-            .with_key(key));
+            return Err(
+                Error::new(ErrorKind::Conflict, "another writer was faster; run the transaction again").with_key(key)
+            );
         }
         for key in ours {
             match mine.chains.get(key) {
@@ -225,30 +202,7 @@ fn changes<'a>(before: &'a Chains, after: &'a Chains) -> impl Iterator<Item = &'
 }
 
 fn require(condition: Option<Condition>, current: Option<&Version>) -> Result<()> {
-    match condition {
-        None => Ok(()),
-        Some(Condition::IfAbsent) if current.is_none() => Ok(()),
-        Some(Condition::IfAbsent) => Err(Error::new(
-            ErrorKind::AlreadyExists,
-            "the key has a value already",
-        )),
-        Some(Condition::IfMatch(etag)) => {
-            let found = current.and_then(|version| version.entry.etag.as_ref());
-            if found == Some(&etag) {
-                Ok(())
-            } else {
-                Err(other_etag())
-            }
-        }
-        Some(_) => Err(Error::unsupported("this condition")),
-    }
-}
-
-fn other_etag() -> Error {
-    Error::new(
-        ErrorKind::PreconditionFailed,
-        "the key has no value with this etag; read it again",
-    )
+    condition.map_or(Ok(()), |condition| condition.check(current.map(|version| &version.entry)))
 }
 
 fn no_source(key: &Key) -> Error {

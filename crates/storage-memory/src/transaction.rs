@@ -10,9 +10,9 @@ use std::{
 };
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, RenameOptions, Result,
-    StatOptions, StorageBackend, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
+    async_trait,
 };
 
 use crate::{Memory, store::Store};
@@ -42,12 +42,7 @@ impl Footprint {
 
 impl MemoryTransaction {
     pub(crate) fn new(parent: Memory, base: Store) -> Self {
-        Self {
-            local: parent.fork(base.clone()),
-            parent,
-            base,
-            footprint: Mutex::default(),
-        }
+        Self { local: parent.fork(base.clone()), parent, base, footprint: Mutex::default() }
     }
 
     /// The private copy, after noting that these keys are read or written.
@@ -72,9 +67,7 @@ impl MemoryTransaction {
 
     fn footprint(&self) -> MutexGuard<'_, Footprint> {
         // An insertion is whole or did not happen, so a poisoned lock guards good data.
-        self.footprint
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.footprint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -110,10 +103,7 @@ impl StorageBackend for MemoryTransaction {
         self.below(&options.prefix)?.list(options).await
     }
 
-    async fn get_batch(
-        &self,
-        items: Vec<(Key, GetOptions)>,
-    ) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let keys = items.iter().map(|(key, _)| key);
         self.at(keys)?.get_batch(items).await
     }
@@ -127,11 +117,7 @@ impl StorageBackend for MemoryTransaction {
         self.at(keys)?.put_batch(items, options).await
     }
 
-    async fn delete_batch(
-        &self,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let keys = items.iter().map(|(key, _)| key);
         self.at(keys)?.delete_batch(items, options).await
     }
@@ -164,8 +150,7 @@ impl Transaction for MemoryTransaction {
         // Closing first: whatever still gets into the private copy has left its footprint before.
         let mine = self.local.close().ok_or_else(ended)?;
         let footprint = self.footprint();
-        self.parent
-            .write(|store| store.merge(&self.base, &mine, |key| footprint.covers(key)))
+        self.parent.write(|store| store.merge(&self.base, &mine, |key| footprint.covers(key)))
     }
 
     async fn rollback(&self) -> Result<()> {
@@ -176,8 +161,5 @@ impl Transaction for MemoryTransaction {
 }
 
 fn ended() -> Error {
-    Error::new(
-        ErrorKind::Closed,
-        "the transaction has ended; begin another one",
-    )
+    Error::new(ErrorKind::Closed, "the transaction has ended; begin another one")
 }

@@ -24,29 +24,19 @@ fn expected(keys: &BTreeMap<String, u64>, options: &ListOptions) -> Vec<String> 
             items.push(position);
         }
     }
-    items.retain(|position| {
-        options
-            .start_after
-            .as_ref()
-            .is_none_or(|after| position > after)
-    });
+    items.retain(|position| options.start_after.as_ref().is_none_or(|after| position > after));
     items.truncate(options.limit.unwrap_or(usize::MAX));
     items
 }
 
 async fn shown(storage: &Storage<Memory>, options: ListOptions) -> Result<Vec<String>> {
     let items = storage.list_with(options).await?;
-    items
-        .map_ok(|item| item.position().to_owned())
-        .try_collect()
-        .await
+    items.map_ok(|item| item.position().to_owned()).try_collect().await
 }
 
 fn text(random: &mut fastrand::Rng, longest: usize) -> String {
     let len = random.usize(0..=longest);
-    (0..len)
-        .map(|_| *random.choice(&['a', 'b', '/', '.', '0', 'é']).unwrap())
-        .collect()
+    (0..len).map(|_| *random.choice(&['a', 'b', '/', '.', '0', 'é']).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -63,9 +53,7 @@ async fn agrees_with_the_model() -> Result<()> {
             storage.put(&key, Bytes::new()).await?;
             model.insert(key, 0);
         }
-        let mut options = ListOptions::new()
-            .prefix(text(&mut random, 3))
-            .one_level(random.bool());
+        let mut options = ListOptions::new().prefix(text(&mut random, 3)).one_level(random.bool());
         if random.bool() {
             options = options.start_after(text(&mut random, 4));
         }
@@ -73,11 +61,7 @@ async fn agrees_with_the_model() -> Result<()> {
             options = options.limit(random.usize(0..20));
         }
         let seen = shown(&storage, options.clone()).await?;
-        assert_eq!(
-            seen,
-            expected(&model, &options),
-            "round {round}: {options:?}"
-        );
+        assert_eq!(seen, expected(&model, &options), "round {round}: {options:?}");
     }
     Ok(())
 }

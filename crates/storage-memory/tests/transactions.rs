@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::TryStreamExt;
 use storage_core::{
-    BatchOptions, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, ListOptions, PutOptions,
-    Query, Result, Storage, Tx,
+    BatchOptions, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, ListOptions, PutOptions, Query, Result,
+    Storage, Tx,
 };
 use storage_memory::Memory;
 
@@ -186,11 +186,8 @@ async fn a_transaction_ends_with_itself_and_with_its_store() -> Result<()> {
     // Another handle over a clone closes the store below.
     Storage::new(memory).disconnect().await?;
     orphan.put("k", "v").await.unwrap_err();
-    for refused in [
-        orphan.put("k", "v").await.map(drop),
-        storage.put("k", "v").await.map(drop),
-        orphan.commit().await,
-    ] {
+    for refused in [orphan.put("k", "v").await.map(drop), storage.put("k", "v").await.map(drop), orphan.commit().await]
+    {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
     }
     Ok(())
@@ -202,10 +199,7 @@ async fn an_atomic_batch_writes_all_or_nothing() -> Result<()> {
     let once = || PutOptions::new().condition(Condition::IfAbsent);
     let items = [("new", "1", once()), ("b", "2", once())];
     let atomic = BatchOptions::new().atomic(true);
-    let refused = storage
-        .put_batch_with(items.clone(), atomic.clone())
-        .await
-        .unwrap_err();
+    let refused = storage.put_batch_with(items.clone(), atomic.clone()).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
     assert_eq!(refused.key().map(|key| key.as_str()), Some("b"));
     assert!(!storage.has("new").await?);

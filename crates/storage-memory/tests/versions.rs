@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use storage_core::{
-    Clock, Condition, ConnectionConfig, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions,
-    PutOptions, Result, Storage, StorageContext, VersionId,
+    Clock, Condition, ConnectionConfig, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, PutOptions, Result,
+    Storage, StorageContext, VersionId,
 };
 use storage_memory::{Config, Memory, MemoryFactory};
 
@@ -32,10 +32,7 @@ async fn a_delete_hides_the_key_and_keeps_its_versions() -> Result<()> {
     assert!(!storage.has("k").await?);
     assert_eq!(versions(&storage).await?, [second.clone(), first.clone()]);
     let old = GetOptions::new().version(first.clone().unwrap());
-    assert_eq!(
-        storage.get_with("k", old).await?.as_deref(),
-        Some(&b"1"[..])
-    );
+    assert_eq!(storage.get_with("k", old).await?.as_deref(), Some(&b"1"[..]));
 
     let back = CopyOptions::new().version(first.clone().unwrap());
     let third = storage.copy_with("k", "k", back).await?.version;
@@ -125,11 +122,7 @@ async fn the_factory_takes_options_and_no_location() -> Result<()> {
     };
     let small = connect("mem:?max_value=3&max_versions=1").await?;
     assert_eq!(small.info().limits.value, 3);
-    for wrong in [
-        "memory:?max_version=3",
-        "memory:?max_versions=0",
-        "memory:place",
-    ] {
+    for wrong in ["memory:?max_version=3", "memory:?max_versions=0", "memory:place"] {
         let refused = connect(wrong).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::Config, "{wrong}: {refused}");
     }

@@ -34,10 +34,7 @@ struct Versions {
 
 impl Chain {
     pub(super) fn new(version: Arc<Version>) -> Self {
-        Self(Arc::new(Versions {
-            oldest_first: vec![version],
-            hidden: false,
-        }))
+        Self(Arc::new(Versions { oldest_first: vec![version], hidden: false }))
     }
 
     /// The value of the key.

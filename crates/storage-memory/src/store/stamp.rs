@@ -18,10 +18,7 @@ pub(super) struct Ticker {
 
 impl Ticker {
     pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            clock,
-            last: Mutex::new(SystemTime::UNIX_EPOCH),
-        }
+        Self { clock, last: Mutex::new(SystemTime::UNIX_EPOCH) }
     }
 
     pub(super) fn now(&self) -> SystemTime {
