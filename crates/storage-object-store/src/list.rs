@@ -44,7 +44,7 @@ impl Inner {
         Ok(items.take(options.limit.unwrap_or(usize::MAX)).boxed())
     }
 
-    /// The places of all keys with the prefix, for deleting them; in no order.
+    /// The places of exactly the entries that a listing of the prefix shows, in no order.
     pub(crate) fn places(self: &Arc<Self>, prefix: &str) -> BoxStream<'static, object_store::Result<Path>> {
         let natural = self.names.directory(prefix);
         let directories = natural.into_iter().chain([self.names.annex()]);
@@ -55,8 +55,9 @@ impl Inner {
                 let objects = this.store.list(not_root(&directory));
                 objects.try_filter_map(move |about| {
                     let key = this.listed_key(&about, &directory);
-                    let wanted = key.is_some_and(|key| key.as_str().starts_with(&prefix));
-                    ready(Ok(wanted.then_some(about.location)))
+                    let key = key.filter(|key| key.as_str().starts_with(&prefix));
+                    let listed = key.and_then(|key| this.item(key, &about));
+                    ready(Ok(listed.map(|_| about.location)))
                 })
             })
             .boxed()

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex},
+    sync::{Arc, LazyLock, Mutex, PoisonError},
 };
 
 use object_store::{local::LocalFileSystem, memory::InMemory};
@@ -15,7 +15,7 @@ static STORES: LazyLock<Mutex<HashMap<String, Arc<InMemory>>>> = LazyLock::new(M
 
 async fn memory(namespace: Namespace) -> storage_core::Result<ObjectStoreBackend> {
     let name = namespace.name().to_owned();
-    let store = STORES.lock().unwrap().entry(name).or_default().clone();
+    let store = STORES.lock().unwrap_or_else(PoisonError::into_inner).entry(name).or_default().clone();
     ObjectStoreBackend::connect(store, Profile::memory(), Config::default()).await
 }
 

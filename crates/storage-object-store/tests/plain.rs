@@ -1,5 +1,6 @@
 //! A store that can do less than those of `object_store`: no attributes, no conditions, no suffix ranges, listings in any order,
 //! and no files to read from. It takes the ways through the code that the others do not.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use std::{fmt, sync::Arc};
 

@@ -1,4 +1,5 @@
 //! What the conformance suite cannot see from outside: where things lie, what others put there, and what is left behind.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -108,6 +109,8 @@ async fn foreign_files_are_corrupt_when_read_and_skipped_when_too_short() {
         let error = storage.get(key).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
+    storage.clear().await.unwrap();
+    assert!(!annex.join("c4").exists() && annex.join("c8").exists(), "clears what it lists");
 }
 
 #[tokio::test]
