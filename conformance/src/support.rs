@@ -96,10 +96,16 @@ pub(crate) fn with(metadata: Metadata) -> PutOptions {
     PutOptions::new().metadata(Arc::new(metadata))
 }
 
-/// Bytes without a pattern, the same for the same seed.
+/// Bytes without a pattern that a block size could hit, the same for the same seed.
 pub(crate) fn noise(len: usize, seed: u64) -> Bytes {
-    let mut bytes = vec![0; len];
-    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    // A prime number of random bytes, over and over: much faster than random bytes throughout.
+    let mut block = vec![0; len.min(4099)];
+    fastrand::Rng::with_seed(seed).fill(&mut block);
+    let mut bytes = Vec::with_capacity(len + block.len());
+    while bytes.len() < len {
+        bytes.extend_from_slice(&block);
+    }
+    bytes.truncate(len);
     bytes.into()
 }
 

@@ -1,0 +1,102 @@
+//! The fault-injecting and the recording wrapper do what they say.
+
+use std::sync::Arc;
+
+use futures_util::TryStreamExt;
+use storage_conformance::{Faults, Recorder};
+use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, PutOptions, Query, Storage};
+use storage_memory::Memory;
+
+#[tokio::test]
+async fn a_fault_before_does_nothing_and_is_definite() {
+    let s = Storage::new(Faults::new(Memory::new(), 1).before(1.0).only(["put", "commit"]));
+    let error = s.put("key", "v").await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && !error.is_ambiguous());
+    assert!(!s.has("key").await.unwrap());
+    let tx = s.begin().await.unwrap();
+    assert_eq!(tx.put("key", "v").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(tx.commit().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(s.backend().planted(), 3);
+}
+
+#[tokio::test]
+async fn a_fault_after_is_ambiguous_for_writes_only() {
+    let s = Storage::new(Faults::new(Memory::new(), 1).after(1.0));
+    assert!(s.put("key", "v").await.unwrap_err().is_ambiguous());
+    assert!(!s.get("key").await.unwrap_err().is_ambiguous());
+    let below = Storage::from_arc(s.backend().inner().clone());
+    assert!(below.has("key").await.unwrap());
+}
+
+#[tokio::test]
+async fn bodies_are_cut_or_broken_off() {
+    let memory = Memory::new();
+    Storage::new(memory.clone()).put("key", vec![b'x'; 1000]).await.unwrap();
+    let short = Storage::new(Faults::new(memory.clone(), 2).short_body(1.0));
+    assert!(short.get("key").await.unwrap().unwrap().len() < 1000);
+    let reset = Storage::new(Faults::new(memory, 2).reset(1.0));
+    assert_eq!(reset.get("key").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    let listing = reset.list("").await.unwrap();
+    assert!(listing.try_collect::<Vec<_>>().await.is_err());
+}
+
+#[tokio::test]
+async fn the_same_seed_plants_the_same_faults() {
+    let run = |seed| async move {
+        let s = Storage::new(Faults::new(Memory::new(), seed).before(0.3).after(0.3).latency(3));
+        let mut outcomes = Vec::new();
+        for _ in 0..100 {
+            outcomes.push(s.put("key", "v").await.map_err(|e| e.kind()).is_ok());
+        }
+        outcomes
+    };
+    assert_eq!(run(5).await, run(5).await);
+    assert_ne!(run(5).await, run(6).await);
+}
+
+#[tokio::test]
+async fn a_recorder_notes_every_method() {
+    let recorder = Recorder::new(Memory::new());
+    let log = recorder.log();
+    let s = Storage::new(recorder);
+    s.put("a", Body::from("v")).await.unwrap();
+    s.open("a", GetOptions::new()).await.unwrap();
+    s.copy("a", "b").await.unwrap();
+    s.rename("b", "c").await.unwrap();
+    s.stat("c").await.unwrap();
+    s.list("").await.unwrap();
+    s.query(Query::new()).await.unwrap();
+    s.get_batch(["a"]).await.unwrap();
+    s.put_batch_with([("d", "v", PutOptions::new())], BatchOptions::new()).await.unwrap();
+    s.delete_batch(["d"]).await.unwrap();
+    s.versions("a").await.unwrap();
+    let tx = s.begin().await.unwrap();
+    tx.put("e", "v").await.unwrap();
+    tx.commit().await.unwrap();
+    s.delete("a").await.unwrap();
+    s.clear().await.unwrap();
+    s.is_connected().await;
+    s.disconnect().await.unwrap();
+    let expected = [
+        "put",
+        "get",
+        "copy",
+        "rename",
+        "stat",
+        "list",
+        "query",
+        "get_batch",
+        "put_batch",
+        "delete_batch",
+        "versions",
+        "begin",
+        "transaction.put",
+        "transaction.commit",
+        "delete",
+        "clear",
+        "is_connected",
+        "disconnect",
+    ];
+    assert_eq!(log.take(), expected);
+    assert!(log.take().is_empty() && Arc::strong_count(s.backend()) == 1);
+}
