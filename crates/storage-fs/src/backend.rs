@@ -18,6 +18,9 @@ use storage_core::{
 
 use crate::{Config, batch, blocking, changes::Changes, list::Listing, read::PIECE, stage::Staged, store::Store};
 
+/// How many pieces of a stream are gathered for one hop at most.
+const PIECES: usize = 4096;
+
 /// A store in a directory. Clones share it; any number of processes can have it open at once.
 #[derive(Clone)]
 pub struct Fs {
@@ -100,7 +103,8 @@ impl StorageBackend for Fs {
                         return Err(Error::new(ErrorKind::TooLarge, "the value is larger than any file can be"));
                     }
                     pieces.push(piece);
-                    if gathered >= PIECE {
+                    // Tiny pieces take more memory than their bytes.
+                    if gathered >= PIECE || pieces.len() >= PIECES {
                         let (store, pieces) = (store.clone(), std::mem::take(&mut pieces));
                         let before = staged.take();
                         let appended = blocking::run(move || store.append(before, &pieces));

@@ -7,13 +7,14 @@ use std::{
     collections::BTreeSet,
     fs::{File, FileTimes},
     hash::{BuildHasher, RandomState},
-    io::Write,
+    io::{BufWriter, Write},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
 };
 
+use bytes::Bytes;
 use rustix::fs::{AtFlags, Mode, OFlags, openat, renameat, unlinkat};
 use storage_core::{Metadata, Result};
 
@@ -21,6 +22,9 @@ use crate::{
     error,
     record::{self, Nanos, Record, WriteId},
 };
+
+/// Pieces of a stream that are smaller than this are written together.
+const BUFFER: usize = 64 << 10;
 
 /// The staging directory, as one who has opened the store.
 #[derive(Debug)]
@@ -111,9 +115,16 @@ pub(crate) struct Staged {
 }
 
 impl Staged {
-    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file.write_all(bytes).map_err(error::os)?;
-        self.size += bytes.len() as u64;
+    /// Appends pieces; small ones together.
+    pub(crate) fn append(&mut self, pieces: &[Bytes]) -> Result<()> {
+        if let [piece] = pieces {
+            self.file.write_all(piece).map_err(error::os)?;
+        } else {
+            let mut out = BufWriter::with_capacity(BUFFER, &self.file);
+            let written = pieces.iter().try_for_each(|piece| out.write_all(piece));
+            written.and_then(|()| out.flush()).map_err(error::os)?;
+        }
+        self.size += pieces.iter().map(|piece| piece.len() as u64).sum::<u64>();
         Ok(())
     }
 

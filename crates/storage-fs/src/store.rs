@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use rustix::{fs::OFlags, io::Errno};
 use storage_core::{Entry, Error, ErrorKind, Key, Limits, Result};
 
@@ -133,7 +134,7 @@ impl Store {
             }
             Err(Errno::NOENT) => {
                 let mut staged = self.staging.stage()?;
-                staged.append(FORMAT)?;
+                staged.append(&[Bytes::from_static(FORMAT)])?;
                 staged.sync(self.durable)?;
                 let directory = self.tree.directory(RESERVED).map_err(error::os)?;
                 staged.place(&directory, "format").map_err(error::os)?;

@@ -32,9 +32,7 @@ impl Store {
     /// Appends pieces to what is staged already, or to a new file.
     pub(crate) fn append(&self, staged: Option<Staged>, pieces: &[Bytes]) -> Result<Staged> {
         let mut staged = staged.map_or_else(|| self.staging.stage(), Ok)?;
-        for piece in pieces {
-            staged.append(piece)?;
-        }
+        staged.append(pieces)?;
         Ok(staged)
     }
 
