@@ -8,7 +8,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{
-    Stream, StreamExt,
+    Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 
@@ -32,13 +32,35 @@ pub enum Body {
 impl Body {
     /// A stream of a length that is not known beforehand.
     pub fn stream(pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::Stream(BodyStream { pieces: pieces.boxed(), declared: None, left: 0 })
+        Self::declared(None, ErrorKind::InvalidInput, pieces)
     }
 
     /// A stream of exactly `len` bytes. When it turns out shorter or longer it ends in `InvalidInput`, so that
     /// whoever stores it stores nothing.
     pub fn sized(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::Stream(BodyStream { pieces: pieces.boxed(), declared: Some(len), left: len })
+        Self::declared(Some(len), ErrorKind::InvalidInput, pieces)
+    }
+
+    /// For backends: a stored value of exactly `len` bytes on its way out. When the store delivers fewer or more, it ends in
+    /// `Unavailable`, so that the reader can go on where it broke off.
+    pub fn stored(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
+        Self::declared(Some(len), ErrorKind::Unavailable, pieces)
+    }
+
+    fn declared(
+        declared: Option<u64>,
+        mismatch: ErrorKind,
+        pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Self {
+        Self::Stream(BodyStream { pieces: pieces.boxed(), declared, left: declared.unwrap_or(0), mismatch })
+    }
+
+    /// The same body, its errors passed through a function.
+    pub(crate) fn map_err(self, f: impl Fn(Error) -> Error + Send + 'static) -> Self {
+        match self {
+            Self::Bytes(bytes) => Self::Bytes(bytes),
+            Self::Stream(stream) => Self::declared(stream.declared, stream.mismatch, stream.map_err(f)),
+        }
     }
 
     /// The length in bytes, when it is known.
@@ -102,6 +124,12 @@ impl Body {
     }
 }
 
+impl Default for Body {
+    fn default() -> Self {
+        Self::Bytes(Bytes::new())
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(value: Bytes) -> Self {
         Self::Bytes(value)
@@ -137,6 +165,7 @@ pub struct BodyStream {
     pieces: ByteStream,
     declared: Option<u64>,
     left: u64,
+    mismatch: ErrorKind,
 }
 
 impl BodyStream {
@@ -148,7 +177,7 @@ impl BodyStream {
 
     fn wrong_length(&self, how: &str) -> Error {
         let declared = self.declared.unwrap_or(0);
-        Error::new(ErrorKind::InvalidInput, format!("the body is {how} than the {declared} bytes it declares"))
+        Error::new(self.mismatch, format!("the body is {how} than the {declared} bytes it declares"))
     }
 }
 

@@ -87,8 +87,12 @@ impl Metadata {
     /// # Errors
     /// `Corrupt` when the text is not what [`to_json`](Metadata::to_json) writes.
     pub fn from_json(json: &str) -> Result<Self> {
-        serde_json::from_str(json)
-            .map_err(|e| Error::new(ErrorKind::Corrupt, "the stored metadata is not readable").with_source(e))
+        let corrupt = || Error::new(ErrorKind::Corrupt, "the stored metadata is not readable");
+        // Serde would take an array for the struct's fields in order.
+        if !json.starts_with('{') {
+            return Err(corrupt());
+        }
+        serde_json::from_str(json).map_err(|e| corrupt().with_source(e))
     }
 
     /// The number of bytes of the canonical JSON, counted without building it.

@@ -176,7 +176,7 @@ impl Query {
     /// Whether the query means something.
     ///
     /// # Errors
-    /// `InvalidInput` for a float that is not finite, a text with a NUL, or a continuation of another order;
+    /// `InvalidInput` for a float that is not finite, a text with a NUL, a moment before 1970, or a continuation of another order;
     /// `InvalidKey` for a prefix with a NUL.
     pub fn validate(&self) -> Result<()> {
         check_prefix(&self.prefix)?;
@@ -195,12 +195,15 @@ impl Query {
                 }
                 Filter::ContentType(text) => texts.push(text),
                 Filter::AnyTag(tags) | Filter::AllTags(tags) => texts.extend(tags),
-                Filter::MinSize(_)
-                | Filter::MaxSize(_)
-                | Filter::ModifiedAfter(_)
-                | Filter::ModifiedBefore(_)
-                | Filter::CreatedAfter(_)
-                | Filter::CreatedBefore(_) => {}
+                Filter::ModifiedAfter(time)
+                | Filter::ModifiedBefore(time)
+                | Filter::CreatedAfter(time)
+                | Filter::CreatedBefore(time) => {
+                    if *time < SystemTime::UNIX_EPOCH {
+                        return wrong("a query cannot compare with a moment before 1970");
+                    }
+                }
+                Filter::MinSize(_) | Filter::MaxSize(_) => {}
             }
             if texts.iter().any(|text| text.contains('\0')) {
                 return wrong("a text in the query contains a NUL, which no metadata can");

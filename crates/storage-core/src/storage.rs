@@ -30,12 +30,25 @@ use crate::{
 #[derive(Debug)]
 pub struct Storage<B: ?Sized = dyn StorageBackend> {
     backend: Arc<B>,
-    closed: Arc<AtomicBool>,
+    closed: Arc<Closed>,
 }
 
 impl<B: ?Sized> Clone for Storage<B> {
     fn clone(&self) -> Self {
         Self { backend: self.backend.clone(), closed: self.closed.clone() }
+    }
+}
+
+/// Whether a handle was disconnected; a transaction's handle also when the storage was that it began on.
+#[derive(Debug, Default)]
+struct Closed {
+    here: AtomicBool,
+    above: Option<Arc<Closed>>,
+}
+
+impl Closed {
+    fn is_set(&self) -> bool {
+        self.here.load(Ordering::Acquire) || self.above.as_ref().is_some_and(|above| above.is_set())
     }
 }
 
@@ -113,7 +126,13 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
         let call = self.call("get");
         let key = call.key(key)?;
-        call.run(&key, options.check(self.info()), || self.backend.get(&key, options)).await
+        let check = options.check(self.info());
+        let mut object = call.run(&key, check, || self.backend.get(&key, options)).await?;
+        if let Some(object) = &mut object {
+            let (explain, body) = (call.explain_later(), std::mem::take(&mut object.body));
+            object.body = body.map_err(move |e| explain(e).with_key(&key));
+        }
+        Ok(object)
     }
 
     /// Writes a value without metadata. See [`StorageBackend::put`].
@@ -210,7 +229,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn list_with(&self, options: ListOptions) -> Result<ListStream> {
         let call = self.call("list");
-        call.run(None, options.check(self.info()), || self.backend.list(options)).await
+        let listing = call.run(None, options.check(self.info()), || self.backend.list(options)).await?;
+        Ok(listing.map_err(call.explain_later()).boxed())
     }
 
     /// A listing in another order than by key; common prefixes come first, by name. All items are held in memory and sorted;
@@ -220,7 +240,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`]; `Unsupported` for ordering by a metadata field, which is what [`query`](Storage::query) is for.
     pub async fn list_sorted(&self, mut options: ListOptions, order: Order) -> Result<ListStream> {
         if let OrderBy::Field(_) = order.by {
-            return Err(Error::unsupported("listings ordered by a metadata field (use a query)"));
+            let e = Error::unsupported("listings ordered by a metadata field (use a query)");
+            return Err(self.call("list").explain(e));
         }
         let limit = options.limit.take().unwrap_or(usize::MAX);
         let mut items: Vec<ListItem> = self.list_with(options).await?.try_collect().await?;
@@ -250,7 +271,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn query(&self, query: Query) -> Result<EntryStream> {
         let call = self.call("query");
-        call.run(None, query.validate(), || self.backend.query(query)).await
+        let entries = call.run(None, query.validate(), || self.backend.query(query)).await?;
+        Ok(entries.map_err(call.explain_later()).boxed())
     }
 
     /// The entries up to the query's limit, and where to go on.
@@ -296,7 +318,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn copy_with(&self, from: impl IntoKey, to: impl IntoKey, options: CopyOptions) -> Result<Entry> {
         let call = self.call("copy");
         let (from, to) = (call.key(from)?, call.key(to)?);
-        call.run(&from, options.check(self.info()), || self.backend.copy(&from, &to, options)).await
+        let done = call.run(None, options.check(self.info()), || self.backend.copy(&from, &to, options)).await;
+        done.map_err(|e| name_source_or_target(e, &from, &to))
     }
 
     /// Moves a value, replacing the target. See [`StorageBackend::rename`].
@@ -314,7 +337,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn rename_with(&self, from: impl IntoKey, to: impl IntoKey, options: RenameOptions) -> Result<Entry> {
         let call = self.call("rename");
         let (from, to) = (call.key(from)?, call.key(to)?);
-        call.run(&from, options.check(self.info()), || self.backend.rename(&from, &to, options)).await
+        let done = call.run(None, options.check(self.info()), || self.backend.rename(&from, &to, options)).await;
+        done.map_err(|e| name_source_or_target(e, &from, &to))
     }
 
     /// The versions of a value, newest first. See [`StorageBackend::versions`].
@@ -324,12 +348,13 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn versions(&self, key: impl IntoKey) -> Result<EntryStream> {
         let call = self.call("versions");
         let key = call.key(key)?;
-        call.run(&key, Ok(()), || self.backend.versions(&key)).await
+        let versions = call.run(&key, Ok(()), || self.backend.versions(&key)).await?;
+        Ok(versions.map_err(call.explain_later()).boxed())
     }
 
     /// Whether the store can be reached and used right now.
     pub async fn is_connected(&self) -> bool {
-        !self.closed.load(Ordering::Acquire) && self.backend.is_connected().await
+        !self.closed.is_set() && self.backend.is_connected().await
     }
 
     /// Gives up the connection. Afterwards every call through this handle and its clones is `Closed`.
@@ -337,7 +362,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// # Errors
     /// Those of the store; the handle is closed all the same.
     pub async fn disconnect(&self) -> Result<()> {
-        self.closed.store(true, Ordering::Release);
+        self.closed.here.store(true, Ordering::Release);
         match self.backend.disconnect().await {
             // Nothing to close below: that this handle refuses every further call is all there is to it.
             Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
@@ -350,15 +375,26 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     }
 }
 
+/// A condition is one on the target; everything else is said of the source, unless the backend says otherwise.
+fn name_source_or_target(e: Error, from: &Key, to: &Key) -> Error {
+    match e.kind() {
+        ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed => e.with_key(to),
+        _ => e.with_key(from),
+    }
+}
+
 /// What all operations share: the checks before and the error's particulars after.
 struct Call<'a> {
     operation: &'static str,
     info: &'a BackendInfo,
-    closed: &'a AtomicBool,
+    closed: &'a Closed,
 }
 
 impl Call<'_> {
     fn key(&self, key: impl IntoKey) -> Result<Key> {
+        if self.closed.is_set() {
+            return Err(self.explain(Error::closed()));
+        }
         let key = key.into_key().map_err(|e| self.explain(e))?;
         key.check(self.info).map_err(|e| self.explain(e))?;
         Ok(key)
@@ -371,7 +407,7 @@ impl Call<'_> {
         call: impl FnOnce() -> F,
     ) -> Result<T> {
         let result = match check {
-            _ if self.closed.load(Ordering::Acquire) => Err(Error::closed()),
+            _ if self.closed.is_set() => Err(Error::closed()),
             Err(e) => Err(e),
             Ok(()) => call().await,
         };
@@ -384,6 +420,12 @@ impl Call<'_> {
     fn explain_each<T>(&self, keys: &[Key], results: Vec<Result<T>>) -> Vec<Result<T>> {
         let explained = keys.iter().zip(results).map(|(key, result)| result.map_err(|e| self.explain(e).with_key(key)));
         explained.collect()
+    }
+
+    /// The same for what a stream yields after the call.
+    fn explain_later(&self) -> impl Fn(Error) -> Error + Send + use<> {
+        let (operation, id) = (self.operation, self.info.id.clone());
+        move |e| e.with_operation(operation).with_backend(&id)
     }
 
     fn explain(&self, e: Error) -> Error {

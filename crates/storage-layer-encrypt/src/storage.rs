@@ -85,7 +85,7 @@ impl EncryptTransform {
             Window { next: first, end: chunks(size), skip: range.start - first * CHUNK, left: range.end - range.start };
         let plain = open_window(body.body.into_stream(), cipher, window);
         let len = range.end - range.start;
-        Ok(Some(Object::new(entry, Body::sized(len, plain))))
+        Ok(Some(Object::new(entry, Body::stored(len, plain))))
     }
 }
 
@@ -134,7 +134,7 @@ impl Transform for EncryptTransform {
                 let mut pieces = Pieces::new(sealed.boxed(), SEALED);
                 let header = pieces.take(HEADER).await?;
                 let cipher = self.open_header(key, &stored.entry, &header).await?;
-                Body::sized(size, open_stream(pieces, cipher))
+                Body::stored(size, open_stream(pieces, cipher))
             }
         };
         Ok(Object::new(self.entry(stored.entry), plain))

@@ -88,7 +88,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
                 let declared = stream.declared_len();
                 let stream = I::stream(&self.intercept, span, Box::pin(stream), resume);
                 match declared {
-                    Some(len) => Body::sized(len, stream),
+                    Some(len) => Body::stored(len, stream),
                     None => Body::stream(stream),
                 }
             }

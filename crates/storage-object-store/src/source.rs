@@ -76,7 +76,7 @@ impl Source {
                 .boxed()
             }
         };
-        let body = Body::sized(len, pieces);
+        let body = Body::stored(len, pieces);
         if whole {
             return body.bytes(u64::MAX).await.map(Body::Bytes);
         }

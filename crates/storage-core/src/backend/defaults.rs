@@ -46,13 +46,12 @@ pub async fn put_batch<S: StorageBackend + ?Sized>(
         transaction.commit().await?;
         return Ok(written);
     }
-    let distinct: BTreeSet<&Key> = items.iter().map(|(key, ..)| key).collect();
-    let at_once = if distinct.len() == items.len() { CONCURRENCY } else { 1 };
+    let at_once = concurrency(items.iter().map(|(key, ..)| key));
     let writes = items.into_iter().map(|(key, body, options)| async move { this.put(&key, body, options).await });
     Ok(in_order(writes, at_once).await)
 }
 
-/// Single deletes, a bounded number at once. With `atomic`, in a transaction.
+/// Single deletes, a bounded number at once; one after the other when a key occurs twice. With `atomic`, in a transaction.
 ///
 /// # Errors
 /// With `atomic`, those of the transaction and of any item.
@@ -72,8 +71,9 @@ pub async fn delete_batch<S: StorageBackend + ?Sized>(
         transaction.commit().await?;
         return Ok(deleted);
     }
+    let at_once = concurrency(items.iter().map(|(key, _)| key));
     let deletes = items.into_iter().map(|(key, options)| async move { this.delete(&key, options).await });
-    Ok(in_order(deletes, CONCURRENCY).await)
+    Ok(in_order(deletes, at_once).await)
 }
 
 /// A scan of the listing through the reference evaluator.
@@ -115,7 +115,7 @@ pub async fn copy<S: StorageBackend + ?Sized>(this: &S, from: &Key, to: &Key, op
     let mut write = PutOptions::new();
     write.metadata = options.metadata.or(source.entry.metadata);
     write.condition = options.condition;
-    this.put(to, source.body, write).await
+    this.put(to, source.body, write).await.map_err(|e| e.with_key(to))
 }
 
 /// A copy and a delete; the delete spares a source that was written meanwhile, where `conditional_delete` can tell.
@@ -139,7 +139,7 @@ pub async fn rename<S: StorageBackend + ?Sized>(
     let mut write = PutOptions::new();
     write.metadata = source.entry.metadata;
     write.condition = options.condition;
-    let entry = this.put(to, source.body, write).await?;
+    let entry = this.put(to, source.body, write).await.map_err(|e| e.with_key(to))?;
     let mut delete = DeleteOptions::new();
     if this.info().capabilities.conditional_delete {
         delete.condition = source.entry.etag.map(Condition::IfMatch);
@@ -205,6 +205,13 @@ async fn or_roll_back<T>(transaction: &dyn Transaction, key: &Key, result: Resul
         let _ = transaction.rollback().await;
     }
     result.map_err(|e| e.with_key(key))
+}
+
+/// One at once when a key occurs twice, for then the order decides.
+fn concurrency<'k>(keys: impl ExactSizeIterator<Item = &'k Key>) -> usize {
+    let len = keys.len();
+    let distinct: BTreeSet<&Key> = keys.collect();
+    if distinct.len() == len { CONCURRENCY } else { 1 }
 }
 
 async fn in_order<F: Future>(futures: impl Iterator<Item = F>, at_once: usize) -> Vec<F::Output> {

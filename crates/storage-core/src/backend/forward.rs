@@ -55,12 +55,18 @@ impl<B: StorageBackend + ?Sized> StorageBackend for Box<B> {
     forward! {}
 }
 
-#[async_trait]
-impl<T: Transaction + ?Sized> Transaction for Arc<T> {
-    async fn commit(&self) -> Result<()> {
-        (**self).commit().await
-    }
-    async fn rollback(&self) -> Result<()> {
-        (**self).rollback().await
-    }
+macro_rules! forward_transaction {
+    ($($pointer:ident)*) => { $(
+        #[async_trait]
+        impl<T: Transaction + ?Sized> Transaction for $pointer<T> {
+            async fn commit(&self) -> Result<()> {
+                (**self).commit().await
+            }
+
+            async fn rollback(&self) -> Result<()> {
+                (**self).rollback().await
+            }
+        }
+    )* };
 }
+forward_transaction! { Arc Box }

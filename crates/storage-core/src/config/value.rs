@@ -10,6 +10,7 @@ pub(super) enum Value {
 
 type Error = de::value::Error;
 
+/// In place of serde's own message, which repeats the value.
 fn mismatch<'de, V: Visitor<'de>>(name: &str, expected: &V) -> Error {
     let expected: &dyn de::Expected = expected;
     de::Error::custom(format!("the option `{name}` must be {expected}"))
@@ -18,13 +19,14 @@ fn mismatch<'de, V: Visitor<'de>>(name: &str, expected: &V) -> Error {
 macro_rules! parsed {
     ($($method:ident $visit:ident $type:ty;)*) => { $(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-            match self {
-                Value::Text(name, text) => match text.parse::<$type>() {
-                    Ok(value) => visitor.$visit(value),
-                    Err(_) => Err(mismatch(&name, &visitor)),
-                },
-                json => json.deserialize_any(visitor),
-            }
+            let Value::Text(name, text) = self else {
+                return self.deserialize_any(visitor);
+            };
+            let wrong = mismatch(&name, &visitor);
+            let Ok(value) = text.parse::<$type>() else {
+                return Err(wrong);
+            };
+            visitor.$visit(value).map_err(|_: Error| wrong)
         }
     )* };
 }
@@ -34,10 +36,13 @@ impl<'de> de::Deserializer<'de> for Value {
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self {
-            Self::Text(_, text) => visitor.visit_string(text),
+            Self::Text(name, text) => {
+                let wrong = mismatch(&name, &visitor);
+                visitor.visit_string(text).map_err(|_: Error| wrong)
+            }
             Self::Json(name, json) => {
-                let wrong = format!("the option `{name}` has the wrong type");
-                json.deserialize_any(visitor).map_err(|_| de::Error::custom(wrong))
+                let wrong = mismatch(&name, &visitor);
+                json.deserialize_any(visitor).map_err(|_| wrong)
             }
         }
     }
@@ -73,17 +78,20 @@ impl<'de> de::Deserializer<'de> for Value {
 
     parsed! {
         deserialize_bool visit_bool bool;
+        deserialize_i8 visit_i64 i64;
+        deserialize_i16 visit_i64 i64;
+        deserialize_i32 visit_i64 i64;
+        deserialize_i64 visit_i64 i64;
         deserialize_u8 visit_u64 u64;
         deserialize_u16 visit_u64 u64;
         deserialize_u32 visit_u64 u64;
         deserialize_u64 visit_u64 u64;
-        deserialize_i64 visit_i64 i64;
-        deserialize_i32 visit_i64 i64;
+        deserialize_f32 visit_f64 f64;
         deserialize_f64 visit_f64 f64;
     }
 
     serde::forward_to_deserialize_any! {
-        i8 i16 i128 u128 f32 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
+        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
         identifier ignored_any
     }
 }

@@ -1,8 +1,8 @@
 //! Transactions on the handle.
 
-use std::{future::poll_fn, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
-use super::Storage;
+use super::{Closed, Storage};
 use crate::{Error, ErrorKind, Result, StorageBackend, Transaction};
 
 /// A transaction: the same everyday methods, and an end. Dropping the last clone rolls back.
@@ -18,7 +18,10 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn begin(&self) -> Result<Tx> {
         let call = self.call("begin");
-        Ok(Storage { backend: call.run(None, Ok(()), || self.backend.begin()).await?, closed: self.closed.clone() })
+        Ok(Storage {
+            backend: call.run(None, Ok(()), || self.backend.begin()).await?,
+            closed: Arc::new(Closed { above: Some(self.closed.clone()), ..Closed::default() }),
+        })
     }
 
     /// Runs `work` in a transaction and commits it; on `Conflict` rolls back and runs it again, up to 1,000 times.
@@ -60,8 +63,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
             }
             yield_once().await;
         }
-        Err(Error::new(ErrorKind::Conflict, format!("the transaction met a conflict {ATTEMPTS} times in a row"))
-            .with_backend(&self.info().id))
+        let e = Error::new(ErrorKind::Conflict, format!("the transaction met a conflict {ATTEMPTS} times in a row"));
+        Err(self.call("transaction").explain(e))
     }
 }
 
