@@ -45,19 +45,18 @@ impl Sql {
         })?;
         let database = Box::new(SqliteDatabase::new(&config, runtime.clone())?);
         let tables = Tables::new(&config.table, &*database);
-        let found = schema::prepare(&*database, &tables, &config).await?;
+        let indexed = schema::prepare(&*database, &tables, &config).await?;
         let session = Session::new(Arc::new(Store {
             info: Arc::new(info()),
             database,
             tables,
-            name: found.store,
-            indexed: found.indexed,
+            indexed,
             chunk_size: config.chunk_size,
             busy_timeout: config.busy_timeout,
             writer: Arc::new(Semaphore::new(1)),
             tasks: Tasks::new(runtime),
         }));
-        session.sweep(config.sweep_after).await?;
+        session.sweep(config.sweep_after).await;
         Ok(Self { session })
     }
 }

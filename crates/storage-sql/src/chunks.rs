@@ -130,7 +130,8 @@ impl Session {
     async fn stage(&self, chunk: usize) -> Result<Staged> {
         let upload = self.write(|mut db| {
             Box::pin(async move {
-                let (upload, now) = db.next_version().await?;
+                let (version, now) = db.next_version().await?;
+                let upload = version.number;
                 let uploads = &db.store.tables.uploads;
                 let sql = format!("INSERT INTO {uploads} (upload, touched_at) VALUES (?, ?)");
                 db.execute(sql, vec![upload.into(), now.into()]).await?;
@@ -175,8 +176,8 @@ impl Session {
         .await
     }
 
-    /// Removes what was staged by writers that have not been heard of for so long.
-    pub(crate) async fn sweep(&self, age: Duration) -> Result<()> {
+    /// Removes what was staged by writers that have not been heard of for so long, as far as that is possible now.
+    pub(crate) async fn sweep(&self, age: Duration) {
         let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let stale = self.read(move |mut db| {
             Box::pin(async move {
@@ -186,10 +187,15 @@ impl Session {
                 rows.into_iter().map(|mut row| row.int()).collect::<Result<Vec<i64>>>()
             })
         });
-        for upload in stale.await? {
-            self.abandon(upload).await?;
+        let swept = async {
+            for upload in stale.await? {
+                self.abandon(upload).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if let Err(e) = swept.await {
+            tracing::warn!(error = %e, "what interrupted writes have staged is left for a later connection to sweep");
         }
-        Ok(())
     }
 
     /// Removes an upload unless an entry owns it.

@@ -35,7 +35,7 @@ pub(crate) trait Database: Debug + Send + Sync + 'static {
     /// Now, in microseconds since 1970, by the database's clock.
     fn now(&self) -> &'static str;
 
-    /// Increments the counter and returns it and the time of [`now`](Self::now).
+    /// Increments the counter and returns it, a random integer, and the time of [`now`](Self::now).
     fn next_version(&self, tables: &Tables) -> String;
 }
 

@@ -45,8 +45,9 @@ fn sqlite(e: &dyn DatabaseError) -> (ErrorKind, &'static str) {
         (26, _) => (ErrorKind::Corrupt, "the file is not a SQLite database; name another one"),
         (13, _) => (ErrorKind::Unavailable, "the disk is full; free some space"),
         (14, _) => (
-            ErrorKind::Unavailable,
-            "the database file cannot be opened; check its permissions and the number of open files",
+            ErrorKind::PermissionDenied,
+            "the database file cannot be opened; check the permissions of the file and of its directory, and the number of \
+             open files",
         ),
         (15, _) => (ErrorKind::Unavailable, "the locks of the database file do not work; is it on a network drive?"),
         (18, _) => (ErrorKind::TooLarge, "the value is too large for one row"),

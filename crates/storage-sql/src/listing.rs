@@ -136,7 +136,7 @@ async fn rows(
             rows.push((Value::Bytes(bytes), None));
             continue;
         };
-        let mut entry = read::entry(db.store, key, &mut row)?;
+        let mut entry = read::entry(key, &mut row)?;
         if metadata {
             entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
         }

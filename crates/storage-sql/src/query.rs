@@ -127,7 +127,7 @@ impl Plan {
             let Some(key) = read::key(&row.bytes()?) else {
                 continue;
             };
-            let mut entry = read::entry(db.store, key, &mut row)?;
+            let mut entry = read::entry(key, &mut row)?;
             entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
             entries.push(entry);
         }

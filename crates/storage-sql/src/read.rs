@@ -7,14 +7,14 @@ use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Obj
 
 use crate::{
     dialect::{Row, Value},
-    session::{Db, Session, Store},
+    session::{Db, Session, Version},
 };
 
 /// How often a value that is overwritten while it is collected is read again.
 const ATTEMPTS: usize = 10;
 
 /// The columns that [`entry`] takes, of the table with the alias `e`.
-pub(crate) const ENTRY: &str = "e.version, e.size, e.created_at, e.updated_at";
+pub(crate) const ENTRY: &str = "e.version, e.nonce, e.size, e.created_at, e.updated_at";
 
 /// A value as the database has it.
 #[derive(Clone, Debug)]
@@ -57,7 +57,7 @@ impl Session {
                 let Some(mut row) = db.fetch_one(sql, vec![(&wanted).into()]).await? else {
                     return Ok(None);
                 };
-                let mut entry = entry(db.store, wanted, &mut row)?;
+                let mut entry = entry(wanted, &mut row)?;
                 entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
                 Ok(Some(entry))
             })
@@ -116,7 +116,7 @@ pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>
         let Some(key) = key(&row.bytes()?) else {
             continue;
         };
-        let mut entry = entry(db.store, key, &mut row)?;
+        let mut entry = entry(key, &mut row)?;
         entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
         let value = match (row.optional_int()?, row.optional_int()?, row.optional_bytes()?) {
             (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
@@ -129,11 +129,11 @@ pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>
 }
 
 /// An entry, without metadata, from the columns [`ENTRY`].
-pub(crate) fn entry(store: &Store, key: Key, row: &mut Row) -> Result<Entry> {
-    let version = row.int()?;
+pub(crate) fn entry(key: Key, row: &mut Row) -> Result<Entry> {
+    let version = Version::from_row(row)?;
     let size = u64::try_from(row.int()?).map_err(|_| damaged())?;
     let mut entry = Entry::new(key, size);
-    entry.etag = Some(store.etag(version));
+    entry.etag = Some(version.etag());
     entry.created = Some(time(row.int()?));
     entry.modified = Some(time(row.int()?));
     Ok(entry)
@@ -151,12 +151,7 @@ pub(crate) fn key(bytes: &[u8]) -> Option<Key> {
 
 /// Microseconds since 1970 as a point in time.
 pub(crate) fn time(micros: i64) -> SystemTime {
-    let distance = Duration::from_micros(micros.unsigned_abs());
-    let time = match micros {
-        0.. => SystemTime::UNIX_EPOCH.checked_add(distance),
-        _ => SystemTime::UNIX_EPOCH.checked_sub(distance),
-    };
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
+    SystemTime::UNIX_EPOCH + Duration::from_micros(micros.max(0).unsigned_abs())
 }
 
 pub(crate) fn damaged() -> Error {

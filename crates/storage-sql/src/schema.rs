@@ -11,21 +11,15 @@ use crate::{
 /// The version of the schema that this version of the crate reads and writes.
 const SCHEMA: i64 = 1;
 
-/// What the database says about the store.
-pub(crate) struct Found {
-    pub(crate) store: String,
-    pub(crate) indexed: Vec<String>,
-}
-
-/// Makes sure that the schema is there and that the fields named are indexed.
-pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &Config) -> Result<Found> {
+/// Makes sure that the schema is there and that the fields named are indexed. Returns all that are.
+pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &Config) -> Result<Vec<String>> {
     let mut connection = database.acquire().await?;
     let connection = &mut *connection;
-    let found = inspect(connection, database, tables).await?;
+    let indexed = inspect(connection, database, tables).await?;
     database.prepare(connection).await?;
-    let complete = |found: &Found| config.indexes.iter().all(|name| found.indexed.contains(name));
-    if let Some(found) = found.filter(complete) {
-        return Ok(found);
+    let complete = |indexed: &Vec<String>| config.indexes.iter().all(|name| indexed.contains(name));
+    if let Some(indexed) = indexed.filter(complete) {
+        return Ok(indexed);
     }
     connection.begin(tables, true).await?;
     if inspect(connection, database, tables).await?.is_none() {
@@ -36,13 +30,17 @@ pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &C
     for name in &config.indexes {
         index(connection, tables, name).await?;
     }
-    let found = inspect(connection, database, tables).await?;
+    let indexed = inspect(connection, database, tables).await?;
     connection.commit().await?;
-    found.ok_or_else(|| foreign(tables))
+    indexed.ok_or_else(|| foreign(tables))
 }
 
-/// What is there; `None` when there is nothing yet.
-async fn inspect(connection: &mut dyn Connection, database: &dyn Database, tables: &Tables) -> Result<Option<Found>> {
+/// The fields that are indexed; `None` when there is no schema yet.
+async fn inspect(
+    connection: &mut dyn Connection,
+    database: &dyn Database,
+    tables: &Tables,
+) -> Result<Option<Vec<String>>> {
     let names = tables.plain.iter().map(|name| Value::Text(name.clone()));
     let sql = database.count_names(tables.plain.len());
     let mut rows = connection.fetch(sql, names.collect()).await?;
@@ -54,7 +52,7 @@ async fn inspect(connection: &mut dyn Connection, database: &dyn Database, table
         ErrorKind::Other | ErrorKind::NotFound | ErrorKind::Corrupt if !is_damage(&e) => foreign(tables).with_source(e),
         _ => e,
     };
-    let sql = format!("SELECT schema, store FROM {}", tables.meta);
+    let sql = format!("SELECT schema, sequence FROM {}", tables.meta);
     let mut rows = connection.fetch(sql, vec![]).await.map_err(not_ours)?;
     let mut row = rows.pop().ok_or_else(|| foreign(tables))?;
     let schema = row.int().map_err(not_ours)?;
@@ -67,7 +65,7 @@ async fn inspect(connection: &mut dyn Connection, database: &dyn Database, table
             ),
         ));
     }
-    let store = row.text().map_err(not_ours)?;
+    row.int().map_err(not_ours)?;
     for (table, columns) in shape(tables) {
         let sql = format!("SELECT {columns} FROM {table} LIMIT 0");
         connection.fetch(sql, vec![]).await.map_err(not_ours)?;
@@ -77,13 +75,13 @@ async fn inspect(connection: &mut dyn Connection, database: &dyn Database, table
     for mut row in connection.fetch(sql, vec![]).await? {
         indexed.push(String::from_utf8_lossy(&row.bytes()?).into_owned());
     }
-    Ok(Some(Found { store, indexed }))
+    Ok(Some(indexed))
 }
 
 /// The columns that each table must have.
 fn shape(tables: &Tables) -> [(&str, &'static str); 6] {
     [
-        (&tables.entries, "version, key, size, created_at, updated_at, content_type, metadata, chunk, data"),
+        (&tables.entries, "version, nonce, key, size, created_at, updated_at, content_type, metadata, chunk, data"),
         (&tables.fields, "version, name, kind, int_value, float_value, text_value, indexed"),
         (&tables.tags, "version, tag"),
         (&tables.uploads, "upload, version, touched_at"),

@@ -27,8 +27,6 @@ pub(crate) struct Store {
     pub(crate) info: Arc<BackendInfo>,
     pub(crate) database: Box<dyn Database>,
     pub(crate) tables: Tables,
-    /// A word that no other store has: the second part of every etag.
-    pub(crate) name: String,
     /// The metadata fields known to be indexed.
     pub(crate) indexed: Vec<String>,
     pub(crate) chunk_size: usize,
@@ -44,7 +42,7 @@ pub(crate) struct Open {
     connection: Option<Box<dyn Connection>>,
     /// Held from the first write on.
     permit: Option<OwnedSemaphorePermit>,
-    /// Another writer was faster: it can only be rolled back.
+    /// Another writer was faster, or the database failed: it can only be rolled back.
     doomed: bool,
 }
 
@@ -74,19 +72,32 @@ impl Db<'_> {
         Ok(self.fetch(sql, arguments).await?.pop())
     }
 
-    /// The next number of the sequence, and the time.
-    pub(crate) async fn next_version(&mut self) -> Result<(i64, i64)> {
+    /// What a new entry gets, and the time.
+    pub(crate) async fn next_version(&mut self) -> Result<(Version, i64)> {
         let sql = self.store.database.next_version(&self.store.tables);
         let row = self.fetch_one(sql, vec![]).await?;
         let mut row =
             row.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table with the schema version is empty"))?;
-        Ok((row.int()?, row.int()?))
+        Ok((Version::from_row(&mut row)?, row.int()?))
     }
 }
 
-impl Store {
-    pub(crate) fn etag(&self, version: i64) -> Etag {
-        Etag::new(format!("{version}-{}", self.name))
+/// What names a write. The number alone would be used again after a rollback, or in a database that was restored or created
+/// anew; the random part is what makes an etag unique.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Version {
+    pub(crate) number: i64,
+    pub(crate) nonce: i64,
+}
+
+impl Version {
+    /// From the columns `version` and `nonce`.
+    pub(crate) fn from_row(row: &mut Row) -> Result<Self> {
+        Ok(Self { number: row.int()?, nonce: row.int()? })
+    }
+
+    pub(crate) fn etag(self) -> Etag {
+        Etag::new(format!("{:x}-{:016x}", self.number, self.nonce))
     }
 }
 
@@ -109,11 +120,7 @@ impl Session {
                     let connection = &mut *connection;
                     job(Db { store, connection }).await
                 }
-                Some(open) => {
-                    let mut open = open.lock_owned().await;
-                    let connection = open.connection()?;
-                    job(Db { store, connection }).await
-                }
+                Some(open) => open.lock_owned().await.read(store, job).await,
             }
         });
         run.await
@@ -187,8 +194,13 @@ impl Session {
                 fate.seal()?;
                 return connection.commit().await.map_err(while_committing);
             }
-            connection.rollback().await?;
-            if commit { Err(overtaken()) } else { Ok(()) }
+            let rolled_back = connection.rollback().await;
+            match commit {
+                true => Err(overtaken()),
+                // The database may have rolled back by itself; if not, it does now, because the connection is closed.
+                false if open.doomed => Ok(()),
+                false => rolled_back,
+            }
         });
         run.await
     }
@@ -226,6 +238,17 @@ impl Open {
         }
     }
 
+    async fn read<T>(
+        &mut self,
+        store: &Store,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
+    ) -> Result<T> {
+        let connection = self.connection()?;
+        let result = job(Db { store, connection }).await;
+        self.doomed |= result.as_ref().is_err_and(ends_transaction);
+        result
+    }
+
     /// Runs a job that writes; if it fails, the transaction is as it was before.
     async fn write<T>(
         &mut self,
@@ -233,26 +256,31 @@ impl Open {
         job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
     ) -> Result<T> {
         self.begin_writing(store).await?;
-        let connection = self.connection()?;
-        let mut run = async |sql: &str| connection.execute(sql.into(), vec![]).await;
-        run("SAVEPOINT job").await?;
-        let result = job(Db { store, connection }).await;
-        let mut run = async |sql: &str| connection.execute(sql.into(), vec![]).await;
-        if result.is_err() {
-            run("ROLLBACK TO SAVEPOINT job").await?;
+        self.execute("SAVEPOINT job").await?;
+        let result = self.read(store, job).await;
+        if result.is_err() && !self.doomed {
+            self.execute("ROLLBACK TO SAVEPOINT job").await?;
         }
-        run("RELEASE SAVEPOINT job").await?;
+        if !self.doomed {
+            self.execute("RELEASE SAVEPOINT job").await?;
+        }
         result
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        let done = self.connection()?.execute(sql.into(), vec![]).await;
+        self.doomed |= done.is_err();
+        done.map(drop)
     }
 
     /// Takes the write lock at the first write.
     async fn begin_writing(&mut self, store: &Store) -> Result<()> {
         self.connection()?;
-        if self.permit.is_some() {
-            return Ok(());
-        }
         if self.doomed {
             return Err(overtaken());
+        }
+        if self.permit.is_some() {
+            return Ok(());
         }
         let permit = permit(store, PATIENCE).await?;
         let Some(permit) = permit else {
@@ -260,9 +288,9 @@ impl Open {
             return Err(overtaken());
         };
         let begun = self.connection()?.begin_writing(&store.tables).await;
-        match &begun {
+        match begun {
             Ok(()) => self.permit = Some(permit),
-            Err(e) => self.doomed = e.kind() == ErrorKind::Conflict,
+            Err(_) => self.doomed = true,
         }
         begun
     }
@@ -285,8 +313,13 @@ async fn permit(store: &Store, patience: Duration) -> Result<Option<OwnedSemapho
     }
 }
 
+/// Whether the database may have rolled back by itself, after which each statement would be a transaction of its own.
+fn ends_transaction(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Corrupt | ErrorKind::Other)
+}
+
 fn overtaken() -> Error {
-    Error::new(ErrorKind::Conflict, "another writer was faster; run the transaction again")
+    Error::new(ErrorKind::Conflict, "another writer was faster, or an earlier call failed; run the transaction again")
 }
 
 fn ended() -> Error {

@@ -12,7 +12,7 @@ use crate::{
     dialect::{Tables, Value},
     query::columns,
     read::{self, Stored},
-    session::{Db, Session},
+    session::{Db, Session, Version},
 };
 
 /// How many rows one statement inserts, so that it stays below the most arguments that databases take.
@@ -20,7 +20,7 @@ const ROWS: usize = 500;
 
 /// What is replaced.
 struct Old {
-    version: i64,
+    version: Version,
     created_at: i64,
     updated_at: i64,
 }
@@ -97,18 +97,18 @@ impl Session {
             Box::pin(async move {
                 let source = old(&mut db, &from).await?.ok_or_else(|| no_source(&from))?;
                 let target = old(&mut db, &to).await?;
-                check(&db, &to, target.as_ref(), options.condition.as_ref())?;
+                check(&to, target.as_ref(), options.condition.as_ref())?;
                 let (version, created_at, updated_at) = stamp(&mut db, target.as_ref()).await?;
                 if let Some(target) = target {
-                    remove(&mut db, target.version).await?;
+                    remove(&mut db, target.version.number).await?;
                 }
                 let entries = &db.store.tables.entries;
                 // The value stays where it is; its fields, tags and chunks follow the version.
                 let sql = format!(
-                    "UPDATE {entries} SET version = ?, key = ?, created_at = ?, updated_at = ? WHERE version = ?"
+                    "UPDATE {entries} SET version = ?, nonce = ?, key = ?, created_at = ?, updated_at = ? WHERE version = ?"
                 );
                 let row =
-                    vec![version.into(), (&to).into(), created_at.into(), updated_at.into(), source.version.into()];
+                    vec![version.number.into(), version.nonce.into(), (&to).into(), created_at.into(), updated_at.into(), source.version.number.into()];
                 db.execute(sql, row).await?;
                 let moved = read::find(&mut db, &to).await?;
                 moved.map(|moved| moved.entry).ok_or_else(|| no_source(&from))
@@ -121,10 +121,10 @@ impl Session {
 /// Writes a value under a key, with its metadata, if the condition holds.
 pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options: PutOptions) -> Result<Entry> {
     let old = old(db, &key).await?;
-    check(db, &key, old.as_ref(), options.condition.as_ref())?;
+    check(&key, old.as_ref(), options.condition.as_ref())?;
     let (version, created_at, updated_at) = stamp(db, old.as_ref()).await?;
     if let Some(old) = old {
-        remove(db, old.version).await?;
+        remove(db, old.version.number).await?;
     }
     let metadata: Arc<Metadata> = options.metadata.unwrap_or_default();
     let (size, chunk, upload, data) = match content {
@@ -133,11 +133,12 @@ pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options
     };
     let entries = &db.store.tables.entries;
     let sql = format!(
-        "INSERT INTO {entries} (version, key, size, created_at, updated_at, content_type, metadata, chunk, data) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "INSERT INTO {entries} (version, nonce, key, size, created_at, updated_at, content_type, metadata, chunk, data) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
     );
     let row = vec![
-        version.into(),
+        version.number.into(),
+        version.nonce.into(),
         (&key).into(),
         size.into(),
         created_at.into(),
@@ -149,11 +150,11 @@ pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options
     ];
     db.execute(sql, row).await?;
     if let Some(upload) = upload {
-        adopt(db, upload, version).await?;
+        adopt(db, upload, version.number).await?;
     }
-    describe(db, version, &metadata).await?;
+    describe(db, version.number, &metadata).await?;
     let mut entry = Entry::new(key, size as u64);
-    entry.etag = Some(db.store.etag(version));
+    entry.etag = Some(version.etag());
     entry.created = Some(read::time(created_at));
     entry.modified = Some(read::time(updated_at));
     entry.metadata = Some(metadata);
@@ -164,7 +165,7 @@ pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options
 pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) -> Result<()> {
     if options.condition.is_some() {
         let old = old(db, key).await?;
-        check(db, key, old.as_ref(), options.condition.as_ref())?;
+        check(key, old.as_ref(), options.condition.as_ref())?;
     }
     let sql = format!("DELETE FROM {} WHERE key = ?", db.store.tables.entries);
     db.execute(sql, vec![key.into()]).await.map(drop)
@@ -213,28 +214,28 @@ async fn describe(db: &mut Db<'_>, version: i64, metadata: &Metadata) -> Result<
 
 async fn old(db: &mut Db<'_>, key: &Key) -> Result<Option<Old>> {
     let entries = &db.store.tables.entries;
-    let sql = format!("SELECT version, created_at, updated_at FROM {entries} WHERE key = ?");
+    let sql = format!("SELECT version, nonce, created_at, updated_at FROM {entries} WHERE key = ?");
     let Some(mut row) = db.fetch_one(sql, vec![key.into()]).await? else {
         return Ok(None);
     };
-    Ok(Some(Old { version: row.int()?, created_at: row.int()?, updated_at: row.int()? }))
+    Ok(Some(Old { version: Version::from_row(&mut row)?, created_at: row.int()?, updated_at: row.int()? }))
 }
 
-fn check(db: &Db<'_>, key: &Key, old: Option<&Old>, condition: Option<&Condition>) -> Result<()> {
+fn check(key: &Key, old: Option<&Old>, condition: Option<&Condition>) -> Result<()> {
     let Some(condition) = condition else {
         return Ok(());
     };
     // All that a condition looks at is the etag.
     let current = old.map(|old| {
         let mut entry = Entry::new(key.clone(), 0);
-        entry.etag = Some(db.store.etag(old.version));
+        entry.etag = Some(old.version.etag());
         entry
     });
     condition.check(current.as_ref())
 }
 
 /// The version, creation and modification time of what replaces `old`.
-async fn stamp(db: &mut Db<'_>, old: Option<&Old>) -> Result<(i64, i64, i64)> {
+async fn stamp(db: &mut Db<'_>, old: Option<&Old>) -> Result<(Version, i64, i64)> {
     let (version, now) = db.next_version().await?;
     // The clock can step back; the time of a key does not.
     let updated_at = old.map_or(now, |old| now.max(old.updated_at));

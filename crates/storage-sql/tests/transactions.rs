@@ -1,4 +1,5 @@
 //! Writers among themselves: transactions, several instances, and callers that go away.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod support;
 
@@ -6,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use storage_core::{Body, Bytes, Condition, Error, ErrorKind, PutOptions, Storage, StorageBackend};
-use storage_sql::Sql;
+use storage_sql::{Config, Sql};
 use support::{Place, kind};
 
 async fn number(storage: &Storage<Sql>, key: &str) -> u64 {
@@ -220,4 +221,52 @@ async fn hostile_keys_are_just_keys() {
         .await
         .unwrap_err();
     assert!(!format!("{e:?}").contains("secret"));
+}
+
+#[tokio::test]
+async fn etags_of_writes_that_were_rolled_back_are_never_used_again() {
+    let place = Place::new();
+    let storage = place.open().await;
+    let tx = storage.begin().await.unwrap();
+    let forgotten = tx.put("k", "forgotten").await.unwrap().etag.unwrap();
+    tx.rollback().await.unwrap();
+    storage.put("k", "another").await.unwrap();
+    let options = PutOptions::new().condition(Condition::IfMatch(forgotten));
+    let late = storage.put_with("k", "late", options).await;
+    assert_eq!(kind(late), ErrorKind::PreconditionFailed);
+}
+
+/// What the second process of the next test does; on its own it does nothing.
+#[tokio::test]
+async fn child() {
+    if let Some(path) = std::env::var_os("STORAGE_SQL_TEST_CHILD") {
+        count(Storage::new(Sql::connect(Config::sqlite(path)).await.unwrap())).await;
+    }
+}
+
+#[tokio::test]
+async fn two_processes_count_without_losing_one() {
+    let place = Place::new();
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child"])
+        .env("STORAGE_SQL_TEST_CHILD", place.path())
+        .stdout(std::process::Stdio::null())
+        .spawn();
+    let mut child = child.unwrap();
+    let storage = place.open().await;
+    count(storage.clone()).await;
+    let status = tokio::task::spawn_blocking(move || child.wait().unwrap()).await.unwrap();
+    assert!(status.success());
+    assert_eq!(number(&storage, "n").await, 200);
+}
+
+async fn count(storage: Storage<Sql>) {
+    for _ in 0..100 {
+        let counting = storage.transaction(|tx| async move {
+            let old = tx.get("n").await?.unwrap_or_default();
+            let n: u64 = String::from_utf8_lossy(&old).parse().unwrap_or(0);
+            tx.put("n", (n + 1).to_string()).await
+        });
+        counting.await.unwrap();
+    }
 }

@@ -1,4 +1,5 @@
 //! Large values: what is read, what is staged and what is left behind.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod support;
 

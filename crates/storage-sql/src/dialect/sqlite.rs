@@ -111,11 +111,11 @@ impl Database for SqliteDatabase {
         vec![
             format!(
                 "CREATE TABLE {meta} (one INTEGER PRIMARY KEY CHECK (one = 1), schema INTEGER NOT NULL, \
-                 store TEXT NOT NULL, sequence INTEGER NOT NULL)"
+                 sequence INTEGER NOT NULL)"
             ),
             format!(
-                "CREATE TABLE {entries} (version INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, size INTEGER NOT NULL, \
-                 created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, content_type TEXT, metadata TEXT NOT NULL, \
+                "CREATE TABLE {entries} (version INTEGER PRIMARY KEY, nonce INTEGER NOT NULL, key BLOB NOT NULL UNIQUE, \
+                 size INTEGER NOT NULL, created_at INTEGER NOT NULL, updated_at INTEGER NOT NULL, content_type TEXT, metadata TEXT NOT NULL, \
                  chunk INTEGER, data BLOB)"
             ),
             format!("CREATE INDEX {} ON {entries} (created_at)", index("by_created_at")),
@@ -143,7 +143,7 @@ impl Database for SqliteDatabase {
                  idx INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (upload, idx))"
             ),
             format!("CREATE TABLE {indexes} (name BLOB PRIMARY KEY) WITHOUT ROWID"),
-            format!("INSERT INTO {meta} VALUES (1, 1, lower(hex(randomblob(8))), 0)"),
+            format!("INSERT INTO {meta} VALUES (1, 1, 0)"),
         ]
     }
 
@@ -153,7 +153,7 @@ impl Database for SqliteDatabase {
 
     fn next_version(&self, tables: &Tables) -> String {
         let (meta, now) = (&tables.meta, self.now());
-        format!("UPDATE {meta} SET sequence = sequence + 1 RETURNING sequence, {now}")
+        format!("UPDATE {meta} SET sequence = sequence + 1 RETURNING sequence, random(), {now}")
     }
 }
 

@@ -106,13 +106,8 @@ impl Instant {
                 floor: i64::try_from(since.as_micros()).unwrap_or(i64::MAX),
                 exact: since.subsec_nanos() % 1000 == 0,
             },
-            Err(e) => {
-                let before = e.duration();
-                let exact = before.subsec_nanos() % 1000 == 0;
-                let whole = i64::try_from(before.as_micros()).unwrap_or(i64::MAX);
-                let floor = if exact { -whole } else { (-whole).saturating_sub(1) };
-                Self { floor, exact }
-            }
+            // Before 1970, and so before anything was stored.
+            Err(_) => Self { floor: -1, exact: false },
         }
     }
 
