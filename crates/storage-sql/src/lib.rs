@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+#[cfg(not(feature = "sqlite"))]
+compile_error!("storage-sql needs a database: enable its feature `sqlite`");
+
 mod config;
 
 mod backend;

@@ -153,21 +153,28 @@ async fn a_newer_schema_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_read_only_file() {
-    let place = Place::new();
-    place.open().await.disconnect().await.unwrap();
-    let mut permissions = fs::metadata(place.path()).unwrap().permissions();
-    permissions.set_readonly(true);
-    fs::set_permissions(place.path(), permissions).unwrap();
-    if fs::OpenOptions::new().append(true).open(place.path()).is_ok() {
-        eprintln!("did not run: this user may write read-only files");
-        return;
+async fn read_only_files_and_directories() {
+    for directory in [false, true] {
+        let place = Place::new();
+        place.open().await.disconnect().await.unwrap();
+        let path = place.path();
+        let target = if directory { path.parent().unwrap() } else { &path };
+        let writable = fs::metadata(target).unwrap().permissions();
+        let mut permissions = writable.clone();
+        permissions.set_readonly(true);
+        fs::set_permissions(target, permissions).unwrap();
+        let probe = if directory { path.with_extension("probe") } else { path.clone() };
+        if fs::OpenOptions::new().append(true).create(true).open(probe).is_ok() {
+            eprintln!("did not run: this user may write what is read-only");
+            return;
+        }
+        let result = match Sql::connect(place.config()).await {
+            Ok(sql) => Storage::new(sql).put("k", "v").await.map(drop),
+            Err(e) => Err(e),
+        };
+        fs::set_permissions(target, writable).unwrap();
+        assert_eq!(kind(result), ErrorKind::PermissionDenied, "directory: {directory}");
     }
-    let result = match Sql::connect(place.config()).await {
-        Ok(sql) => Storage::new(sql).put("k", "v").await.map(drop),
-        Err(e) => Err(e),
-    };
-    assert_eq!(kind(result), ErrorKind::PermissionDenied);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
