@@ -36,7 +36,7 @@ impl Store {
             found.check_unchanged()?;
             Body::from(bytes)
         } else {
-            Body::sized(len, found.pieces(range))
+            Body::stored(len, found.pieces(range))
         };
         Ok(Some(Object::new(entry, body)))
     }

@@ -1,7 +1,7 @@
 //! The whole suite through the layer.
 
 use storage_conformance::{Namespace, Target};
-use storage_core::Storage;
+use storage_core::{Storage, StorageBackend};
 use storage_layer_retry::RetryLayer;
 use storage_memory::Memory;
 
@@ -10,4 +10,5 @@ storage_conformance::main!(
         Ok(Storage::new(Memory::new()).layer(RetryLayer::new()).backend().clone())
     })
     .volatile()
+    .requires(Memory::new().info().capabilities)
 );

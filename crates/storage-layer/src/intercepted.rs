@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    BackendInfo, BatchOptions, Body, ByteRange, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
+    Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
     Transaction, async_trait,
 };
 
@@ -81,18 +81,14 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         let Some(mut object) = result? else {
             return Ok(None);
         };
-        let resume = ResumeGet::new(&self.inner, options, &object);
-        object.body = match object.body {
-            Body::Bytes(bytes) => Body::Bytes(bytes),
-            Body::Stream(stream) => {
-                let declared = stream.declared_len();
-                let stream = I::stream(&self.intercept, span, Box::pin(stream), resume);
-                match declared {
-                    Some(len) => Body::stored(len, stream),
-                    None => Body::stream(stream),
-                }
-            }
-        };
+        if let Body::Stream(stream) = object.body {
+            // The entry tells how long the body must be: one that ends early without an error is resumed like any other.
+            let range = options.range.unwrap_or(ByteRange::From(0)).resolve(object.entry.size)?;
+            let len = range.end - range.start;
+            let resume = ResumeGet::new(&self.inner, options, &object.entry, range);
+            let whole = Body::stored(len, stream).into_stream();
+            object.body = Body::stored(len, I::stream(&self.intercept, span, whole, resume));
+        }
         Ok(Some(object))
     }
 

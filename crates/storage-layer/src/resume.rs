@@ -1,11 +1,11 @@
 //! How to go on with a stream that broke.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, future::ready};
 use storage_core::{
-    BoxFuture, BoxStream, ByteRange, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Object, Query, Result, StorageBackend,
+    Body, BoxFuture, BoxStream, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind, GetOptions, Key, ListItem,
+    ListOptions, ListStream, Query, Result, StorageBackend,
 };
 
 /// Knows how far a stream was read and can open the rest of it.
@@ -23,37 +23,30 @@ pub(crate) struct ResumeGet<S: ?Sized> {
     inner: Arc<S>,
     key: Key,
     options: GetOptions,
-    size: u64,
-    done: u64,
+    /// What is still to come.
+    rest: Range<u64>,
     pinned: bool,
 }
 
 impl<S: ?Sized> ResumeGet<S> {
-    pub(crate) fn new(inner: &Arc<S>, mut options: GetOptions, object: &Object) -> Self {
-        let entry = &object.entry;
+    pub(crate) fn new(inner: &Arc<S>, mut options: GetOptions, entry: &Entry, rest: Range<u64>) -> Self {
         options.if_none_match = None;
         if options.version.is_none() {
             options.if_match = entry.etag.clone();
         }
-        Self {
-            inner: inner.clone(),
-            key: entry.key.clone(),
-            pinned: options.version.is_some() || options.if_match.is_some(),
-            options,
-            size: entry.size,
-            done: 0,
-        }
+        let pinned = options.version.is_some() || options.if_match.is_some();
+        Self { inner: inner.clone(), key: entry.key.clone(), options, rest, pinned }
     }
 }
 
 impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
     fn seen(&mut self, piece: &Bytes) {
-        self.done += piece.len() as u64;
+        self.rest.start += piece.len() as u64;
     }
 
     fn reopen(&self) -> BoxFuture<'static, Result<ByteStream>> {
-        let (inner, key, mut options) = (self.inner.clone(), self.key.clone(), self.options.clone());
-        let (size, done, pinned) = (self.size, self.done, self.pinned);
+        let (inner, key, pinned) = (self.inner.clone(), self.key.clone(), self.pinned);
+        let (len, options) = (self.rest.end - self.rest.start, self.options.clone().range(self.rest.clone()));
         Box::pin(async move {
             if !pinned {
                 return Err(Error::new(
@@ -61,12 +54,10 @@ impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
                     "the body broke off and cannot be resumed, because the backend gives no etag",
                 ));
             }
-            let whole = options.range.unwrap_or(ByteRange::From(0)).resolve(size)?;
-            options.range = Some(ByteRange::Bounded(whole.start + done, whole.end));
             let changed =
                 || Error::new(ErrorKind::Conflict, "the value changed while it was read; read it again from the start");
             match inner.get(&key, options).await {
-                Ok(Some(rest)) => Ok(rest.body.into_stream()),
+                Ok(Some(rest)) => Ok(Body::stored(len, rest.body.into_stream()).into_stream()),
                 Ok(None) => Err(changed()),
                 Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(changed().with_source(e)),
                 Err(e) => Err(e),

@@ -1,0 +1,227 @@
+//! Over a backend that fails often: every outcome is one the contract allows, and nothing is lost. Time is virtual.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use storage_conformance::Faults;
+use storage_core::{
+    BackendInfo, Body, Bytes, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListOptions,
+    ListStream, Object, PutOptions, Query, Result, StatOptions, Storage, StorageBackend, async_trait,
+};
+use storage_layer_retry::{Retry, RetryLayer};
+use storage_memory::Memory;
+use tokio::time::Instant;
+
+type Stack = Storage<Retry<Faults<Memory>>>;
+
+fn stack(faults: Faults<Memory>, layer: RetryLayer) -> Stack {
+    Storage::new(faults).layer(layer)
+}
+
+fn patient() -> RetryLayer {
+    RetryLayer::new().retries(50).budget(Duration::from_secs(100_000)).seed(1)
+}
+
+/// What may be stored under a key: after an ambiguous failure more than one value.
+type Model = BTreeMap<String, Vec<Option<Bytes>>>;
+
+#[tokio::test(start_paused = true)]
+async fn thirty_percent_of_calls_failing_lose_nothing() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let memory = Memory::new();
+    let faults = Faults::new(memory.clone(), seed).before(0.15).after(0.15).reset(0.1);
+    let storage = stack(faults, RetryLayer::new().seed(seed));
+    let mut model = Model::new();
+    for step in 0..20_000 {
+        let key = format!("k{}", rng.u8(..20));
+        let allowed = model.entry(key.clone()).or_insert_with(|| vec![None]);
+        match rng.u8(..4) {
+            0 => {
+                let value = Bytes::from(format!("{step}"));
+                settle(allowed, storage.put(&key, value.clone()).await, Some(value));
+            }
+            1 => settle(allowed, storage.delete(&key).await, None),
+            2 => {
+                let value = Bytes::from(format!("{step}"));
+                let once = PutOptions::new().condition(Condition::IfAbsent);
+                match storage.put_with(&key, value.clone(), once).await {
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => allowed.retain(Option::is_some),
+                    result => {
+                        // If it happened, the key was absent; if that is impossible, it did not happen.
+                        assert!(result.is_err() || allowed.contains(&None), "{key} {allowed:?}");
+                        settle(allowed, result, Some(value));
+                    }
+                }
+                assert!(!allowed.is_empty(), "`AlreadyExists` of an absent key");
+            }
+            _ => {
+                if let Ok(seen) = storage.get(&key).await {
+                    assert!(allowed.contains(&seen), "{key}: {seen:?} is none of {allowed:?}");
+                    *allowed = vec![seen];
+                }
+            }
+        }
+    }
+    let below = Storage::new(memory);
+    for (key, allowed) in model {
+        let seen = below.get(&key).await.unwrap();
+        assert!(allowed.contains(&seen), "{key}: {seen:?} is none of {allowed:?}");
+    }
+}
+
+fn settle<T>(allowed: &mut Vec<Option<Bytes>>, result: Result<T>, value: Option<Bytes>) {
+    match result {
+        Ok(_) => *allowed = vec![value],
+        Err(e) => {
+            assert!(e.is_retryable(), "{e:?}");
+            // After several tries a definite last failure does not say that no earlier one took effect.
+            allowed.push(value);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn broken_bodies_and_listings_go_on_where_they_broke_off() -> Result<()> {
+    let memory = Memory::new();
+    let below = Storage::new(memory.clone());
+    let keys: Vec<String> = (0..200).map(|i| format!("k{i:03}")).collect();
+    below.put_batch(keys.iter().map(|key| (key, key.repeat(10)))).await?;
+    let faults = Faults::new(memory, 3).reset(0.9).short_body(0.2);
+    let storage = stack(faults, patient());
+    let listed: Vec<Key> = storage.keys().await?.try_collect().await?;
+    assert!(listed.iter().map(Key::as_str).eq(keys.iter().map(String::as_str)));
+    let queried: Vec<Entry> = storage.query(Query::new().limit(150)).await?.try_collect().await?;
+    assert!(queried.iter().map(|e| e.key.as_str()).eq(keys[..150].iter().map(String::as_str)));
+    for key in &keys {
+        let body = storage.open(key, GetOptions::new().range(3..)).await?.unwrap().body;
+        assert_eq!(body.bytes(u64::MAX).await?, key.repeat(10).as_bytes()[3..]);
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_batch_only_what_failed_is_sent_again_and_the_last_of_equal_keys_wins() -> Result<()> {
+    for seed in 0..50 {
+        let memory = Memory::new();
+        let faults = Faults::new(memory.clone(), seed).before(0.3).after(0.3);
+        let storage = stack(faults, patient());
+        storage.put_batch([("a", "1"), ("b", "2"), ("a", "3")]).await?;
+        let below = Storage::new(memory);
+        assert_eq!(below.get("a").await?.as_deref(), Some(&b"3"[..]));
+        assert_eq!(below.get("b").await?.as_deref(), Some(&b"2"[..]));
+        assert_eq!(storage.get_batch(["a", "b", "c"]).await?.len(), 2);
+        storage.delete_batch(["a", "b"]).await?;
+        assert!(!below.has("a").await? && !below.has("b").await?);
+    }
+    Ok(())
+}
+
+/// Fails every call in the way it is told, and counts.
+#[derive(Debug)]
+struct Failing {
+    info: BackendInfo,
+    fail: fn() -> Error,
+    calls: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl Failing {
+    fn fails<T>(&self) -> Result<T> {
+        self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Err((self.fail)())
+    }
+}
+
+#[async_trait]
+impl StorageBackend for Failing {
+    fn info(&self) -> &BackendInfo {
+        &self.info
+    }
+    async fn get(&self, _: &Key, _: GetOptions) -> Result<Option<Object>> {
+        self.fails()
+    }
+    async fn put(&self, _: &Key, body: Body, _: PutOptions) -> Result<Entry> {
+        body.bytes(u64::MAX).await?;
+        self.fails()
+    }
+    async fn delete(&self, _: &Key, _: DeleteOptions) -> Result<()> {
+        self.fails()
+    }
+    async fn stat(&self, _: &Key, _: StatOptions) -> Result<Option<Entry>> {
+        self.fails()
+    }
+    async fn list(&self, _: ListOptions) -> Result<ListStream> {
+        self.fails()
+    }
+}
+
+async fn calls<T>(fail: fn() -> Error, layer: RetryLayer, run: impl AsyncFn(Storage<Retry<Failing>>) -> T) -> u32 {
+    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
+    let info = Memory::new().info().clone();
+    run(Storage::new(Failing { info, fail, calls: calls.clone() }).layer(layer)).await;
+    calls.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+fn unavailable() -> Error {
+    Error::new(ErrorKind::Unavailable, "down")
+}
+
+fn lost() -> Error {
+    Error::new(ErrorKind::Timeout, "no answer").ambiguous()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_what_may_be_repeated_is_repeated() {
+    let layer = || RetryLayer::new().retries(2);
+    assert_eq!(calls(unavailable, layer(), async |s| s.get("k").await).await, 3);
+    assert_eq!(calls(lost, layer(), async |s| s.put("k", "v").await).await, 3);
+    let denied = || Error::new(ErrorKind::PermissionDenied, "no");
+    assert_eq!(calls(denied, layer(), async |s| s.get("k").await).await, 1);
+    let once = || PutOptions::new().condition(Condition::IfAbsent);
+    assert_eq!(calls(unavailable, layer(), async |s| s.put_with("k", "v", once()).await).await, 3);
+    assert_eq!(calls(lost, layer(), async |s| s.put_with("k", "v", once()).await).await, 1);
+    let body = || Body::stream(stream::iter([Ok(Bytes::from_static(b"v"))]));
+    assert_eq!(calls(unavailable, layer(), async |s| s.put("k", body()).await).await, 1);
+    assert_eq!(calls(unavailable, RetryLayer::new().retries(0), async |s| s.get("k").await).await, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn waits_grow_and_stay_below_their_limit_and_the_budget() {
+    let begun = Instant::now();
+    let layer = RetryLayer::new().retries(9).max(Duration::from_secs(1)).budget(Duration::from_secs(60));
+    assert_eq!(calls(unavailable, layer.clone(), async |s| s.get("k").await).await, 10);
+    // At most 0.1 + 0.2 + 0.4 + 0.8 s, then five times 1 s.
+    assert!(begun.elapsed() <= Duration::from_millis(6500), "{:?}", begun.elapsed());
+    let waiting = || unavailable().with_retry_after(Duration::from_secs(7));
+    let begun = Instant::now();
+    assert_eq!(calls(waiting, layer.clone(), async |s| s.get("k").await).await, 9);
+    // Eight waits of 7 s fit into the budget of 60 s, the ninth does not.
+    assert_eq!(begun.elapsed().as_secs(), 56);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_value_that_changed_under_the_reader_is_a_conflict_and_no_mixture() -> Result<()> {
+    let memory = Memory::new();
+    let below = Storage::new(memory.clone());
+    below.put("k", "a".repeat(1000)).await?;
+    let storage = stack(Faults::new(memory, 5).reset(1.0), RetryLayer::new());
+    let body = storage.open("k", GetOptions::new()).await?.unwrap().body;
+    below.put("k", "b".repeat(1000)).await?;
+    let pieces: Vec<Result<Bytes>> = body.into_stream().collect().await;
+    let (last, before) = pieces.split_last().unwrap();
+    assert_eq!(last.as_ref().unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(before.iter().flatten().all(|piece| piece.iter().all(|byte| *byte == b'a')));
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_inside_a_transaction_is_repeated_but_the_whole_can_be() -> Result<()> {
+    let memory = Memory::new();
+    let faults = Faults::new(memory.clone(), 9).before(1.0).only(["put"]);
+    let storage = stack(faults, RetryLayer::new());
+    let tx = storage.begin().await?;
+    assert_eq!(tx.put("k", "v").await.unwrap_err().kind(), ErrorKind::Unavailable);
+    assert_eq!(storage.backend().get_ref().planted(), 1);
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! Nothing goes around a layer: every method of the trait, inside transactions too, passes its hook.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::TryStreamExt;
+use storage_conformance::Recorder;
+use storage_core::*;
+use storage_layer::{Intercept, Intercepted, Operation, OperationName, Payload, Replay, Transform, Transformed};
+use storage_memory::Memory;
+
+/// What a hook saw: operation, declared bytes, whether it may be repeated.
+type Seen = Arc<Mutex<Vec<(OperationName, Option<u64>, Replay)>>>;
+
+#[derive(Debug, Default)]
+struct Watching(Seen);
+
+impl Intercept for Watching {
+    type Span = ();
+
+    async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
+    where
+        T: Payload + Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        self.0.lock().unwrap().push((operation.name, operation.bytes, operation.replay));
+        (call().await, ())
+    }
+}
+
+/// Marks every value it stores and takes the mark off again: reading a value that went around fails.
+#[derive(Debug)]
+struct Marked;
+
+impl Marked {
+    fn unmarked(&self, key: &Key, marked: Bytes) -> Result<Bytes> {
+        let whole = marked.strip_prefix(b"mark:").map(|rest| marked.slice_ref(rest));
+        whole.ok_or_else(|| Error::new(ErrorKind::Corrupt, "this value went around the layer").with_key(key))
+    }
+}
+
+impl Transform for Marked {
+    fn info(&self, inner: &BackendInfo) -> BackendInfo {
+        inner.clone()
+    }
+
+    async fn encode(&self, _: &Key, body: Body, options: PutOptions) -> Result<(Body, PutOptions)> {
+        let marked = [b"mark:", &*body.bytes(u64::MAX).await?].concat();
+        Ok((marked.into(), options))
+    }
+
+    async fn decode(&self, key: &Key, stored: Object) -> Result<Object> {
+        let plain = self.unmarked(key, stored.body.bytes(u64::MAX).await?)?;
+        Ok(Object::new(self.entry(stored.entry), plain))
+    }
+
+    async fn read_range<S: StorageBackend + ?Sized>(
+        &self,
+        inner: &S,
+        key: &Key,
+        range: ByteRange,
+        options: GetOptions,
+    ) -> Result<Option<Object>> {
+        let Some(stored) = inner.get(key, options).await? else { return Ok(None) };
+        let mut plain = self.decode(key, stored).await?;
+        let range = range.resolve(plain.entry.size)?;
+        let whole = plain.body.bytes(u64::MAX).await?;
+        plain.body = whole.slice(range.start as usize..range.end as usize).into();
+        Ok(Some(plain))
+    }
+
+    fn entry(&self, mut stored: Entry) -> Entry {
+        stored.size -= 5;
+        stored
+    }
+}
+
+fn key(name: &str) -> Key {
+    Key::parse(name).unwrap()
+}
+
+/// Calls every method once and fails if any gives another answer than a plain backend would.
+async fn call_all(backend: &dyn StorageBackend) -> Result<()> {
+    let (a, b, c) = (key("a"), key("b"), key("c"));
+    let entry = backend.put(&a, "one".into(), PutOptions::new()).await?;
+    assert_eq!(entry.size, 3);
+    let value = backend.get(&a, GetOptions::new()).await?.unwrap().body.bytes(9).await?;
+    assert_eq!(value, "one");
+    let part = backend.get(&a, GetOptions::new().range(1..)).await?.unwrap().body.bytes(9).await?;
+    assert_eq!(part, "ne");
+    assert_eq!(backend.stat(&a, StatOptions::new()).await?.unwrap().size, 3);
+    let batch = vec![(b.clone(), "two".into(), PutOptions::new())];
+    assert_eq!(backend.put_batch(batch, BatchOptions::new()).await?.remove(0)?.size, 3);
+    let mut found = backend.get_batch(vec![(b.clone(), GetOptions::new())]).await?;
+    assert_eq!(found.remove(0)?.unwrap().body.bytes(9).await?, "two");
+    assert_eq!(backend.copy(&a, &c, CopyOptions::new()).await?.size, 3);
+    backend.rename(&c, &key("d"), RenameOptions::new()).await?;
+    let renamed = backend.get(&key("d"), GetOptions::new()).await?.unwrap();
+    assert_eq!(renamed.body.bytes(9).await?, "one");
+    let listed: Vec<ListItem> = backend.list(ListOptions::new()).await?.try_collect().await?;
+    assert!(listed.into_iter().all(|item| item.into_entry().unwrap().size == 3));
+    let three = Query::new().filter(Filter::MinSize(3)).filter(Filter::MaxSize(3));
+    let queried: Vec<Entry> = backend.query(three).await?.try_collect().await?;
+    assert_eq!(queried.len(), 3);
+    let versions: Vec<Entry> = backend.versions(&a).await?.try_collect().await?;
+    assert_eq!(versions[0].size, 3);
+    backend.delete(&a, DeleteOptions::new()).await?;
+    backend.delete_batch(vec![(b, DeleteOptions::new())], BatchOptions::new()).await?.remove(0)?;
+    backend.clear("").await
+}
+
+/// The operations of the trait, as its source names them.
+fn methods() -> BTreeSet<String> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../storage-core/src/backend.rs");
+    let text = std::fs::read_to_string(source).unwrap();
+    let names = text.lines().filter_map(|line| line.trim().strip_prefix("async fn "));
+    names.map(|name| name.split('(').next().unwrap().to_owned()).filter(|name| name != "is_connected").collect()
+}
+
+#[test]
+fn there_is_an_operation_for_every_method() {
+    let names: BTreeSet<String> = OperationName::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(names, methods());
+}
+
+#[tokio::test]
+async fn every_method_passes_the_hook_and_reaches_the_backend_once() -> Result<()> {
+    let (seen, recorder) = (Seen::default(), Recorder::new(Memory::new()));
+    let log = recorder.log();
+    let storage = Intercepted::new(Arc::new(recorder), Watching(seen.clone()));
+    call_all(&storage).await?;
+    let tx = storage.begin().await?;
+    tx.put(&key("a"), "one".into(), PutOptions::new()).await?;
+    tx.commit().await?;
+    let tx = storage.begin().await?;
+    tx.get(&key("a"), GetOptions::new()).await?;
+    tx.rollback().await?;
+    storage.disconnect().await?;
+    let above: Vec<String> = seen.lock().unwrap().iter().map(|(name, ..)| name.to_string()).collect();
+    let below: Vec<String> = log.take().into_iter().map(|name| name.replace("transaction.", "")).collect();
+    assert_eq!(above, below);
+    assert_eq!(above.into_iter().collect::<BTreeSet<_>>(), methods());
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_method_passes_a_transformation() -> Result<()> {
+    let storage = Transformed::new(Arc::new(Memory::new()), Marked);
+    call_all(&storage).await?;
+    let tx = storage.begin().await?;
+    tx.put(&key("left"), "over".into(), PutOptions::new()).await?;
+    let seen = tx.get(&key("left"), GetOptions::new()).await?.unwrap();
+    assert_eq!(seen.body.bytes(9).await?, "over");
+    tx.commit().await?;
+    let left = storage.get(&key("left"), GetOptions::new()).await?.unwrap();
+    assert_eq!(left.body.bytes(9).await?, "over");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_hook_knows_how_much_goes_in_and_what_may_be_repeated() -> Result<()> {
+    let seen = Seen::default();
+    let storage = Storage::new(Intercepted::new(Arc::new(Memory::new()), Watching(seen.clone())));
+    let last = || *seen.lock().unwrap().last().unwrap();
+    let entry = storage.put("a", "four").await?;
+    assert_eq!(last(), (OperationName::Put, Some(4), Replay::Always));
+    let update = PutOptions::new().condition(Condition::IfMatch(entry.etag.unwrap()));
+    storage.put_with("a", "seven b", update).await?;
+    assert_eq!(last(), (OperationName::Put, Some(7), Replay::IfDefinite));
+    let pieces = futures_util::stream::iter([Ok(Bytes::from_static(b"xyz"))]);
+    storage.put("a", Body::sized(3, pieces)).await?;
+    assert_eq!(last(), (OperationName::Put, Some(3), Replay::Never));
+    storage.put_batch([("a", "12"), ("b", "345")]).await?;
+    assert_eq!(last(), (OperationName::PutBatch, Some(5), Replay::Always));
+    storage.rename("a", "c").await?;
+    assert_eq!(last(), (OperationName::Rename, None, Replay::IfDefinite));
+    let tx = storage.begin().await?;
+    tx.put("a", "1").await?;
+    assert_eq!(last(), (OperationName::Put, Some(1), Replay::Never));
+    tx.commit().await?;
+    assert_eq!(last(), (OperationName::Commit, None, Replay::Never));
+    Ok(())
+}
