@@ -7,9 +7,9 @@ use storage_core::{
 };
 
 use crate::{
-    chunks::Content,
     read::{Found, find_all},
     session::Session,
+    staging::Content,
     write::{delete, replace},
 };
 

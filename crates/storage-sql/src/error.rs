@@ -60,8 +60,7 @@ fn sqlite(e: &dyn DatabaseError) -> (ErrorKind, &'static str) {
 
 /// An error of opening a file. SQLite says no more than that it could not, so the file system is asked for the reason.
 pub(crate) fn while_opening(e: sqlx::Error, path: &Path) -> Error {
-    let code = e.as_database_error().and_then(DatabaseError::code);
-    if code.is_none_or(|code| code.parse::<u32>().unwrap_or(0) & 0xff != 14) {
+    if code(&e) & 0xff != 14 {
         return from_sqlx(e);
     }
     let directory = path.parent().unwrap_or(path);
@@ -81,10 +80,15 @@ pub(crate) fn while_opening(e: sqlx::Error, path: &Path) -> Error {
     Error::new(kind, message).with_source(e)
 }
 
-/// An error of a commit: only where the database says so is it certain that nothing was written.
-pub(crate) fn while_committing(e: Error) -> Error {
-    match e.kind() {
-        ErrorKind::Conflict | ErrorKind::Timeout | ErrorKind::Closed => e,
-        _ => e.ambiguous(),
-    }
+/// An error of a commit: only where SQLite says that it wrote nothing is the outcome certain.
+pub(crate) fn while_committing(e: sqlx::Error) -> Error {
+    let definite = matches!(code(&e) & 0xff, 5 | 6 | 13);
+    let e = from_sqlx(e);
+    if definite { e } else { e.ambiguous() }
+}
+
+/// SQLite's result code; 0 when the error is not one of SQLite.
+fn code(e: &sqlx::Error) -> u32 {
+    let code = e.as_database_error().and_then(DatabaseError::code);
+    code.and_then(|code| code.parse().ok()).unwrap_or(0)
 }

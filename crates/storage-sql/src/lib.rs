@@ -16,6 +16,7 @@ mod chunks;
 mod listing;
 mod query;
 mod read;
+mod staging;
 mod write;
 
 mod dialect;

@@ -15,12 +15,9 @@ use tokio::{
 
 use crate::{
     dialect::{Connection, Database, Row, Tables, Value},
-    error::while_committing,
     task::Tasks,
+    transaction::{Open, ended},
 };
-
-/// How long a transaction waits for another writer before it gives way with `Conflict`.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 /// What all sessions of one backend share.
 pub(crate) struct Store {
@@ -36,16 +33,6 @@ pub(crate) struct Store {
     pub(crate) tasks: Tasks,
 }
 
-/// A transaction that is under way.
-pub(crate) struct Open {
-    /// `None` once it has ended. Dropped before the permit, so that the next writer finds the lock free.
-    connection: Option<Box<dyn Connection>>,
-    /// Held from the first write on.
-    permit: Option<OwnedSemaphorePermit>,
-    /// Another writer was faster, or the database failed: it can only be rolled back.
-    doomed: bool,
-}
-
 /// A way to the database. A session of a transaction does not keep it alive.
 #[derive(Clone)]
 pub(crate) struct Session {
@@ -56,7 +43,7 @@ pub(crate) struct Session {
 /// What a job works with: one connection, in a transaction if it writes.
 pub(crate) struct Db<'c> {
     pub(crate) store: &'c Store,
-    connection: &'c mut dyn Connection,
+    pub(crate) connection: &'c mut dyn Connection,
 }
 
 impl Db<'_> {
@@ -135,7 +122,7 @@ impl Session {
         let run = self.store.tasks.run(|fate| async move {
             let store = &*session.store;
             if let Some(open) = session.open()? {
-                // Not even the end of the transaction would undo the first half of a job.
+                // A job that is dropped half way would leave its first half in the transaction.
                 fate.seal()?;
                 return open.lock_owned().await.write(store, job).await;
             }
@@ -152,7 +139,7 @@ impl Session {
             let result = job(Db { store, connection }).await;
             match result.and_then(|value| fate.seal().map(|()| value)) {
                 Ok(value) => {
-                    connection.commit().await.map_err(while_committing)?;
+                    connection.commit().await?;
                     Ok(value)
                 }
                 Err(e) => {
@@ -174,7 +161,7 @@ impl Session {
             let store = session.store.clone();
             let mut connection = store.database.acquire().await?;
             connection.begin(&store.tables, false).await?;
-            let open = Arc::new(Mutex::new(Open { connection: Some(connection), permit: None, doomed: false }));
+            let open = Arc::new(Mutex::new(Open::new(connection)));
             let transaction = Some(Arc::downgrade(&open));
             Ok((Self { store, transaction }, open))
         });
@@ -186,21 +173,7 @@ impl Session {
         let session = self.clone();
         let run = self.store.tasks.run(|fate| async move {
             let open = session.open()?.ok_or_else(ended)?;
-            let mut open = open.lock_owned().await;
-            let mut connection = open.connection.take().ok_or_else(ended)?;
-            // Held until the lock is free.
-            let _permit = open.permit.take();
-            if commit && !open.doomed {
-                fate.seal()?;
-                return connection.commit().await.map_err(while_committing);
-            }
-            let rolled_back = connection.rollback().await;
-            match commit {
-                true => Err(overtaken()),
-                // The database may have rolled back by itself; if not, it does now, because the connection is closed.
-                false if open.doomed => Ok(()),
-                false => rolled_back,
-            }
+            open.lock_owned().await.end(commit, &fate).await
         });
         run.await
     }
@@ -230,72 +203,6 @@ impl Session {
     }
 }
 
-impl Open {
-    fn connection(&mut self) -> Result<&mut dyn Connection> {
-        match &mut self.connection {
-            Some(connection) => Ok(&mut **connection),
-            None => Err(ended()),
-        }
-    }
-
-    async fn read<T>(
-        &mut self,
-        store: &Store,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
-    ) -> Result<T> {
-        let connection = self.connection()?;
-        let result = job(Db { store, connection }).await;
-        self.doomed |= result.as_ref().is_err_and(ends_transaction);
-        result
-    }
-
-    /// Runs a job that writes; if it fails, the transaction is as it was before.
-    async fn write<T>(
-        &mut self,
-        store: &Store,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
-    ) -> Result<T> {
-        self.begin_writing(store).await?;
-        self.execute("SAVEPOINT job").await?;
-        let result = self.read(store, job).await;
-        if result.is_err() && !self.doomed {
-            self.execute("ROLLBACK TO SAVEPOINT job").await?;
-        }
-        if !self.doomed {
-            self.execute("RELEASE SAVEPOINT job").await?;
-        }
-        result
-    }
-
-    async fn execute(&mut self, sql: &str) -> Result<()> {
-        let done = self.connection()?.execute(sql.into(), vec![]).await;
-        self.doomed |= done.is_err();
-        done.map(drop)
-    }
-
-    /// Takes the write lock at the first write.
-    async fn begin_writing(&mut self, store: &Store) -> Result<()> {
-        self.connection()?;
-        if self.doomed {
-            return Err(overtaken());
-        }
-        if self.permit.is_some() {
-            return Ok(());
-        }
-        let permit = permit(store, PATIENCE).await?;
-        let Some(permit) = permit else {
-            self.doomed = true;
-            return Err(overtaken());
-        };
-        let begun = self.connection()?.begin_writing(&store.tables).await;
-        match begun {
-            Ok(()) => self.permit = Some(permit),
-            Err(_) => self.doomed = true,
-        }
-        begun
-    }
-}
-
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session")
@@ -306,22 +213,9 @@ impl fmt::Debug for Session {
 }
 
 /// The turn to write; `None` when it does not come in time.
-async fn permit(store: &Store, patience: Duration) -> Result<Option<OwnedSemaphorePermit>> {
+pub(crate) async fn permit(store: &Store, patience: Duration) -> Result<Option<OwnedSemaphorePermit>> {
     match time::timeout(patience, store.writer.clone().acquire_owned()).await {
         Ok(permit) => permit.map(Some).map_err(|_| Error::closed()),
         Err(_) => Ok(None),
     }
-}
-
-/// Whether the database may have rolled back by itself, after which each statement would be a transaction of its own.
-fn ends_transaction(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Corrupt | ErrorKind::Other)
-}
-
-fn overtaken() -> Error {
-    Error::new(ErrorKind::Conflict, "another writer was faster, or an earlier call failed; run the transaction again")
-}
-
-fn ended() -> Error {
-    Error::new(ErrorKind::Closed, "the transaction has ended; begin another one")
 }

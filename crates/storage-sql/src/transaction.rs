@@ -1,11 +1,19 @@
 //! A transaction: a session on one connection, and its end.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
-use storage_core::{Result, Transaction, async_trait};
-use tokio::sync::Mutex;
+use futures_util::future::BoxFuture;
+use storage_core::{Error, ErrorKind, Result, Transaction, async_trait};
+use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
-use crate::session::{Open, Session};
+use crate::{
+    dialect::Connection,
+    session::{Db, Session, Store, permit},
+    task::Fate,
+};
+
+/// How long a transaction waits for another writer before it gives way with `Conflict`.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 /// Sees the store as it was when it began, with its own writes. Its first write takes the only write lock there is, or fails
 /// with `Conflict` if anybody has written since; so transactions that write run one after the other.
@@ -36,4 +44,113 @@ impl Transaction for SqlTransaction {
     async fn rollback(&self) -> Result<()> {
         self.session.end(false).await
     }
+}
+
+/// A transaction that is under way.
+pub(crate) struct Open {
+    /// `None` once it has ended. Dropped before the permit, so that the next writer finds the lock free.
+    connection: Option<Box<dyn Connection>>,
+    /// Held from the first write on.
+    permit: Option<OwnedSemaphorePermit>,
+    /// Another writer was faster, or the database failed: all that is left is to roll back.
+    doomed: bool,
+}
+
+impl Open {
+    pub(crate) fn new(connection: Box<dyn Connection>) -> Self {
+        Self { connection: Some(connection), permit: None, doomed: false }
+    }
+
+    /// Runs a job that only reads.
+    pub(crate) async fn read<T>(
+        &mut self,
+        store: &Store,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
+    ) -> Result<T> {
+        let connection = self.connection()?;
+        let result = job(Db { store, connection }).await;
+        self.doomed |= result.as_ref().is_err_and(ends_transaction);
+        result
+    }
+
+    /// Runs a job that writes; if it fails, the transaction is as it was before.
+    pub(crate) async fn write<T>(
+        &mut self,
+        store: &Store,
+        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
+    ) -> Result<T> {
+        self.begin_writing(store).await?;
+        self.execute("SAVEPOINT job").await?;
+        let result = self.read(store, job).await;
+        if result.is_err() && !self.doomed {
+            self.execute("ROLLBACK TO SAVEPOINT job").await?;
+        }
+        if !self.doomed {
+            self.execute("RELEASE SAVEPOINT job").await?;
+        }
+        result
+    }
+
+    pub(crate) async fn end(&mut self, commit: bool, fate: &Fate) -> Result<()> {
+        let mut connection = self.connection.take().ok_or_else(ended)?;
+        // Held until the lock is free.
+        let _permit = self.permit.take();
+        if commit && !self.doomed {
+            fate.seal()?;
+            return connection.commit().await;
+        }
+        let rolled_back = connection.rollback().await;
+        match commit {
+            true => Err(overtaken()),
+            // The database may have rolled back by itself; if not, it does now, because the connection is closed.
+            false if self.doomed => Ok(()),
+            false => rolled_back,
+        }
+    }
+
+    fn connection(&mut self) -> Result<&mut dyn Connection> {
+        match &mut self.connection {
+            Some(_) if self.doomed => Err(overtaken()),
+            Some(connection) => Ok(&mut **connection),
+            None => Err(ended()),
+        }
+    }
+
+    async fn execute(&mut self, sql: &str) -> Result<()> {
+        let done = self.connection()?.execute(sql.into(), vec![]).await;
+        self.doomed |= done.is_err();
+        done.map(drop)
+    }
+
+    /// Takes the write lock at the first write.
+    async fn begin_writing(&mut self, store: &Store) -> Result<()> {
+        self.connection()?;
+        if self.permit.is_some() {
+            return Ok(());
+        }
+        let permit = permit(store, PATIENCE).await?;
+        let Some(permit) = permit else {
+            self.doomed = true;
+            return Err(overtaken());
+        };
+        let begun = self.connection()?.begin_writing(&store.tables).await;
+        match begun {
+            Ok(()) => self.permit = Some(permit),
+            Err(_) => self.doomed = true,
+        }
+        begun
+    }
+}
+
+/// Whether the database may have rolled back by itself, after which each statement would be a transaction of its own.
+fn ends_transaction(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Corrupt | ErrorKind::Other)
+}
+
+fn overtaken() -> Error {
+    Error::new(ErrorKind::Conflict, "another writer was faster, or an earlier call failed; run the transaction again")
+}
+
+pub(crate) fn ended() -> Error {
+    Error::new(ErrorKind::Closed, "the transaction has ended; begin another one")
 }

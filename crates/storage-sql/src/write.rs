@@ -8,11 +8,11 @@ use storage_core::{
 };
 
 use crate::{
-    chunks::{Content, adopt},
     dialect::{Tables, Value},
     query::columns,
     read::{self, Stored},
     session::{Db, Session, Version},
+    staging::{Content, adopt},
 };
 
 /// How many rows one statement inserts, so that it stays below the most arguments that databases take.

@@ -13,7 +13,7 @@ use tokio::{runtime::Handle, time};
 use super::{Connection, Database, Row, Tables, Value};
 use crate::{
     Config, Durability,
-    error::{from_sqlx, while_opening},
+    error::{from_sqlx, while_committing, while_opening},
 };
 
 /// How long closing waits for connections that are in use.
@@ -169,9 +169,11 @@ impl SqliteConnection {
         self.inner.as_deref_mut().ok_or_else(Error::closed)
     }
 
-    async fn end(&mut self, statement: &'static str) -> Result<()> {
-        let done = self.inner()?.execute(statement).await;
-        done.map_err(from_sqlx)?;
+    async fn end(&mut self, statement: &'static str) -> Result<(), sqlx::Error> {
+        // Without a connection there is nothing to end.
+        if let Some(connection) = &mut self.inner {
+            connection.execute(statement).await?;
+        }
         self.in_transaction = false;
         Ok(())
     }
@@ -221,11 +223,11 @@ impl Connection for SqliteConnection {
     }
 
     async fn commit(&mut self) -> Result<()> {
-        self.end("COMMIT").await
+        self.end("COMMIT").await.map_err(while_committing)
     }
 
     async fn rollback(&mut self) -> Result<()> {
-        self.end("ROLLBACK").await
+        self.end("ROLLBACK").await.map_err(from_sqlx)
     }
 }
 
