@@ -13,6 +13,7 @@ mod recorder;
 mod refuse;
 pub mod report;
 mod runner;
+pub mod saboteurs;
 mod selection;
 mod support;
 mod target;

@@ -64,12 +64,12 @@ async fn a_recorder_notes_every_method() {
     s.copy("a", "b").await.unwrap();
     s.rename("b", "c").await.unwrap();
     s.stat("c").await.unwrap();
-    s.list("").await.unwrap();
-    s.query(Query::new()).await.unwrap();
+    drop(s.list("").await.unwrap());
+    drop(s.query(Query::new()).await.unwrap());
     s.get_batch(["a"]).await.unwrap();
     s.put_batch_with([("d", "v", PutOptions::new())], BatchOptions::new()).await.unwrap();
     s.delete_batch(["d"]).await.unwrap();
-    s.versions("a").await.unwrap();
+    drop(s.versions("a").await.unwrap());
     let tx = s.begin().await.unwrap();
     tx.put("e", "v").await.unwrap();
     tx.commit().await.unwrap();

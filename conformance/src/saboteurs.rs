@@ -1,0 +1,109 @@
+//! Backends with one planted fault each, and the checks that must find it: the suite's own test.
+//!
+//! A check that no saboteur can fail proves nothing. Each saboteur is a sound backend with a wrapper around it; the table
+//! entry beside each says exactly which checks fail on it.
+
+mod batches;
+mod conditions;
+mod copies;
+mod keys;
+mod lifecycle;
+mod listings;
+mod metadata;
+mod queries;
+mod ranges;
+mod streams;
+mod transactions;
+mod values;
+mod versions;
+mod wrap;
+
+use std::sync::Arc;
+
+use storage_core::{Capabilities, Result, StorageBackend};
+
+use crate::{Namespace, Target};
+pub use wrap::{Fault, Sides};
+
+/// A backend with one fault.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Saboteur {
+    /// The group of faults it belongs to.
+    pub group: &'static str,
+    /// What it does wrong, as one word.
+    pub name: &'static str,
+    /// Exactly the checks that fail.
+    pub catches: &'static [&'static str],
+    /// Capabilities that its target pins.
+    pub pins: Capabilities,
+    wrap: fn(Arc<dyn StorageBackend>, &Namespace) -> Arc<dyn StorageBackend>,
+}
+
+impl Saboteur {
+    /// A target with this fault in the backend that the factory opens.
+    pub fn target<F, Fut, B>(&self, factory: F) -> Target
+    where
+        F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<B>> + Send + 'static,
+        B: StorageBackend,
+    {
+        let wrap = self.wrap;
+        let open = move |namespace: Namespace| {
+            let opening = factory(namespace.clone());
+            async move { Ok(wrap(Arc::new(opening.await?), &namespace)) }
+        };
+        Target::new(self.name, open).requires(self.pins)
+    }
+}
+
+/// No fault, in the same wrapper: what every saboteur would be without its fault.
+pub const SOUND: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "sound",
+    catches: &[],
+    pins: Capabilities::new(),
+    wrap: |inner, _| wrap::wrap(inner, Sound),
+};
+
+#[derive(Debug)]
+struct Sound;
+
+#[storage_core::async_trait]
+impl Fault for Sound {}
+
+/// All saboteurs.
+#[must_use]
+pub fn saboteurs() -> Vec<Saboteur> {
+    [
+        values::ALL,
+        keys::ALL,
+        metadata::ALL,
+        batches::ALL,
+        listings::ALL,
+        queries::ALL,
+        ranges::ALL,
+        streams::ALL,
+        conditions::ALL,
+        versions::ALL,
+        transactions::ALL,
+        copies::ALL,
+        lifecycle::ALL,
+        &[keys::FOLLOWS_PATHS, lifecycle::TAKES_BACK, lifecycle::SIX_CONNECTIONS, lifecycle::DECLARES_BY_CHANCE],
+    ]
+    .concat()
+}
+
+/// A table of saboteurs: `name = fault => ["group/check", …];`.
+macro_rules! table {
+    ($($name:ident = $fault:expr => [$($check:literal),* $(,)?];)*) => {
+        pub(super) const ALL: &[super::Saboteur] = &[$(super::Saboteur {
+            group: module_path!(),
+            name: stringify!($name),
+            catches: &[$($check),*],
+            pins: storage_core::Capabilities::new(),
+            wrap: |inner, _| super::wrap::wrap(inner, $fault),
+        }),*];
+    };
+}
+use table;

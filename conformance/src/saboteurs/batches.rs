@@ -1,0 +1,182 @@
+//! Batches that are not what single operations would be.
+
+use storage_core::{
+    BatchOptions, Body, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result,
+    async_trait,
+};
+
+use super::{
+    table,
+    wrap::{Fault, Sides},
+};
+
+table! {
+    batch_results_reversed = ResultsReversed => [];
+    batch_first_wins = FirstWins => [];
+    batch_stops_at_a_failure = StopsAtAFailure => [];
+    batch_drops_over_a_thousand = DropsOverAThousand => [];
+    batch_refuses_nothing = RefusesNothing => [];
+    batch_shares_metadata = SharesMetadata => [];
+    batch_is_not_atomic = NotAtomic => [];
+    batch_deletes_until_missing = DeletesUntilMissing => [];
+    batch_ignores_conditions = IgnoresConditions => [];
+    batch_refuses_duplicates_if_atomic = RefusesDuplicates => [];
+}
+
+type Puts = Vec<(Key, Body, PutOptions)>;
+
+#[derive(Debug)]
+struct ResultsReversed;
+
+#[async_trait]
+impl Fault for ResultsReversed {
+    async fn get_batch(&self, s: Sides<'_>, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        let mut results = s.inner.get_batch(items).await?;
+        results.reverse();
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct FirstWins;
+
+#[async_trait]
+impl Fault for FirstWins {
+    async fn put_batch(&self, s: Sides<'_>, mut items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        if options.atomic {
+            return s.inner.put_batch(items, options).await;
+        }
+        items.reverse();
+        let mut results = s.inner.put_batch(items, options).await?;
+        results.reverse();
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct StopsAtAFailure;
+
+#[async_trait]
+impl Fault for StopsAtAFailure {
+    async fn put_batch(&self, s: Sides<'_>, items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        if options.atomic {
+            return s.inner.put_batch(items, options).await;
+        }
+        let (mut results, mut failed) = (Vec::new(), false);
+        for (key, body, options) in items {
+            let stopped = || Error::new(ErrorKind::Other, "an earlier item failed");
+            let result = if failed { Err(stopped()) } else { s.inner.put(&key, body, options).await };
+            failed |= result.is_err();
+            results.push(result);
+        }
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct DropsOverAThousand;
+
+#[async_trait]
+impl Fault for DropsOverAThousand {
+    async fn put_batch(&self, s: Sides<'_>, items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        let (mut items, mut dropped) = (items, Vec::new());
+        if items.len() > 1000 {
+            dropped = items.split_off(1000);
+        }
+        let mut results = s.inner.put_batch(items, options).await?;
+        results.extend(dropped.into_iter().map(|(key, body, _)| Ok(Entry::new(key, body.len().unwrap_or(0)))));
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct RefusesNothing;
+
+#[async_trait]
+impl Fault for RefusesNothing {
+    async fn put_batch(&self, s: Sides<'_>, items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        if items.is_empty() && !options.atomic {
+            return Err(Error::new(ErrorKind::InvalidInput, "a request needs at least one item"));
+        }
+        s.inner.put_batch(items, options).await
+    }
+}
+
+#[derive(Debug)]
+struct SharesMetadata;
+
+#[async_trait]
+impl Fault for SharesMetadata {
+    async fn put_batch(&self, s: Sides<'_>, mut items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        let first = items.iter().find_map(|(_, _, options)| options.metadata.clone());
+        items.iter_mut().for_each(|(_, _, options)| options.metadata.clone_from(&first));
+        s.inner.put_batch(items, options).await
+    }
+}
+
+#[derive(Debug)]
+struct NotAtomic;
+
+#[async_trait]
+impl Fault for NotAtomic {
+    async fn put_batch(&self, s: Sides<'_>, items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        if !options.atomic {
+            return s.inner.put_batch(items, options).await;
+        }
+        let mut results = Vec::new();
+        for (key, body, options) in items {
+            results.push(Ok(s.inner.put(&key, body, options).await?));
+        }
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct DeletesUntilMissing;
+
+#[async_trait]
+impl Fault for DeletesUntilMissing {
+    async fn delete_batch(
+        &self,
+        s: Sides<'_>,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        if options.atomic {
+            return s.inner.delete_batch(items, options).await;
+        }
+        let (mut results, mut missing) = (Vec::new(), false);
+        for (key, options) in items {
+            missing |= s.inner.stat(&key, storage_core::StatOptions::new()).await?.is_none();
+            results.push(if missing { Ok(()) } else { s.inner.delete(&key, options).await });
+        }
+        Ok(results)
+    }
+}
+
+#[derive(Debug)]
+struct IgnoresConditions;
+
+#[async_trait]
+impl Fault for IgnoresConditions {
+    async fn put_batch(&self, s: Sides<'_>, mut items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        items.iter_mut().for_each(|(_, _, options)| options.condition = None);
+        s.inner.put_batch(items, options).await
+    }
+}
+
+#[derive(Debug)]
+struct RefusesDuplicates;
+
+#[async_trait]
+impl Fault for RefusesDuplicates {
+    async fn put_batch(&self, s: Sides<'_>, items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        let mut seen: Vec<&Key> = items.iter().map(|(key, ..)| key).collect();
+        seen.sort();
+        seen.dedup();
+        if options.atomic && seen.len() < items.len() {
+            return Err(Error::new(ErrorKind::InvalidInput, "a transaction cannot write a key twice"));
+        }
+        s.inner.put_batch(items, options).await
+    }
+}

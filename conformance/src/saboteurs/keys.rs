@@ -1,0 +1,193 @@
+//! Keys that are taken for something else.
+
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{StreamExt, future::ready};
+use storage_core::{
+    BackendInfo, Body, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, ListOptions, ListStream, Object,
+    PutOptions, Result, StatOptions, async_trait,
+};
+
+use super::{
+    Saboteur,
+    wrap::{Fault, Sides, listed, pause, whole, wrap},
+};
+
+super::table! {
+    case_folding = Maps(|key| key.to_lowercase()) => [];
+    decodes_percent = Maps(|key| key.replace("%2F", "/").replace("%20", " ")) => [];
+    collapses_slashes = Maps(|key| key.replace("//", "/")) => [];
+    resolves_dots = Maps(resolve_dots) => [];
+    composes = Maps(|key| key.replace("e\u{301}", "é")) => [];
+    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => [];
+    hides_reserved_names = HidesReservedNames => [];
+    short_segments = ShortSegments => [];
+    short_keys = ShortKeys => [];
+    file_or_directory = FileOrDirectory => [];
+    racing_siblings_are_lost = RacingSiblings::default() => [];
+}
+
+/// Finds files beside its root, and behind symbolic links, through keys that look like paths.
+pub(super) const FOLLOWS_PATHS: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "follows_paths",
+    catches: &[],
+    pins: storage_core::Capabilities::new(),
+    wrap: |inner, namespace| wrap(inner, FollowsPaths { root: namespace.dir().to_owned() }),
+};
+
+#[derive(Debug)]
+struct Maps(fn(&str) -> String);
+
+impl Maps {
+    fn key(&self, key: &Key) -> Key {
+        Key::parse(&(self.0)(key.as_str())).unwrap_or_else(|_| key.clone())
+    }
+}
+
+#[async_trait]
+impl Fault for Maps {
+    const DERIVED: bool = true;
+
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        s.inner.get(&self.key(key), options).await
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        s.inner.put(&self.key(key), body, options).await
+    }
+
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        s.inner.delete(&self.key(key), options).await
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        s.inner.stat(&self.key(key), options).await
+    }
+}
+
+fn resolve_dots(key: &str) -> String {
+    let mut segments = Vec::new();
+    for segment in key.split('/') {
+        match segment {
+            "." => {}
+            ".." => drop(segments.pop()),
+            other => segments.push(other),
+        }
+    }
+    segments.join("/")
+}
+
+#[derive(Debug)]
+struct HidesReservedNames;
+
+#[async_trait]
+impl Fault for HidesReservedNames {
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let listing = s.inner.list(options).await?;
+        let shown = |item: &Result<storage_core::ListItem>| {
+            ready(!item.as_ref().is_ok_and(|item| item.position().ends_with(".tmp")))
+        };
+        Ok(listing.filter(shown).boxed())
+    }
+}
+
+#[derive(Debug)]
+struct ShortSegments;
+
+#[async_trait]
+impl Fault for ShortSegments {
+    const DERIVED: bool = true;
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        if key.as_str().split('/').any(|segment| segment.len() > 255) {
+            return Err(Error::new(ErrorKind::Other, "the file name is too long"));
+        }
+        s.inner.put(key, body, options).await
+    }
+}
+
+#[derive(Debug)]
+struct ShortKeys;
+
+#[async_trait]
+impl Fault for ShortKeys {
+    fn declare(&self, info: &mut BackendInfo) {
+        info.limits.key = 511;
+    }
+}
+
+#[derive(Debug)]
+struct FileOrDirectory;
+
+#[async_trait]
+impl Fault for FileOrDirectory {
+    const DERIVED: bool = true;
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let below = ListOptions::new().prefix(format!("{key}/")).limit(1);
+        let mut clash = !listed(s, below).await?.is_empty();
+        for (slash, _) in key.as_str().match_indices('/') {
+            if let Ok(parent) = Key::parse(&key.as_str()[..slash]) {
+                clash |= s.inner.stat(&parent, StatOptions::new()).await?.is_some();
+            }
+        }
+        if clash {
+            return Err(Error::new(ErrorKind::Other, "a file and a directory cannot have the same name"));
+        }
+        s.inner.put(key, body, options).await
+    }
+}
+
+/// Of two writers in the same directory at the same time one is lost.
+#[derive(Debug, Default)]
+struct RacingSiblings {
+    busy: Arc<Mutex<HashMap<String, Key>>>,
+}
+
+#[async_trait]
+impl Fault for RacingSiblings {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let directory = key.as_str().split('/').next().unwrap_or_default().to_owned();
+        let lock = || self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = lock().insert(directory.clone(), key.clone());
+        if other.is_some_and(|other| other != *key) {
+            let mut entry = Entry::new(key.clone(), whole(body).await?.len() as u64);
+            entry.etag = Some(Etag::new(format!("lost {key}")));
+            return Ok(entry);
+        }
+        pause().await;
+        let written = s.inner.put(key, body, options).await;
+        lock().remove(&directory);
+        written
+    }
+}
+
+#[derive(Debug)]
+struct FollowsPaths {
+    root: PathBuf,
+}
+
+#[async_trait]
+impl Fault for FollowsPaths {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let found = s.inner.get(key, options).await?;
+        Ok(found.or_else(|| {
+            let bytes = fs::read(self.root.join(key.as_str())).ok()?;
+            Some(Object::new(Entry::new(key.clone(), bytes.len() as u64), bytes))
+        }))
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        if key.as_str() == "natural" {
+            // One value as a file, so that the store looks like one that keeps files.
+            let _ = fs::write(self.root.join("natural"), "");
+        }
+        s.inner.put(key, body, options).await
+    }
+}

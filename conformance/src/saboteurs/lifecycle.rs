@@ -1,0 +1,255 @@
+//! What goes wrong around the operations: writes in two steps, errors, information, connections, tasks.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use storage_core::{
+    BackendInfo, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key, Object, PutOptions,
+    Result, StatOptions, Transaction, async_trait,
+};
+
+use super::{
+    Saboteur, table,
+    wrap::{Fault, Sides, pause, value, whole, wrap},
+};
+
+table! {
+    deletes_before_it_writes = DeletesFirst => [];
+    metadata_follows_later = MetadataFollows => [];
+    writes_in_place = WritesInPlace => [];
+    empties_before_it_deletes = EmptiesFirst => [];
+    everything_is_ambiguous = EverythingIsAmbiguous => [];
+    begins_undeclared = BeginsUndeclared => [];
+    disconnects_in_name_only = DisconnectsInNameOnly => [];
+    disconnects_everybody = DisconnectsEverybody => [];
+    never_connected = NeverConnected => [];
+    has_no_version = Declares(|info| info.version.clear()) => [];
+    leaves_tasks_behind = LeavesTasks => [];
+}
+
+/// Takes back a capability that the target pins.
+pub(super) const TAKES_BACK: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "takes_back_a_capability",
+    catches: &[],
+    pins: Capabilities::new().atomic().conditional(),
+    wrap: |inner, _| wrap(inner, Declares(|info| info.capabilities.atomic = false)),
+};
+
+/// Allows six connections, and notices at the first write that there are more.
+pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "six_connections",
+    catches: &[],
+    pins: Capabilities::new(),
+    wrap: |inner, namespace| {
+        let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let open = open.get_or_insert_default().entry(namespace.name().to_owned()).or_default().clone();
+        wrap(inner, SixConnections { open })
+    },
+};
+
+/// The first instance of a store declares another limit than later ones.
+pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "declares_by_chance",
+    catches: &[],
+    pins: Capabilities::new(),
+    wrap: |inner, namespace| {
+        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.insert(namespace.name().to_owned()) {
+            return wrap(inner, Declares(|info| info.limits.metadata -= 1));
+        }
+        inner
+    },
+};
+
+static SEEN: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+static CONNECTIONS: Mutex<Option<HashMap<String, Arc<()>>>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct SixConnections {
+    open: Arc<()>,
+}
+
+#[async_trait]
+impl Fault for SixConnections {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        // One more is held by the table of all.
+        if Arc::strong_count(&self.open) > 7 {
+            return Err(Error::new(storage_core::ErrorKind::Unavailable, "too many connections"));
+        }
+        s.inner.put(key, body, options).await
+    }
+}
+
+/// Without versions, which would show the two steps for what they are.
+fn in_two_steps(info: &mut BackendInfo) {
+    info.capabilities.versioning = false;
+}
+
+#[derive(Debug)]
+struct DeletesFirst;
+
+#[async_trait]
+impl Fault for DeletesFirst {
+    fn declare(&self, info: &mut BackendInfo) {
+        in_two_steps(info);
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let bytes = whole(body).await?;
+        let there = s.inner.stat(key, StatOptions::new()).await?.is_some();
+        if there && options.condition.is_none() {
+            s.inner.delete(key, DeleteOptions::new()).await?;
+            pause().await;
+        }
+        s.inner.put(key, bytes.into(), options).await
+    }
+}
+
+#[derive(Debug)]
+struct MetadataFollows;
+
+#[async_trait]
+impl Fault for MetadataFollows {
+    fn declare(&self, info: &mut BackendInfo) {
+        in_two_steps(info);
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
+        let metadata = options.metadata.take();
+        let written = s.inner.put(key, body, options).await?;
+        let Some(metadata) = metadata else { return Ok(written) };
+        pause().await;
+        s.inner.copy(key, key, CopyOptions::new().metadata(metadata)).await
+    }
+}
+
+/// The first half, then the second, each into whatever is there.
+#[derive(Debug)]
+struct WritesInPlace;
+
+#[async_trait]
+impl Fault for WritesInPlace {
+    const DERIVED: bool = true;
+
+    fn declare(&self, info: &mut BackendInfo) {
+        in_two_steps(info);
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let new = whole(body).await?;
+        if new.len() < 2 || options.condition.is_some() {
+            return s.inner.put(key, new.into(), options).await;
+        }
+        let half = new.len() / 2;
+        if let Some(old) = value(s, key).await? {
+            let mixed = [&new[..half], old.get(half..).unwrap_or_default()].concat();
+            s.inner.put(key, mixed.into(), options.clone()).await?;
+            pause().await;
+        }
+        let first = value(s, key).await?.filter(|first| first.len() >= half).unwrap_or_else(|| new.clone());
+        s.inner.put(key, [&first[..half], &new[half..]].concat().into(), options).await
+    }
+}
+
+#[derive(Debug)]
+struct EmptiesFirst;
+
+#[async_trait]
+impl Fault for EmptiesFirst {
+    fn declare(&self, info: &mut BackendInfo) {
+        in_two_steps(info);
+    }
+
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        if options == DeleteOptions::new() && s.inner.stat(key, StatOptions::new()).await?.is_some() {
+            s.inner.put(key, "".into(), PutOptions::new()).await?;
+            pause().await;
+        }
+        s.inner.delete(key, options).await
+    }
+}
+
+#[derive(Debug)]
+struct EverythingIsAmbiguous;
+
+#[async_trait]
+impl Fault for EverythingIsAmbiguous {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        s.inner.get(key, options).await.map_err(Error::ambiguous)
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        s.inner.put(key, body, options).await.map_err(Error::ambiguous)
+    }
+}
+
+#[derive(Debug)]
+struct BeginsUndeclared;
+
+#[async_trait]
+impl Fault for BeginsUndeclared {
+    fn declare(&self, info: &mut BackendInfo) {
+        info.capabilities.transactions = false;
+    }
+
+    async fn begin(&self, s: Sides<'_>) -> Result<Arc<dyn Transaction>> {
+        s.inner.begin().await
+    }
+}
+
+#[derive(Debug)]
+struct DisconnectsInNameOnly;
+
+#[async_trait]
+impl Fault for DisconnectsInNameOnly {
+    async fn disconnect(&self, _: Sides<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct DisconnectsEverybody;
+
+#[async_trait]
+impl Fault for DisconnectsEverybody {
+    async fn disconnect(&self, s: Sides<'_>) -> Result<()> {
+        s.inner.disconnect().await
+    }
+}
+
+#[derive(Debug)]
+struct NeverConnected;
+
+#[async_trait]
+impl Fault for NeverConnected {
+    async fn is_connected(&self, _: Sides<'_>) -> bool {
+        false
+    }
+}
+
+#[derive(Debug)]
+struct Declares(fn(&mut BackendInfo));
+
+#[async_trait]
+impl Fault for Declares {
+    fn declare(&self, info: &mut BackendInfo) {
+        (self.0)(info);
+    }
+}
+
+#[derive(Debug)]
+struct LeavesTasks;
+
+#[async_trait]
+impl Fault for LeavesTasks {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        tokio::spawn(std::future::pending::<()>());
+        s.inner.put(key, body, options).await
+    }
+}

@@ -1,0 +1,145 @@
+//! Metadata, etags and dates that are not what was written.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{StreamExt, TryStreamExt};
+use storage_core::{
+    Body, Entry, Error, ErrorKind, FieldValue, GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object,
+    PutOptions, Result, StatOptions, async_trait,
+};
+
+use super::{
+    table,
+    wrap::{Fault, Sides},
+};
+
+table! {
+    drops_metadata = Changes(|_, _| None) => [];
+    floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [];
+    lowercases_names = Changes(|_, new| Some(lowercased(new))) => [];
+    merges_metadata = Changes(|old, new| Some(merged(old, new))) => [];
+    small_metadata = SmallMetadata => [];
+    empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [];
+    lists_no_date = Shows(|entry, listed| entry.modified = entry.modified.filter(|_| !listed)) => [];
+    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => [];
+    created_is_modified = Shows(|entry, _| entry.created = entry.modified) => [];
+    always_lists_metadata = AlwaysListsMetadata => [];
+    clock_stands_still = ClockStandsStill => [];
+}
+
+/// Stores other metadata, made of the old and the new.
+#[derive(Debug)]
+struct Changes(fn(&Metadata, &Metadata) -> Option<Metadata>);
+
+#[async_trait]
+impl Fault for Changes {
+    const DERIVED: bool = true;
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
+        let old = s.inner.stat(key, StatOptions::new()).await?.and_then(|entry| entry.metadata).unwrap_or_default();
+        let new = options.metadata.take().unwrap_or_default();
+        options.metadata = (self.0)(&old, &new).map(Arc::new);
+        s.inner.put(key, body, options).await
+    }
+}
+
+fn whole_floats(metadata: &Metadata) -> Metadata {
+    let mut metadata = metadata.clone();
+    for value in metadata.fields.values_mut() {
+        if let FieldValue::Float(float) = value
+            && float.fract() == 0.0
+            && float.abs() < 1e15
+        {
+            *value = FieldValue::Int(*float as i64);
+        }
+    }
+    metadata
+}
+
+fn lowercased(metadata: &Metadata) -> Metadata {
+    let mut metadata = metadata.clone();
+    let fields = std::mem::take(&mut metadata.fields);
+    metadata.fields = fields.into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect();
+    metadata
+}
+
+fn merged(old: &Metadata, new: &Metadata) -> Metadata {
+    let mut metadata = old.clone();
+    metadata.fields.extend(new.fields.clone());
+    metadata.tags.extend(new.tags.iter().cloned());
+    metadata.content_type = new.content_type.clone().or(metadata.content_type);
+    metadata
+}
+
+#[derive(Debug)]
+struct SmallMetadata;
+
+#[async_trait]
+impl Fault for SmallMetadata {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        if options.metadata.as_ref().is_some_and(|metadata| metadata.size() > 999) {
+            return Err(Error::new(ErrorKind::TooLarge, "the metadata is too large for a header"));
+        }
+        s.inner.put(key, body, options).await
+    }
+}
+
+/// Reports another entry; the flag says whether it is listed.
+#[derive(Debug)]
+struct Shows(fn(&mut Entry, bool));
+
+#[async_trait]
+impl Fault for Shows {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let mut object = s.inner.get(key, options).await?;
+        if let Some(object) = &mut object {
+            (self.0)(&mut object.entry, false);
+        }
+        Ok(object)
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let mut entry = s.inner.stat(key, options).await?;
+        if let Some(entry) = &mut entry {
+            (self.0)(entry, false);
+        }
+        Ok(entry)
+    }
+
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let show = self.0;
+        let listing = s.inner.list(options).await?.map_ok(move |mut item| {
+            if let ListItem::Entry(entry) = &mut item {
+                show(entry, true);
+            }
+            item
+        });
+        Ok(listing.boxed())
+    }
+}
+
+#[derive(Debug)]
+struct AlwaysListsMetadata;
+
+#[async_trait]
+impl Fault for AlwaysListsMetadata {
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        s.inner.list(options.metadata(true)).await
+    }
+}
+
+/// All that is written was written at the same moment, long ago.
+#[derive(Debug)]
+struct ClockStandsStill;
+
+#[async_trait]
+impl Fault for ClockStandsStill {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let mut entry = s.inner.put(key, body, options).await?;
+        entry.modified = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
+        Ok(entry)
+    }
+}

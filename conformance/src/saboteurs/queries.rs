@@ -1,0 +1,148 @@
+//! Answers that the reference evaluator would not give.
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use storage_core::{
+    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, OrderBy, Query, Result, async_trait,
+    defaults,
+};
+
+use super::{
+    table,
+    wrap::{Fault, Sides, streamed},
+};
+
+table! {
+    one_equals_one_point_zero = Answers::over(|_, metadata| change(metadata, |value| match value {
+        FieldValue::Float(float) if float.fract() == 0.0 && float.abs() < 1e9 => FieldValue::Int(float as i64),
+        other => other,
+    })) => [];
+    one_equals_its_text = Answers::over(|_, metadata| change(metadata, |value| match value {
+        FieldValue::Int(int) => FieldValue::String(int.to_string()),
+        other => other,
+    })) => [];
+    missing_is_null = Answers::over(with_nulls) => [];
+    any_tag_is_all = Answers::to(|filter| match filter {
+        Filter::AnyTag(tags) => Filter::AllTags(tags),
+        other => other,
+    }) => [];
+    content_type_without_parameters = Answers::over(|_, mut metadata| {
+        metadata.content_type = metadata.content_type.map(|text| text.split(';').next().unwrap_or_default().to_owned());
+        metadata
+    }) => [];
+    largest_size_is_outside = Answers::to(|filter| match filter {
+        Filter::MaxSize(size) => Filter::MaxSize(size.saturating_sub(1)),
+        other => other,
+    }) => [];
+    the_moment_is_inside = Answers::to(|filter| match filter {
+        Filter::ModifiedAfter(time) => Filter::ModifiedAfter(time - Duration::from_nanos(1)),
+        other => other,
+    }) => [];
+    less_or_equal_is_less = Answers::to(|filter| match filter {
+        Filter::Field { name, comparison: Comparison::LessOrEqual, value } => {
+            Filter::Field { name, comparison: Comparison::Less, value }
+        }
+        other => other,
+    }) => [];
+    quotes_end_a_name = Answers::to(|filter| match filter {
+        Filter::Field { name, comparison, value } => {
+            Filter::Field { name: name.split('\'').next().unwrap_or_default().to_owned(), comparison, value }
+        }
+        other => other,
+    }) => [];
+    ties_in_any_order = Answers { ties_reversed: true, ..Answers::soundly() } => [];
+    continues_behind_ties = Answers { behind_ties: true, ..Answers::soundly() } => [];
+    query_prefix_is_by_segment = Answers { by_segment: true, ..Answers::soundly() } => [];
+}
+
+/// Evaluates as the reference does, but for one thing.
+#[derive(Debug)]
+struct Answers {
+    filter: fn(Filter) -> Filter,
+    metadata: fn(&Query, Metadata) -> Metadata,
+    ties_reversed: bool,
+    behind_ties: bool,
+    by_segment: bool,
+}
+
+impl Answers {
+    fn soundly() -> Self {
+        Self {
+            filter: |filter| filter,
+            metadata: |_, metadata| metadata,
+            ties_reversed: false,
+            behind_ties: false,
+            by_segment: false,
+        }
+    }
+
+    fn to(filter: fn(Filter) -> Filter) -> Self {
+        Self { filter, ..Self::soundly() }
+    }
+
+    fn over(metadata: fn(&Query, Metadata) -> Metadata) -> Self {
+        Self { metadata, ..Self::soundly() }
+    }
+
+    /// What the wrong evaluation takes the entry for.
+    fn seen(&self, query: &Query, entry: &Entry) -> Entry {
+        let mut seen = entry.clone();
+        let metadata = entry.metadata.as_deref().cloned().unwrap_or_default();
+        seen.metadata = Some((self.metadata)(query, metadata).into());
+        seen
+    }
+}
+
+#[async_trait]
+impl Fault for Answers {
+    async fn query(&self, s: Sides<'_>, mut query: Query) -> Result<EntryStream> {
+        query.filters = std::mem::take(&mut query.filters).into_iter().map(self.filter).collect();
+        // The values in the query are taken for the same as those in the store.
+        for filter in &mut query.filters {
+            if let Filter::Field { value, .. } = filter {
+                let one = Metadata::new().field("value", value.clone());
+                let seen = (self.metadata)(&Query::new(), one);
+                *value = seen.fields.get("value").cloned().unwrap_or(FieldValue::Null);
+            }
+        }
+        let options = ListOptions::new().prefix(query.prefix.as_str()).metadata(true);
+        let entries: Vec<Entry> = defaults::entries(s.inner.list(options).await?).try_collect().await?;
+        let mut found: Vec<(Entry, Entry)> = entries
+            .into_iter()
+            .map(|entry| (self.seen(&query, &entry), entry))
+            .filter(|(seen, _)| query.matches(seen))
+            .collect();
+        found.retain(|(seen, _)| match &query.continuation {
+            Some(from) if self.behind_ties && query.order.by != OrderBy::Key => {
+                from.rank() != query.continuation_after(seen).rank() && query.continues_with(seen)
+            }
+            _ => query.continues_with(seen),
+        });
+        if self.by_segment && !query.prefix.is_empty() && !query.prefix.ends_with('/') {
+            let rest = |key: &str| key.get(query.prefix.len()..).unwrap_or_default().to_owned();
+            found.retain(|(seen, _)| rest(seen.key.as_str()).is_empty() || rest(seen.key.as_str()).starts_with('/'));
+        }
+        found.sort_by(|(a, _), (b, _)| {
+            let (rank_a, rank_b) = (query.continuation_after(a), query.continuation_after(b));
+            let tie = self.ties_reversed && query.order.by != OrderBy::Key && rank_a.rank() == rank_b.rank();
+            if tie { b.key.cmp(&a.key) } else { query.compare(a, b) }
+        });
+        found.truncate(query.limit.unwrap_or(usize::MAX));
+        Ok(streamed(found.into_iter().map(|(_, entry)| entry).collect()))
+    }
+}
+
+fn change(mut metadata: Metadata, value: fn(FieldValue) -> FieldValue) -> Metadata {
+    metadata.fields = metadata.fields.into_iter().map(|(name, field)| (name, value(field))).collect();
+    metadata
+}
+
+fn with_nulls(query: &Query, mut metadata: Metadata) -> Metadata {
+    for filter in &query.filters {
+        if let Filter::Field { name, .. } = filter {
+            metadata.fields.entry(name.clone()).or_insert(FieldValue::Null);
+        }
+    }
+    metadata
+}

@@ -1,0 +1,174 @@
+//! Versions that are lost, mixed up or ignored.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+use futures_util::TryStreamExt;
+use storage_core::{
+    Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions, Object, PutOptions, Result,
+    StatOptions, async_trait, defaults,
+};
+
+use super::{
+    table,
+    wrap::{Fault, Sides, pause, streamed},
+};
+
+table! {
+    oldest_first = Lists(|entries| entries.reverse()) => [];
+    streams_replace_the_newest = StreamsReplace => [];
+    old_values_have_new_metadata = NewMetadata => [];
+    delete_purges = DeletePurges => [];
+    old_versions_stay = OldVersionsStay => [];
+    missing_version_is_the_newest = MissingIsNewest => [];
+    versions_by_prefix = ByPrefix => [];
+    copies_the_newest = CopiesTheNewest => [];
+    racing_versions_are_lost = RacingVersions::default() => [];
+}
+
+async fn versions_of(s: Sides<'_>, key: &Key) -> Result<Vec<Entry>> {
+    s.inner.versions(key).await?.try_collect().await
+}
+
+async fn purge(s: Sides<'_>, entry: &Entry) -> Result<()> {
+    let mut options = DeleteOptions::new();
+    options.version.clone_from(&entry.version);
+    s.inner.delete(&entry.key, options).await
+}
+
+#[derive(Debug)]
+struct Lists(fn(&mut Vec<Entry>));
+
+#[async_trait]
+impl Fault for Lists {
+    async fn versions(&self, s: Sides<'_>, key: &Key) -> Result<EntryStream> {
+        let mut entries = versions_of(s, key).await?;
+        (self.0)(&mut entries);
+        Ok(streamed(entries))
+    }
+}
+
+#[derive(Debug)]
+struct StreamsReplace;
+
+#[async_trait]
+impl Fault for StreamsReplace {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let streamed = matches!(body, Body::Stream(_));
+        let written = s.inner.put(key, body, options).await?;
+        if let Some(before) = versions_of(s, key).await?.get(1).filter(|_| streamed) {
+            purge(s, before).await?;
+        }
+        Ok(written)
+    }
+}
+
+#[derive(Debug)]
+struct NewMetadata;
+
+#[async_trait]
+impl Fault for NewMetadata {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let old = options.version.is_some();
+        let mut found = s.inner.get(key, options).await?;
+        if let (Some(object), true) = (&mut found, old)
+            && let Some(current) = s.inner.stat(key, StatOptions::new()).await?
+        {
+            object.entry.metadata = current.metadata;
+        }
+        Ok(found)
+    }
+}
+
+#[derive(Debug)]
+struct DeletePurges;
+
+#[async_trait]
+impl Fault for DeletePurges {
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        let all = options.version.is_none();
+        s.inner.delete(key, options).await?;
+        for entry in versions_of(s, key).await?.iter().filter(|_| all) {
+            purge(s, entry).await?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct OldVersionsStay;
+
+#[async_trait]
+impl Fault for OldVersionsStay {
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        if options.version.is_some() {
+            return Ok(());
+        }
+        s.inner.delete(key, options).await
+    }
+}
+
+#[derive(Debug)]
+struct MissingIsNewest;
+
+#[async_trait]
+impl Fault for MissingIsNewest {
+    async fn get(&self, s: Sides<'_>, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        if let Some(object) = s.inner.get(key, options.clone()).await? {
+            return Ok(Some(object));
+        }
+        options.version = None;
+        s.inner.get(key, options).await
+    }
+}
+
+#[derive(Debug)]
+struct ByPrefix;
+
+#[async_trait]
+impl Fault for ByPrefix {
+    async fn versions(&self, s: Sides<'_>, key: &Key) -> Result<EntryStream> {
+        let listing = s.inner.list(ListOptions::new().prefix(key.as_str())).await?;
+        let below: Vec<Entry> = defaults::entries(listing).try_collect().await?;
+        let mut entries = versions_of(s, key).await?;
+        for other in below.iter().filter(|other| other.key != *key) {
+            entries.extend(versions_of(s, &other.key).await?);
+        }
+        Ok(streamed(entries))
+    }
+}
+
+#[derive(Debug)]
+struct CopiesTheNewest;
+
+#[async_trait]
+impl Fault for CopiesTheNewest {
+    async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, mut options: CopyOptions) -> Result<Entry> {
+        options.version = None;
+        s.inner.copy(from, to, options).await
+    }
+}
+
+/// Of two versions written at the same time the older is lost.
+#[derive(Debug, Default)]
+struct RacingVersions {
+    busy: Mutex<HashSet<Key>>,
+}
+
+#[async_trait]
+impl Fault for RacingVersions {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let lock = || self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = lock().insert(key.clone());
+        pause().await;
+        let written = s.inner.put(key, body, options).await;
+        lock().remove(key);
+        let written = written?;
+        if let Some(before) = versions_of(s, key).await?.get(1).filter(|_| !alone) {
+            purge(s, before).await?;
+        }
+        Ok(written)
+    }
+}
