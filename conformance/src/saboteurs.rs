@@ -89,7 +89,13 @@ pub fn saboteurs() -> Vec<Saboteur> {
         transactions::ALL,
         copies::ALL,
         lifecycle::ALL,
-        &[keys::FOLLOWS_PATHS, lifecycle::TAKES_BACK, lifecycle::SIX_CONNECTIONS, lifecycle::DECLARES_BY_CHANCE],
+        &[
+            values::LOSES_THE_TAIL,
+            keys::FOLLOWS_PATHS,
+            lifecycle::TAKES_BACK,
+            lifecycle::SIX_CONNECTIONS,
+            lifecycle::DECLARES_BY_CHANCE,
+        ],
     ]
     .concat()
 }

@@ -1,6 +1,12 @@
 //! Steps that many checks share.
 
-use std::{sync::Arc, thread};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use futures_util::{Stream, TryStreamExt, stream};
 use storage_core::{
@@ -160,4 +166,43 @@ where
         done.push(result.map_err(|_| Failure::from("a thread of the check panicked"))?);
     }
     done.into_iter().collect()
+}
+
+/// One thread writes, again and again, while those of the other handles look; each has looked often before it ends.
+pub(crate) async fn looked_at_while<W, L>(
+    handles: Vec<Storage>,
+    write: impl Fn(Storage, usize) -> W + Send + Sync + 'static,
+    look: impl Fn(Storage) -> L + Send + Sync + 'static,
+) -> Outcome
+where
+    W: Future<Output = Outcome> + Send,
+    L: Future<Output = Outcome> + Send,
+{
+    const WRITES: usize = 30;
+    const LOOKS: usize = 60;
+    let (over, looks) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (write, look) = (Arc::new(write), Arc::new(look));
+    let run = move |i: usize| {
+        let (s, over, looks) = (handles[i].clone(), over.clone(), looks.clone());
+        let (write, look) = (write.clone(), look.clone());
+        async move {
+            let (mut outcome, mut n) = (Ok(()), 0);
+            while outcome.is_ok() && !over.load(Ordering::SeqCst) {
+                if i == 0 {
+                    outcome = write(s.clone(), n).await;
+                    n += 1;
+                    if n >= WRITES && looks.load(Ordering::SeqCst) >= LOOKS {
+                        break;
+                    }
+                } else {
+                    outcome = look(s.clone()).await;
+                    looks.fetch_add(1, Ordering::SeqCst);
+                }
+            }
+            // Whoever ends ends it for all, or the others would go on for ever.
+            over.store(true, Ordering::SeqCst);
+            outcome
+        }
+    };
+    race(4, run).await.map(drop)
 }

@@ -110,6 +110,7 @@ fn selection() -> Selection {
 }
 
 /// The same store for the same namespace while any instance lives, with values of up to a megabyte: a short run.
+#[expect(clippy::unwrap_used, reason = "a poisoned lock is a failed test")]
 async fn memory(namespace: Namespace) -> Result<Arc<Memory>> {
     static STORES: LazyLock<Mutex<HashMap<String, Weak<Memory>>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap();

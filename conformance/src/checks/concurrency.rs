@@ -4,8 +4,9 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use storage_core::{Condition, Error, ErrorKind, GetOptions, Metadata, PutOptions, Storage};
@@ -14,7 +15,7 @@ use crate::{
     Context, Outcome,
     assert::{expect, expect_eq, expect_some},
     linearize::{Event, Operation, is_linearizable},
-    support::{entry, expect_value, keys, race, with},
+    support::{entry, expect_value, keys, looked_at_while, race, with},
 };
 
 /// Threads that race.
@@ -34,6 +35,8 @@ pub async fn counter_loses_no_update(c: Context) -> Outcome {
                 let object = expect_some("the counter", s.open("n", GetOptions::new()).await?)?;
                 let etag = expect_some("the etag", object.entry.etag)?;
                 let seen = number(&object.body.bytes(100).await?)?;
+                // Others have read it too by then.
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 let options = PutOptions::new().condition(Condition::IfMatch(etag));
                 match s.put_with("n", (seen + 1).to_string(), options).await {
                     Ok(_) => done += 1,
@@ -77,7 +80,8 @@ pub async fn no_torn_reads(c: Context) -> Outcome {
     let handles = handles(&c).await?;
     let sizes = [c.size(200_000), 10, c.size(70_000), 3000];
     write(&c.storage, 0, &sizes).await?;
-    replaced_while(handles, sizes, |s| async move {
+    let replace = move |s: Storage, n| async move { write(&s, n, &sizes).await.map(drop) };
+    looked_at_while(handles, replace, |s| async move {
         let object = expect_some("the value while it is replaced", s.open("key", GetOptions::new()).await?)?;
         let entry = object.entry;
         let bytes = match object.body.bytes(u64::MAX).await {
@@ -100,7 +104,8 @@ pub async fn read_during_replace(c: Context) -> Outcome {
     let handles = handles(&c).await?;
     let sizes = [c.size(100_000), 10, c.size(30_000), 3000];
     write(&c.storage, 0, &sizes).await?;
-    replaced_while(handles, sizes, |s| async move {
+    let replace = move |s: Storage, n| async move { write(&s, n, &sizes).await.map(drop) };
+    looked_at_while(handles, replace, |s| async move {
         let read = s.open("key", GetOptions::new()).await?;
         expect(read.is_some(), || "expected a value while it is replaced, saw none".into())?;
         expect_some("the entry while it is replaced", s.stat("key").await?)?;
@@ -181,41 +186,6 @@ pub async fn linearizable_history(c: Context) -> Outcome {
 async fn handles(c: &Context) -> Outcome<Vec<Storage>> {
     let other = c.second_handle().await?;
     Ok((0..THREADS).map(|i| if i % 2 == 0 { c.storage.clone() } else { other.clone() }).collect())
-}
-
-/// One thread replaces the value while the others look at it.
-async fn replaced_while<F>(
-    handles: Vec<Storage>,
-    sizes: [usize; 4],
-    look: impl Fn(Storage) -> F + Send + Sync + 'static,
-) -> Outcome
-where
-    F: Future<Output = Outcome> + Send + 'static,
-{
-    const TIMES: usize = 40;
-    let (done, look) = (Arc::new(AtomicBool::new(false)), Arc::new(look));
-    let run = move |i: usize| {
-        let (s, done, look) = (handles[i].clone(), done.clone(), look.clone());
-        async move {
-            if i > 0 {
-                while !done.load(Ordering::SeqCst) {
-                    look(s.clone()).await?;
-                }
-                return Ok(());
-            }
-            let mut outcome = Ok(());
-            for n in 0..TIMES {
-                outcome = write(&s, n, &sizes).await.map(drop);
-                if outcome.is_err() {
-                    break;
-                }
-            }
-            // Before the outcome is passed on, or the readers would go on for ever.
-            done.store(true, Ordering::SeqCst);
-            outcome
-        }
-    };
-    race(THREADS, run).await.map(drop)
 }
 
 /// Puts as many bytes as the writer's number says, all of which are that number, which is also in the metadata.

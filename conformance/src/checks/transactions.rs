@@ -5,13 +5,17 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_core::{
     Body, Condition, Entry, Error, ErrorKind, GetOptions, Isolation, ListOptions, Metadata, PutOptions, Query, Storage,
+    Tx,
 };
 use tokio::time::{sleep, timeout};
 
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_kind, expect_some},
-    support::{entries, entry, expect_value, joined, keys, keys_of, noise, pieces, put_all, race, sorted, with},
+    support::{
+        entries, entry, expect_value, joined, keys, keys_of, looked_at_while, noise, pieces, put_all, race, sorted,
+        with,
+    },
 };
 
 /// How long a step waits for another transaction before it goes on: a store may let one wait for the other.
@@ -238,43 +242,34 @@ pub async fn counter_loses_no_update(c: Context) -> Outcome {
 /// Needs: transactions
 pub async fn all_or_nothing(c: Context) -> Outcome {
     const KEYS: [&str; 3] = ["a", "b", "c"];
-    let handles = [c.storage.clone(), c.second_handle().await?];
+    let other = c.second_handle().await?;
+    let handles = vec![c.storage.clone(), other.clone(), c.storage.clone(), other];
     c.storage.put_batch(KEYS.map(|key| (key, "0"))).await?;
-    race(4, move |i| {
-        let s = handles[i % 2].clone();
-        async move {
-            for round in 0..15 {
-                let value = format!("{i} {round}");
-                if i == 0 {
-                    s.transaction(|tx| {
-                        let value = value.clone();
-                        async move {
-                            for key in KEYS {
-                                tx.put(key, value.clone()).await?;
-                            }
-                            Ok(())
-                        }
-                    })
-                    .await?;
-                    continue;
-                }
-                let seen = s.transaction(|tx| async move {
-                    let mut seen = Vec::new();
-                    for key in KEYS {
-                        seen.push(tx.get(key).await?);
-                    }
-                    Ok(seen)
-                });
-                let seen = seen.await?;
-                expect(seen[0] == seen[1] && seen[1] == seen[2], || {
-                    format!("expected the values of one transaction, saw {seen:?}")
-                })?;
+    let write = |s: Storage, n: usize| async move {
+        let work = |tx: Tx| async move {
+            for key in KEYS {
+                tx.put(key, n.to_string()).await?;
             }
             Ok(())
+        };
+        Ok(s.transaction(work).await?)
+    };
+    looked_at_while(handles, write, |s| async move { together(&s, KEYS).await }).await
+}
+
+/// Reads the keys in one transaction, in which they must have the same value.
+async fn together(s: &Storage, keys: [&'static str; 3]) -> Outcome {
+    let work = |tx: Tx| async move {
+        let mut seen = Vec::new();
+        for key in keys {
+            seen.push(tx.get(key).await?);
+            tokio::task::yield_now().await;
         }
-    })
-    .await?;
-    Ok(())
+        Ok(seen)
+    };
+    let seen = s.transaction(work).await?;
+    let same = seen.windows(2).all(|pair| pair[0] == pair[1]);
+    expect(same, || format!("expected the values of one transaction, saw {seen:?}"))
 }
 
 /// `serializable` excludes write skew: of two transactions that each read what the other writes, one gives way.

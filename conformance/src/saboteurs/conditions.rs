@@ -8,7 +8,7 @@ use storage_core::{
 
 use super::{
     table,
-    wrap::{Fault, Sides, pause, streamed, value, whole},
+    wrap::{Fault, Sides, pause, streamed, whole},
 };
 
 table! {
@@ -152,11 +152,10 @@ struct Tags(fn(&[u8]) -> String);
 impl Tags {
     /// The condition with the etag that the store below knows, if the one given fits the current bytes.
     async fn below(&self, s: Sides<'_>, key: &Key, condition: Option<Condition>) -> Result<Option<Condition>> {
-        if let (Some(Condition::IfMatch(etag)), Some(bytes)) = (&condition, value(s, key).await?)
-            && (self.0)(&bytes) == etag.as_str()
+        if let (Some(Condition::IfMatch(etag)), Some(object)) = (&condition, s.inner.get(key, GetOptions::new()).await?)
+            && (self.0)(&whole(object.body).await?) == etag.as_str()
         {
-            let current = s.inner.stat(key, StatOptions::new()).await?.and_then(|entry| entry.etag);
-            return Ok(current.map(Condition::IfMatch));
+            return Ok(object.entry.etag.map(Condition::IfMatch));
         }
         Ok(condition)
     }

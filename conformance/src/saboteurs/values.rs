@@ -1,20 +1,17 @@
 //! Values that do not come back.
 
-use std::{
-    collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
-};
+use std::{collections::HashMap, sync::Arc};
 
-use futures_util::TryStreamExt;
+use futures_util::{FutureExt, TryStreamExt};
 use storage_core::{
-    Body, Bytes, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListOptions, Object, PutOptions, Result,
-    StatOptions, async_trait, defaults,
+    Body, Bytes, Capabilities, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListOptions, Object,
+    PutOptions, Result, StatOptions, StorageBackend, async_trait, defaults,
 };
 use tokio::sync::Mutex;
 
 use super::{
-    table,
-    wrap::{Fault, Sides, value, whole},
+    Saboteur, Sound, table,
+    wrap::{Fault, Sides, value, whole, wrap},
 };
 
 table! {
@@ -25,9 +22,29 @@ table! {
     missing_is_an_error = MissingIsAnError => [];
     delete_of_missing_fails = DeleteOfMissingFails => [];
     deletes_what_begins_so = DeletesWhatBeginsSo => [];
-    loses_the_tail_on_recovery = LosesTheTail::default() => [];
     returns_another_size = ReturnsAnotherSize => [];
     stale_cache = StaleCache::default() => [];
+}
+
+/// What was written last before an instance is opened is gone.
+pub(super) const LOSES_THE_TAIL: Saboteur = Saboteur {
+    group: module_path!(),
+    name: "loses_the_tail_on_recovery",
+    catches: &[],
+    pins: Capabilities::new(),
+    wrap: |inner, _| {
+        // The store below never waits.
+        let _ = recover(&inner).now_or_never();
+        wrap(inner, Sound)
+    },
+};
+
+async fn recover(inner: &Arc<dyn StorageBackend>) -> Result<()> {
+    let entries: Vec<Entry> = defaults::entries(inner.list(ListOptions::new()).await?).try_collect().await?;
+    match entries.iter().max_by_key(|entry| entry.modified) {
+        Some(last) => inner.delete(&last.key, DeleteOptions::new()).await,
+        None => Ok(()),
+    }
 }
 
 #[derive(Debug)]
@@ -113,30 +130,6 @@ impl Fault for DeletesWhatBeginsSo {
             return s.inner.clear(key.as_str()).await;
         }
         s.inner.delete(key, options).await
-    }
-}
-
-/// What was written last before the instance was opened is gone.
-#[derive(Debug, Default)]
-struct LosesTheTail {
-    recovered: AtomicBool,
-}
-
-#[async_trait]
-impl Fault for LosesTheTail {
-    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        if !self.recovered.swap(true, Ordering::SeqCst) {
-            let entries: Vec<Entry> = defaults::entries(s.inner.list(ListOptions::new()).await?).try_collect().await?;
-            if let Some(last) = entries.iter().max_by_key(|entry| entry.modified) {
-                s.inner.delete(&last.key, DeleteOptions::new()).await?;
-            }
-        }
-        s.inner.get(key, options).await
-    }
-
-    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        self.recovered.store(true, Ordering::SeqCst);
-        s.inner.put(key, body, options).await
     }
 }
 

@@ -190,5 +190,5 @@ pub(super) fn streamed<T: Send + 'static>(items: Vec<T>) -> BoxStream<'static, R
 
 /// Long enough for another writer to come in between.
 pub(super) async fn pause() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
+    tokio::time::sleep(Duration::from_millis(4)).await;
 }
