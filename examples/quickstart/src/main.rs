@@ -63,6 +63,7 @@ async fn run() -> Result<()> {
     storage.clear_prefix("quickstart/secret/").await?;
     println!("  The key was only for this run, so the encrypted copies were deleted again.");
 
+    storage.disconnect().await?;
     println!("\nThe files are in {uri}, under keys that begin with `quickstart/plain/`.");
     Ok(())
 }
