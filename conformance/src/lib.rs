@@ -5,6 +5,7 @@ mod assert;
 mod check;
 pub mod checks;
 mod context;
+pub mod crash;
 mod faults;
 mod linearize;
 mod main_with;

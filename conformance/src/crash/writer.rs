@@ -1,0 +1,124 @@
+//! The process that is killed, and what it writes.
+
+use std::{fmt, io::Write as _, path::PathBuf};
+
+use futures_util::{future::select_all, stream};
+use storage_core::{Body, Bytes, Error, Metadata, PutOptions, Result, Storage};
+
+use super::Open;
+
+/// How many write at the same time.
+const WRITERS: u64 = 4;
+/// How many keys each writer has for itself.
+const KEYS: u64 = 5;
+/// The least and the most bytes of a value. Most are small, and most of the time goes to large ones.
+const SIZES: (f64, f64) = (100.0, 3e6);
+
+/// The how many-eth write of a writer in a round. All else about it follows from that and the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Write {
+    round: u64,
+    writer: u64,
+    number: u64,
+}
+
+impl Write {
+    /// No key belongs to two writers. Every second one has an empty segment, which not every store can hold under its name.
+    pub(super) fn key(self) -> String {
+        key(self.writer, self.number % KEYS)
+    }
+
+    pub(super) fn is_delete(self) -> bool {
+        self.number % 8 == 7
+    }
+
+    pub(super) fn metadata(self) -> Metadata {
+        Metadata::new().content_type("application/octet-stream").tag("written").field("write", self.to_string())
+    }
+
+    /// Numbers that count up from a random one, so that a mix, a part and a shift of values show.
+    pub(super) fn value(self, seed: u64) -> Vec<u8> {
+        let mut rng = fastrand::Rng::with_seed(seed ^ self.round << 40 ^ self.writer << 32 ^ self.number);
+        let (least, most) = SIZES;
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between the two sizes")]
+        let size = (least * (most / least).powf(rng.f64())) as usize;
+        let first = rng.u64(..);
+        let mut value: Vec<u8> = Vec::with_capacity(size + 8);
+        for word in 0..=size as u64 / 8 {
+            value.extend_from_slice(&first.wrapping_add(word).to_le_bytes());
+        }
+        value.truncate(size);
+        value
+    }
+
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut numbers = text.split('.').map(str::parse);
+        let mut next = || numbers.next()?.ok();
+        Some(Self { round: next()?, writer: next()?, number: next()? })
+    }
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.round, self.writer, self.number)
+    }
+}
+
+/// The keys of all writers.
+pub(super) fn keys() -> impl Iterator<Item = String> {
+    (0..WRITERS).flat_map(|writer| (0..KEYS).map(move |number| key(writer, number)))
+}
+
+fn key(writer: u64, number: u64) -> String {
+    let separator = ["/", "//"][(number % 2) as usize];
+    format!("writer {writer}{separator}{number}")
+}
+
+/// What the process that is to be killed does: several writers write until the end.
+pub(super) fn write(open: &Open, task: &str) -> Result<(), String> {
+    let mut words = task.splitn(3, ' ');
+    let mut next = || words.next().ok_or("its task is incomplete");
+    let number = |text: &str| text.parse::<u64>().map_err(|e| e.to_string());
+    let (seed, round, place) = (number(next()?)?, number(next()?)?, PathBuf::from(next()?));
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|e| e.to_string())?.block_on(async {
+        let storage = open(place).await.map_err(|e| e.to_string())?;
+        say("ready");
+        let writers = (0..WRITERS).map(|writer| {
+            let storage = storage.clone();
+            tokio::spawn(async move {
+                for number in 0.. {
+                    write_one(&storage, seed, Write { round, writer, number }).await?;
+                }
+                Ok::<_, Error>(())
+            })
+        });
+        let ended = select_all(writers).await.0;
+        Err(format!("a writer ended: {ended:?}"))
+    })
+}
+
+async fn write_one(storage: &Storage, seed: u64, write: Write) -> Result<()> {
+    let value = (!write.is_delete()).then(|| write.value(seed));
+    say(&format!("begin {write}"));
+    match value {
+        None => storage.delete(write.key()).await?,
+        Some(value) => {
+            let body = if write.number % 2 == 0 {
+                Body::from(value)
+            } else {
+                let pieces: Vec<_> = value.chunks(1 << 16).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
+                Body::stream(stream::iter(pieces))
+            };
+            storage.put_with(write.key(), body, PutOptions::new().metadata(write.metadata())).await?;
+        }
+    }
+    say(&format!("done {write}"));
+    Ok(())
+}
+
+/// A line to the parent, in one call, so that a kill cannot cut it.
+fn say(text: &str) {
+    // Without a parent to listen there is nothing to do but wait for the end.
+    let _ = std::io::stdout().lock().write_all(format!("{text}\n").as_bytes());
+}
