@@ -1,7 +1,7 @@
 //! Everything that must hold before a change lands, in the order in which it fails fastest.
 
 use crate::{
-    Result, conformance, example, figures,
+    Result, conformance, figures, guide,
     shell::{cargo, root, step},
     tidy,
 };
@@ -15,7 +15,7 @@ pub(crate) fn run() -> Result<()> {
     let mut doc = cargo(["doc", "--workspace", "--no-deps"]);
     step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     test()?;
-    example::run()?;
+    guide::run()?;
     eprintln!("\nconformance of everything that needs no server");
     let mut options = conformance::Options::all();
     options.out = Some(root().join("target/conformance.json"));
