@@ -4,9 +4,10 @@
 mod bench;
 mod ci;
 mod conformance;
-mod example;
 mod figures;
+mod guide;
 mod shell;
+mod soak;
 mod tidy;
 
 /// Shared with the suite as a file, so that this crate does not build the suite.
@@ -31,7 +32,13 @@ cargo xtask COMMAND
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
       --seed N                  the seed of an earlier run
   bench layers                time and allocations of idle layers
+  soak kill9 [OPTIONS]        kills a process that writes, and looks for what is lost; see docs/soak.md
+      --rounds N                how often (default: 1000)
+      --backend NAME            which backend (default: fs)
+      --seed N                  the seed of an earlier run
+      --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
   figures [--check]           write (or compare) the figures in storage-core's README
+  guide                       the backend of docs/add-a-backend.md, put to the suite
   tidy                        the rules of the house that a program can check
   ci                          everything that must hold before a change lands
 ";
@@ -65,7 +72,12 @@ fn run() -> Result<ExitCode> {
         }
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
         "bench" => bench::run(args)?,
+        "soak" => soak::run(args)?,
         "figures" => figures::run(flag(args, "check")?)?,
+        "guide" => {
+            no_more(args)?;
+            guide::run()?;
+        }
         "tidy" => {
             no_more(args)?;
             tidy::run()?;
