@@ -249,6 +249,7 @@ pub async fn all_or_nothing(c: Context) -> Outcome {
         let work = |tx: Tx| async move {
             for key in KEYS {
                 tx.put(key, n.to_string()).await?;
+                sleep(Duration::from_millis(1)).await;
             }
             Ok(())
         };

@@ -11,16 +11,27 @@ use super::{
 };
 
 table! {
-    batch_results_reversed = ResultsReversed => [];
-    batch_first_wins = FirstWins => [];
-    batch_stops_at_a_failure = StopsAtAFailure => [];
-    batch_drops_over_a_thousand = DropsOverAThousand => [];
-    batch_refuses_nothing = RefusesNothing => [];
-    batch_shares_metadata = SharesMetadata => [];
-    batch_is_not_atomic = NotAtomic => [];
-    batch_deletes_until_missing = DeletesUntilMissing => [];
-    batch_ignores_conditions = IgnoresConditions => [];
-    batch_refuses_duplicates_if_atomic = RefusesDuplicates => [];
+    batch_results_reversed = ResultsReversed => ["batch/order_preserved", "batch/over_native_limit_2500"];
+    batch_first_wins = FirstWins => ["batch/duplicates_last_wins"];
+    batch_stops_at_a_failure = StopsAtAFailure => ["batch/conditions_of_each_item", "batch/per_item_failure"];
+    batch_drops_over_a_thousand = DropsOverAThousand => ["batch/over_native_limit_2500", "clear/many", "list/ten_thousand_no_loss_no_duplicates"];
+    batch_refuses_nothing = RefusesNothing => ["batch/empty"];
+    batch_shares_metadata = SharesMetadata => [
+        "batch/metadata_of_each_item",
+        "query/comparisons",
+        "query/content_type",
+        "query/injection_is_literal",
+        "query/limits_and_continuation",
+        "query/missing_field_matches_nothing",
+        "query/order_and_ties",
+        "query/random_vs_oracle",
+        "query/tags",
+        "query/typed_equality",
+    ];
+    batch_is_not_atomic = NotAtomic => ["batch/atomic_all_or_nothing"];
+    batch_deletes_until_missing = DeletesUntilMissing => ["batch/deletes", "batch/duplicates_last_wins"];
+    batch_ignores_conditions = IgnoresConditions => ["batch/conditions_of_each_item"];
+    batch_refuses_duplicates_if_atomic = RefusesDuplicates => ["batch/atomic_form"];
 }
 
 type Puts = Vec<(Key, Body, PutOptions)>;

@@ -12,18 +12,48 @@ use super::{
 };
 
 table! {
-    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => [];
-    updates_anything = Drops(|condition| matches!(condition, Condition::IfMatch(_))) => [];
-    checks_then_creates = ChecksThenWrites { creates: true } => [];
-    checks_then_updates = ChecksThenWrites { creates: false } => [];
-    update_creates = UpdateCreates => [];
-    returns_the_old_etag = ReturnsTheOldEtag => [];
-    deletes_anything = DeletesAnything => [];
-    checks_then_deletes = ChecksThenDeletes => [];
-    reads_any_version = Reads(|options| options.if_match = None) => [];
-    reads_again = Reads(|options| options.if_none_match = None) => [];
-    etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => [];
-    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => [];
+    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => [
+        "conditional/create_once",
+        "conditional/create_race_one_winner",
+        "errors/conditions_taxonomy",
+        "stream/conditional",
+    ];
+    updates_anything = Drops(|condition| matches!(condition, Condition::IfMatch(_))) => [
+        "concurrency/counter_loses_no_update",
+        "conditional/delete_race_one_winner",
+        "conditional/no_aba",
+        "conditional/update_missing",
+        "conditional/update_race_one_winner",
+        "conditional/update_stale",
+        "errors/conditions_taxonomy",
+        "stream/conditional",
+    ];
+    checks_then_creates = ChecksThenWrites { creates: true } => ["conditional/create_race_one_winner"];
+    checks_then_updates = ChecksThenWrites { creates: false } => [
+        "concurrency/counter_loses_no_update",
+        "conditional/delete_race_one_winner",
+        "conditional/update_race_one_winner",
+    ];
+    update_creates = UpdateCreates => ["conditional/delete_race_one_winner", "conditional/update_missing"];
+    returns_the_old_etag = ReturnsTheOldEtag => ["conditional/update_match"];
+    deletes_anything = DeletesAnything => ["conditional/conditional_delete", "conditional/delete_race_one_winner"];
+    checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner"];
+    reads_any_version = Reads(|options| options.if_match = None) => ["conditional/read_conditions"];
+    reads_again = Reads(|options| options.if_none_match = None) => ["conditional/read_conditions"];
+    etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => ["conditional/no_aba", "metadata/etag_changes_x1000", "transactions/entries_survive_commit"];
+    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => [
+        "concurrency/counter_loses_no_update",
+        "conditional/conditional_delete",
+        "conditional/delete_race_one_winner",
+        "conditional/no_aba",
+        "conditional/read_conditions",
+        "conditional/update_race_one_winner",
+        "copy/conditional",
+        "metadata/etag_changes_with_bytes",
+        "metadata/etag_changes_x1000",
+        "rename/conditional",
+        "transactions/entries_survive_commit",
+    ];
 }
 
 /// Puts without a condition of this kind.

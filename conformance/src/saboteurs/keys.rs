@@ -19,24 +19,66 @@ use super::{
 };
 
 super::table! {
-    case_folding = Maps(|key| key.to_lowercase()) => [];
-    decodes_percent = Maps(|key| key.replace("%2F", "/").replace("%20", " ")) => [];
-    collapses_slashes = Maps(|key| key.replace("//", "/")) => [];
-    resolves_dots = Maps(resolve_dots) => [];
-    composes = Maps(|key| key.replace("e\u{301}", "é")) => [];
-    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => [];
-    hides_reserved_names = HidesReservedNames => [];
-    short_segments = ShortSegments => [];
-    short_keys = ShortKeys => [];
-    file_or_directory = FileOrDirectory => [];
-    racing_siblings_are_lost = RacingSiblings::default() => [];
+    case_folding = Maps(|key| key.to_lowercase()) => [
+        "clear/exactly_the_prefix",
+        "keys/case_distinct",
+        "keys/nfc_nfd_distinct",
+        "keys/percent_literal",
+        "keys/random_strings",
+        "keys/reserved_names_are_keys",
+        "keys/traversal_confined",
+        "keys/weird_strings",
+        "list/byte_order",
+        "list/prefix_is_literal",
+        "query/content_type",
+        "query/prefix",
+        "query/tags",
+        "versioning/of_one_key_only",
+    ];
+    decodes_percent = Maps(|key| key.replace("%2F", "/").replace("%20", " ")) => ["keys/percent_literal", "keys/weird_strings"];
+    collapses_slashes = Maps(|key| key.replace("//", "/")) => [
+        "keys/slashes_and_dots_are_literal",
+        "keys/traversal_confined",
+        "list/byte_order",
+        "list/one_level_common_prefixes",
+    ];
+    resolves_dots = Maps(resolve_dots) => ["clear/own_namespace_only", "keys/slashes_and_dots_are_literal", "keys/traversal_confined"];
+    composes = Maps(|key| key.replace("e\u{301}", "é")) => [
+        "clear/exactly_the_prefix",
+        "keys/nfc_nfd_distinct",
+        "list/byte_order",
+        "list/prefix_is_literal",
+    ];
+    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => ["keys/random_strings", "keys/slashes_and_dots_are_literal", "keys/weird_strings"];
+    hides_reserved_names = HidesReservedNames => ["keys/reserved_names_are_keys"];
+    short_segments = ShortSegments => ["keys/long_segments", "keys/max_len_and_over"];
+    short_keys = ShortKeys => ["info/limits_are_large_enough", "keys/max_len_and_over"];
+    file_or_directory = FileOrDirectory => [
+        "batch/deletes",
+        "clear/exactly_the_prefix",
+        "clear/own_namespace_only",
+        "keys/key_and_key_below_coexist",
+        "keys/key_and_key_below_raced",
+        "keys/nfc_nfd_distinct",
+        "keys/percent_literal",
+        "keys/slashes_and_dots_are_literal",
+        "list/byte_order",
+        "list/one_level_common_prefixes",
+        "list/one_level_resumes",
+        "list/prefix_is_literal",
+        "query/injection_is_literal",
+        "query/prefix",
+        "rename/moves",
+        "versioning/of_one_key_only",
+    ];
+    racing_siblings_are_lost = RacingSiblings::default() => ["concurrency/writers_all_land", "keys/key_and_key_below_raced"];
 }
 
 /// Finds files beside its root, and behind symbolic links, through keys that look like paths.
 pub(super) const FOLLOWS_PATHS: Saboteur = Saboteur {
     group: module_path!(),
     name: "follows_paths",
-    catches: &[],
+    catches: &["keys/symlink_confined", "keys/traversal_confined"],
     pins: storage_core::Capabilities::new(),
     wrap: |inner, namespace| wrap(inner, FollowsPaths { root: namespace.dir().to_owned() }),
 };

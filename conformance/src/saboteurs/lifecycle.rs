@@ -16,24 +16,60 @@ use super::{
 };
 
 table! {
-    deletes_before_it_writes = DeletesFirst => [];
-    metadata_follows_later = MetadataFollows => [];
-    writes_in_place = WritesInPlace => [];
-    empties_before_it_deletes = EmptiesFirst => [];
-    everything_is_ambiguous = EverythingIsAmbiguous => [];
-    begins_undeclared = BeginsUndeclared => [];
-    disconnects_in_name_only = DisconnectsInNameOnly => [];
-    disconnects_everybody = DisconnectsEverybody => [];
-    never_connected = NeverConnected => [];
-    has_no_version = Declares(|info| info.version.clear()) => [];
-    leaves_tasks_behind = LeavesTasks => [];
+    deletes_before_it_writes = DeletesFirst => [
+        "cancellation/dropped_put",
+        "cancellation/dropped_put_keeps_metadata_with_its_value",
+        "concurrency/linearizable_history",
+        "concurrency/no_torn_reads",
+        "concurrency/read_during_replace",
+        "metadata/created_stays",
+    ];
+    metadata_follows_later = MetadataFollows => ["cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/no_torn_reads"];
+    writes_in_place = WritesInPlace => [
+        "cancellation/dropped_batch",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_put",
+        "cancellation/dropped_put_keeps_metadata_with_its_value",
+        "concurrency/linearizable_history",
+        "concurrency/no_torn_reads",
+        "concurrency/racing_puts_leave_one_whole",
+    ];
+    empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history"];
+    everything_is_ambiguous = EverythingIsAmbiguous => ["errors/conditions_taxonomy", "errors/taxonomy"];
+    begins_undeclared = BeginsUndeclared => [
+        "batch/atomic_all_or_nothing",
+        "batch/atomic_form",
+        "cancellation/dropped_commit",
+        "errors/unsupported_is_explicit",
+        "transactions/all_or_nothing",
+        "transactions/closed_after_its_end",
+        "transactions/commit_makes_all_visible",
+        "transactions/conditions_within",
+        "transactions/counter_loses_no_update",
+        "transactions/drop_rolls_back",
+        "transactions/entries_survive_commit",
+        "transactions/failed_work_rolls_back",
+        "transactions/invisible_before_commit",
+        "transactions/many_writes",
+        "transactions/own_writes_are_seen",
+        "transactions/reads_are_repeatable",
+        "transactions/rollback_forgets",
+        "transactions/serializable_excludes_write_skew",
+        "transactions/streams_within",
+        "transactions/write_conflict",
+    ];
+    disconnects_in_name_only = DisconnectsInNameOnly => ["errors/closed_after_disconnect"];
+    disconnects_everybody = DisconnectsEverybody => ["lifecycle/disconnect_is_final"];
+    never_connected = NeverConnected => ["lifecycle/connected"];
+    has_no_version = Declares(|info| info.version.clear()) => ["info/is_complete"];
+    leaves_tasks_behind = LeavesTasks => ["lifecycle/drop_leaks_no_task"];
 }
 
 /// Takes back a capability that the target pins.
 pub(super) const TAKES_BACK: Saboteur = Saboteur {
     group: module_path!(),
     name: "takes_back_a_capability",
-    catches: &[],
+    catches: &["info/required_capabilities"],
     pins: Capabilities::new().atomic().conditional(),
     wrap: |inner, _| wrap(inner, Declares(|info| info.capabilities.atomic = false)),
 };
@@ -42,7 +78,7 @@ pub(super) const TAKES_BACK: Saboteur = Saboteur {
 pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
     group: module_path!(),
     name: "six_connections",
-    catches: &[],
+    catches: &["lifecycle/instances_at_once"],
     pins: Capabilities::new(),
     wrap: |inner, namespace| {
         let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +91,7 @@ pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
 pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
     group: module_path!(),
     name: "declares_by_chance",
-    catches: &[],
+    catches: &["info/is_stable"],
     pins: Capabilities::new(),
     wrap: |inner, namespace| {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -17,19 +17,43 @@ use super::{
 };
 
 table! {
-    lists_nothing_as_an_error = NothingIsAnError => [];
-    lists_a_thousand = Shapes(|_, items| items.into_iter().take(1000).collect()) => [];
-    lists_in_utf16_order = Shapes(|_, items| in_utf16_order(items)) => [];
-    repeats_the_first_of_a_page = StartsInclusively => [];
-    prefix_is_a_pattern = PrefixIsAPattern => [];
-    prefix_is_by_segment = Shapes(by_segment) => [];
-    limit_counts_before_folding = LimitsBeforeFolding => [];
-    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => [];
-    start_must_exist = StartMustExist => [];
-    pages_of_a_snapshot = Snapshot::default() => [];
-    pages_by_offset = PagesByOffset => [];
-    listing_dies_with_its_handle = DiesWithItsHandle::default() => [];
-    staging_is_listed = StagingIsListed => [];
+    lists_nothing_as_an_error = NothingIsAnError => [
+        "clear/many",
+        "clear/own_namespace_only",
+        "conditional/update_missing",
+        "list/empty",
+        "transactions/many_writes",
+        "versioning/delete_hides_and_keeps",
+    ];
+    lists_a_thousand = Shapes(|_, items| items.into_iter().take(1000).collect()) => ["clear/many", "list/ten_thousand_no_loss_no_duplicates"];
+    lists_in_utf16_order = Shapes(|_, items| in_utf16_order(items)) => ["keys/weird_strings", "list/byte_order"];
+    repeats_the_first_of_a_page = StartsInclusively => [
+        "list/insert_between_pages",
+        "list/one_level_resumes",
+        "list/pages",
+        "list/start_after_exclusive_and_missing",
+        "list/ten_thousand_no_loss_no_duplicates",
+        "list/while_others_come_and_go",
+    ];
+    prefix_is_a_pattern = PrefixIsAPattern => ["clear/exactly_the_prefix", "list/prefix_is_literal"];
+    prefix_is_by_segment = Shapes(by_segment) => [
+        "list/one_level_common_prefixes",
+        "list/pages",
+        "list/prefix_is_literal",
+        "transactions/write_conflict",
+    ];
+    limit_counts_before_folding = LimitsBeforeFolding => ["list/limit", "list/one_level_resumes"];
+    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => ["list/limit", "list/one_level_common_prefixes", "list/one_level_resumes"];
+    start_must_exist = StartMustExist => ["list/delete_between_pages", "list/start_after_exclusive_and_missing"];
+    pages_of_a_snapshot = Snapshot::default() => ["list/delete_between_pages", "list/insert_between_pages"];
+    pages_by_offset = PagesByOffset => ["list/while_others_come_and_go"];
+    listing_dies_with_its_handle = DiesWithItsHandle::default() => ["list/stream_outlives_the_call"];
+    staging_is_listed = StagingIsListed => [
+        "cancellation/dropped_stream_put",
+        "list/no_staging_visible",
+        "stream/body_error_stores_nothing",
+        "stream/wrong_length_stores_nothing",
+    ];
 }
 
 #[derive(Debug)]

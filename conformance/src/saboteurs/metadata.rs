@@ -17,17 +17,70 @@ use super::{
 };
 
 table! {
-    drops_metadata = Changes(|_, _| None) => [];
-    floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [];
-    lowercases_names = Changes(|_, new| Some(lowercased(new))) => [];
-    merges_metadata = Changes(|old, new| Some(merged(old, new))) => [];
-    small_metadata = SmallMetadata => [];
-    empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [];
-    lists_no_date = Shows(|entry, listed| entry.modified = entry.modified.filter(|_| !listed)) => [];
-    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => [];
-    created_is_modified = Shows(|entry, _| entry.created = entry.modified) => [];
-    always_lists_metadata = AlwaysListsMetadata => [];
-    clock_stands_still = ClockStandsStill => [];
+    drops_metadata = Changes(|_, _| None) => [
+        "batch/metadata_of_each_item",
+        "cancellation/dropped_put_keeps_metadata_with_its_value",
+        "concurrency/no_torn_reads",
+        "conditional/update_stale",
+        "copy/keeps_metadata",
+        "copy/onto_itself_with_metadata",
+        "metadata/listed_only_when_asked",
+        "metadata/replaced_on_overwrite",
+        "metadata/roundtrip_typed",
+        "metadata/size_limit",
+        "metadata/stat_list_get_agree",
+        "metadata/weird_names_and_values",
+        "query/comparisons",
+        "query/content_type",
+        "query/injection_is_literal",
+        "query/limits_and_continuation",
+        "query/missing_field_matches_nothing",
+        "query/order_and_ties",
+        "query/prefix",
+        "query/random_vs_oracle",
+        "query/tags",
+        "query/typed_equality",
+        "rename/keeps_metadata",
+        "versioning/copy_restores",
+        "versioning/old_can_be_read",
+    ];
+    floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [
+        "copy/keeps_metadata",
+        "metadata/roundtrip_typed",
+        "query/comparisons",
+        "query/limits_and_continuation",
+        "query/order_and_ties",
+        "query/random_vs_oracle",
+        "query/typed_equality",
+    ];
+    lowercases_names = Changes(|_, new| Some(lowercased(new))) => ["metadata/weird_names_and_values", "query/injection_is_literal"];
+    merges_metadata = Changes(|old, new| Some(merged(old, new))) => [
+        "copy/keeps_metadata",
+        "copy/onto_itself_with_metadata",
+        "metadata/replaced_on_overwrite",
+        "metadata/roundtrip_typed",
+        "metadata/size_limit",
+        "metadata/weird_names_and_values",
+        "rename/keeps_metadata",
+        "versioning/old_can_be_read",
+    ];
+    small_metadata = SmallMetadata => ["metadata/size_limit"];
+    empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [
+        "metadata/none_is_empty",
+        "metadata/replaced_on_overwrite",
+        "query/dates",
+        "query/size_range",
+    ];
+    lists_no_date = Shows(|entry, listed| entry.modified = entry.modified.filter(|_| !listed)) => ["list/sort_size_modified", "metadata/stat_list_get_agree"];
+    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => ["list/sort_size_modified", "metadata/stat_list_get_agree"];
+    created_is_modified = Shows(|entry, _| entry.created = entry.modified) => ["metadata/created_stays", "query/dates"];
+    always_lists_metadata = AlwaysListsMetadata => ["metadata/listed_only_when_asked"];
+    clock_stands_still = ClockStandsStill => [
+        "basic/put_returns_entry",
+        "metadata/modified_is_the_time_of_the_write",
+        "metadata/stat_list_get_agree",
+        "versioning/listed_newest_first",
+    ];
 }
 
 /// Stores other metadata, made of the old and the new.

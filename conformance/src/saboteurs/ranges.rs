@@ -11,32 +11,44 @@ table! {
     end_is_inclusive = Asks(|range, _| Ok(match range {
         ByteRange::Bounded(start, end) if end > start => ByteRange::Bounded(start, end + 1),
         other => other,
-    })) => [];
+    })) => [
+        "conditional/read_conditions",
+        "range/bounded",
+        "range/clamped",
+        "range/random_of_a_large_value",
+        "stream/pipe",
+        "versioning/old_can_be_read",
+    ];
     open_range_skips_one = Asks(|range, size| Ok(match range {
         ByteRange::From(start) if start > 0 && start < size => ByteRange::From(start + 1),
         other => other,
-    })) => [];
+    })) => ["range/open", "range/random_of_a_large_value"];
     suffix_of_a_short_value_fails = Asks(|range, size| match range {
         ByteRange::Last(n) if n > size && size > 0 => unsatisfiable(),
         other => Ok(other),
-    }) => [];
+    }) => ["range/suffix"];
     beyond_the_end_is_empty = Asks(|range, size| Ok(match range {
         ByteRange::From(start) | ByteRange::Bounded(start, _) if start > size => ByteRange::Bounded(size, size),
         other => other,
-    })) => [];
+    })) => ["errors/taxonomy", "range/beyond_end"];
     at_the_end_fails = Asks(|range, size| match range {
         ByteRange::From(start) | ByteRange::Bounded(start, _) if start == size => unsatisfiable(),
         other => Ok(other),
-    }) => [];
+    }) => [
+        "range/at_end_is_empty",
+        "range/full_size_reported",
+        "range/of_an_empty_value",
+        "range/random_of_a_large_value",
+    ];
     end_is_not_clamped = Asks(|range, size| match range {
         ByteRange::Bounded(_, end) if end > size && size > 0 => unsatisfiable(),
         other => Ok(other),
-    }) => [];
+    }) => ["range/at_end_is_empty", "range/clamped"];
     range_stops_at_a_block = Asks(|range, _| Ok(match range {
         ByteRange::Bounded(start, end) => ByteRange::Bounded(start, end.min(start.next_multiple_of(65_536).max(65_536))),
         other => other,
-    })) => [];
-    size_is_that_of_the_range = SizeOfTheRange => [];
+    })) => ["range/random_of_a_large_value"];
+    size_is_that_of_the_range = SizeOfTheRange => ["range/full_size_reported"];
 }
 
 fn unsatisfiable() -> Result<ByteRange> {

@@ -17,18 +17,27 @@ use super::{
 };
 
 table! {
-    last_part_is_lost = LastPartIsLost => [];
-    empty_sized_body_is_refused = EmptySizedBody => [];
-    empty_piece_is_the_end = EmptyPieceIsTheEnd => [];
-    last_piece_is_not_delivered = LastPieceIsNotDelivered => [];
-    declares_streaming_only = DeclaresStreaming => [];
-    stores_what_came = StoresWhatCame => [];
-    swallows_body_errors = SwallowsBodyErrors => [];
-    pieces_of_any_version = PiecesOfAnyVersion => [];
-    dropped_readers_keep_their_place = KeepsPlaces::default() => [];
-    readers_lock_writers_out = ReadersLock::default() => [];
-    condition_before_the_body = ConditionBeforeTheBody => [];
-    takes_more_than_its_limit = TakesMore => [];
+    last_part_is_lost = LastPartIsLost => [
+        "errors/value_too_large",
+        "stream/chunked_equals_whole",
+        "stream/conditional",
+        "stream/declared_length",
+    ];
+    empty_sized_body_is_refused = EmptySizedBody => ["stream/declared_length", "stream/wrong_length_stores_nothing"];
+    empty_piece_is_the_end = EmptyPieceIsTheEnd => ["stream/empty_pieces"];
+    last_piece_is_not_delivered = LastPieceIsNotDelivered => ["stream/one_version_per_stream", "stream/pipe", "stream/read_in_pieces"];
+    declares_streaming_only = DeclaresStreaming => ["stream/pieces_are_bounded"];
+    stores_what_came = StoresWhatCame => ["stream/body_error_stores_nothing", "stream/wrong_length_stores_nothing"];
+    swallows_body_errors = SwallowsBodyErrors => [
+        "errors/taxonomy",
+        "stream/body_error_stores_nothing",
+        "stream/wrong_length_stores_nothing",
+    ];
+    pieces_of_any_version = PiecesOfAnyVersion => ["stream/one_version_per_stream"];
+    dropped_readers_keep_their_place = KeepsPlaces::default() => ["cancellation/dropped_reads", "stream/consumer_drop_releases"];
+    readers_lock_writers_out = ReadersLock::default() => ["stream/one_version_per_stream", "stream/pipe"];
+    condition_before_the_body = ConditionBeforeTheBody => ["stream/conditional"];
+    takes_more_than_its_limit = TakesMore => ["errors/value_too_large"];
 }
 
 /// Not a divisor of the sizes that the checks use.

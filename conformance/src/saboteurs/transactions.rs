@@ -20,22 +20,60 @@ use super::{
 };
 
 table! {
-    commits_on_drop = Begins(|_| CommitsOnDrop) => [];
-    rollback_commits = Begins(|_| RollbackCommits) => [];
-    writes_at_once = Begins(|base| WritesAtOnce { base }) => [];
-    does_not_see_its_writes = Begins(|base| ReadsBase { base, reads: Reads::Get }) => [];
-    reads_change = Begins(|base| ReadsChange { base, written: Mutex::default() }) => [];
-    lists_outside = Begins(|base| ReadsBase { base, reads: Reads::List }) => [];
-    updates_are_lost = Begins(|base| AppliesLater { base, at_once: true, written: Mutex::default() }) => [];
-    write_skew = ReadsAreForgotten => [];
-    open_after_its_end = Begins(|base| OpenAfterItsEnd { base, ended: AtomicBool::new(false) }) => [];
-    clears_nothing_within = Begins(|_| ClearsNothing) => [];
-    broken_body_ends_it = Begins(|_| BrokenBodyEndsIt) => [];
-    creates_by_what_is_outside = Begins(|base| CreatesByBase { base }) => [];
-    at_most_two_hundred_writes = Begins(|_| AtMost { writes: AtomicUsize::new(0) }) => [];
-    etag_changes_at_commit = Begins(|_| OtherEtag) => [];
-    commits_one_by_one = Begins(|base| AppliesLater { base, at_once: false, written: Mutex::default() }) => [];
-    conflict_is_something_else = Begins(|_| OtherConflict) => [];
+    commits_on_drop = Begins(|_| CommitsOnDrop) => ["transactions/drop_rolls_back"];
+    rollback_commits = Begins(|_| RollbackCommits) => ["transactions/failed_work_rolls_back", "transactions/rollback_forgets"];
+    writes_at_once = Begins(|base| WritesAtOnce { base }) => [
+        "transactions/all_or_nothing",
+        "transactions/commit_makes_all_visible",
+        "transactions/counter_loses_no_update",
+        "transactions/drop_rolls_back",
+        "transactions/entries_survive_commit",
+        "transactions/failed_work_rolls_back",
+        "transactions/invisible_before_commit",
+        "transactions/many_writes",
+        "transactions/own_writes_are_seen",
+        "transactions/rollback_forgets",
+        "transactions/serializable_excludes_write_skew",
+        "transactions/write_conflict",
+    ];
+    does_not_see_its_writes = Begins(|base| ReadsBase { base, reads: Reads::Get }) => ["transactions/own_writes_are_seen", "transactions/reads_are_repeatable"];
+    reads_change = Begins(|base| ReadsChange { base, written: Mutex::default() }) => [
+        "transactions/all_or_nothing",
+        "transactions/own_writes_are_seen",
+        "transactions/reads_are_repeatable",
+    ];
+    lists_outside = Begins(|base| ReadsBase { base, reads: Reads::List }) => [
+        "transactions/many_writes",
+        "transactions/own_writes_are_seen",
+        "transactions/reads_are_repeatable",
+        "transactions/streams_within",
+    ];
+    updates_are_lost = Begins(|base| AppliesLater { base, at_once: true, written: Mutex::default() }) => [
+        "transactions/counter_loses_no_update",
+        "transactions/entries_survive_commit",
+        "transactions/serializable_excludes_write_skew",
+        "transactions/write_conflict",
+    ];
+    write_skew = ReadsAreForgotten => ["transactions/serializable_excludes_write_skew"];
+    open_after_its_end = Begins(|base| OpenAfterItsEnd { base, ended: AtomicBool::new(false) }) => ["transactions/closed_after_its_end"];
+    clears_nothing_within = Begins(|_| ClearsNothing) => ["transactions/commit_makes_all_visible", "transactions/own_writes_are_seen"];
+    broken_body_ends_it = Begins(|_| BrokenBodyEndsIt) => ["transactions/streams_within"];
+    creates_by_what_is_outside = Begins(|base| CreatesByBase { base }) => ["transactions/conditions_within"];
+    at_most_two_hundred_writes = Begins(|_| AtMost { writes: AtomicUsize::new(0) }) => ["transactions/many_writes"];
+    etag_changes_at_commit = Begins(|_| OtherEtag) => ["transactions/conditions_within", "transactions/entries_survive_commit"];
+    commits_one_by_one = Begins(|base| AppliesLater { base, at_once: false, written: Mutex::default() }) => [
+        "cancellation/dropped_commit",
+        "transactions/all_or_nothing",
+        "transactions/counter_loses_no_update",
+        "transactions/entries_survive_commit",
+        "transactions/serializable_excludes_write_skew",
+        "transactions/write_conflict",
+    ];
+    conflict_is_something_else = Begins(|_| OtherConflict) => [
+        "transactions/counter_loses_no_update",
+        "transactions/serializable_excludes_write_skew",
+        "transactions/write_conflict",
+    ];
 }
 
 type Base = Arc<dyn StorageBackend>;

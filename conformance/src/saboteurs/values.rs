@@ -11,26 +11,124 @@ use tokio::sync::Mutex;
 
 use super::{
     Saboteur, Sound, table,
-    wrap::{Fault, Sides, value, whole, wrap},
+    wrap::{Fault, Sides, listed, value, whole, wrap},
 };
 
 table! {
-    truncates_large = TruncatesLarge => [];
-    empty_is_absence = EmptyIsAbsence => [];
-    zeroes_are_holes = ZeroesAreHoles => [];
-    overwrites_in_place = OverwritesInPlace => [];
-    missing_is_an_error = MissingIsAnError => [];
-    delete_of_missing_fails = DeleteOfMissingFails => [];
-    deletes_what_begins_so = DeletesWhatBeginsSo => [];
-    returns_another_size = ReturnsAnotherSize => [];
-    stale_cache = StaleCache::default() => [];
+    truncates_large = TruncatesLarge => [
+        "basic/reopen_persists",
+        "basic/roundtrip",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_put",
+        "concurrency/racing_puts_leave_one_whole",
+        "copy/does_not_alias",
+        "copy/onto_itself",
+        "copy/replaces_the_target",
+        "errors/value_too_large",
+        "range/random_of_a_large_value",
+        "rename/moves",
+        "rename/onto_itself",
+        "stream/chunked_equals_whole",
+        "stream/conditional",
+        "stream/declared_length",
+        "stream/one_version_per_stream",
+        "stream/pipe",
+        "stream/read_in_pieces",
+        "versioning/old_can_be_read",
+    ];
+    empty_is_absence = EmptyIsAbsence => [
+        "basic/empty_value",
+        "basic/overwrite",
+        "copy/onto_itself",
+        "range/of_an_empty_value",
+        "rename/moves",
+        "stream/declared_length",
+        "stream/empty_pieces",
+        "versioning/old_can_be_read",
+    ];
+    zeroes_are_holes = ZeroesAreHoles => [
+        "basic/all_byte_values",
+        "concurrency/racing_puts_leave_one_whole",
+        "stream/one_version_per_stream",
+    ];
+    overwrites_in_place = OverwritesInPlace => [
+        "basic/all_byte_values",
+        "basic/keys_are_independent",
+        "basic/overwrite",
+        "cancellation/dropped_batch",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_put",
+        "cancellation/dropped_reads",
+        "concurrency/linearizable_history",
+        "concurrency/no_torn_reads",
+        "concurrency/racing_puts_leave_one_whole",
+        "conditional/update_race_one_winner",
+        "copy/does_not_alias",
+        "copy/onto_itself",
+        "stream/conditional",
+        "stream/consumer_drop_releases",
+        "versioning/old_can_be_read",
+    ];
+    missing_is_an_error = MissingIsAnError => [
+        "basic/acknowledged_is_visible",
+        "basic/delete_idempotent",
+        "basic/delete_removes",
+        "basic/keys_are_independent",
+        "basic/missing_is_none",
+        "cancellation/dropped_batch",
+        "cancellation/dropped_commit",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_delete",
+        "cancellation/dropped_put",
+        "cancellation/dropped_reads",
+        "cancellation/dropped_stream_put",
+        "concurrency/linearizable_history",
+        "conditional/conditional_delete",
+        "conditional/delete_race_one_winner",
+        "conditional/read_conditions",
+        "keys/traversal_confined",
+        "list/no_staging_visible",
+        "range/beyond_end",
+        "rename/conditional",
+        "rename/moves",
+        "stream/body_error_stores_nothing",
+        "stream/consumer_drop_releases",
+        "stream/wrong_length_stores_nothing",
+        "transactions/drop_rolls_back",
+        "transactions/failed_work_rolls_back",
+        "transactions/invisible_before_commit",
+        "transactions/rollback_forgets",
+        "versioning/delete_hides_and_keeps",
+        "versioning/missing_is_none",
+        "versioning/old_can_be_deleted",
+    ];
+    delete_of_missing_fails = DeleteOfMissingFails => [
+        "basic/delete_idempotent",
+        "basic/keys_are_independent",
+        "concurrency/linearizable_history",
+        "keys/traversal_confined",
+    ];
+    deletes_what_begins_so = DeletesWhatBeginsSo => ["basic/delete_removes", "basic/keys_are_independent"];
+    returns_another_size = ReturnsAnotherSize => [
+        "basic/empty_value",
+        "basic/put_returns_entry",
+        "metadata/stat_list_get_agree",
+        "stream/chunked_equals_whole",
+        "stream/declared_length",
+        "versioning/listed_newest_first",
+    ];
+    stale_cache = StaleCache::default() => [
+        "basic/acknowledged_is_visible",
+        "concurrency/linearizable_history",
+        "transactions/invisible_before_commit",
+    ];
 }
 
 /// What was written last before an instance is opened is gone.
 pub(super) const LOSES_THE_TAIL: Saboteur = Saboteur {
     group: module_path!(),
     name: "loses_the_tail_on_recovery",
-    catches: &[],
+    catches: &["basic/reopen_persists", "lifecycle/disconnect_is_final"],
     pins: Capabilities::new(),
     wrap: |inner, _| {
         // The store below never waits.
@@ -126,8 +224,11 @@ struct DeletesWhatBeginsSo;
 #[async_trait]
 impl Fault for DeletesWhatBeginsSo {
     async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
-        if options == DeleteOptions::new() {
-            return s.inner.clear(key.as_str()).await;
+        for item in listed(s, ListOptions::new().prefix(key.as_str())).await? {
+            let longer = item.position() > key.as_str() && !item.position()[key.as_str().len()..].contains('/');
+            if let Some(entry) = item.into_entry().filter(|_| longer && options == DeleteOptions::new()) {
+                s.inner.delete(&entry.key, DeleteOptions::new()).await?;
+            }
         }
         s.inner.delete(key, options).await
     }

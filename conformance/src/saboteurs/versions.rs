@@ -17,15 +17,20 @@ use super::{
 };
 
 table! {
-    oldest_first = Lists(|entries| entries.reverse()) => [];
-    streams_replace_the_newest = StreamsReplace => [];
-    old_values_have_new_metadata = NewMetadata => [];
-    delete_purges = DeletePurges => [];
-    old_versions_stay = OldVersionsStay => [];
-    missing_version_is_the_newest = MissingIsNewest => [];
-    versions_by_prefix = ByPrefix => [];
-    copies_the_newest = CopiesTheNewest => [];
-    racing_versions_are_lost = RacingVersions::default() => [];
+    oldest_first = Lists(|entries| entries.reverse()) => [
+        "versioning/delete_hides_and_keeps",
+        "versioning/every_way_to_write_makes_one",
+        "versioning/listed_newest_first",
+        "versioning/old_can_be_deleted",
+    ];
+    streams_replace_the_newest = StreamsReplace => ["versioning/every_way_to_write_makes_one"];
+    old_values_have_new_metadata = NewMetadata => ["versioning/old_can_be_read"];
+    delete_purges = DeletePurges => ["versioning/delete_hides_and_keeps", "versioning/of_one_key_only"];
+    old_versions_stay = OldVersionsStay => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
+    missing_version_is_the_newest = MissingIsNewest => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
+    versions_by_prefix = ByPrefix => ["versioning/of_one_key_only"];
+    copies_the_newest = CopiesTheNewest => ["versioning/copy_restores", "versioning/missing_is_none"];
+    racing_versions_are_lost = RacingVersions::default() => ["versioning/racing_writers_are_distinct"];
 }
 
 async fn versions_of(s: Sides<'_>, key: &Key) -> Result<Vec<Entry>> {
