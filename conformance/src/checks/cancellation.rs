@@ -42,9 +42,10 @@ pub async fn dropped_put(c: Context) -> Outcome {
 pub async fn dropped_stream_put(c: Context) -> Outcome {
     let s = &c.storage;
     put_all(s, ["old"]).await?;
+    let value = noise(c.size(3 << 20), 3);
     for n in 0..TIMES {
         for key in ["old", "new"] {
-            let begun = pieces(noise(c.size(3 << 20), 3), 500_000);
+            let begun = pieces(value.clone(), 500_000);
             let body = Body::stream(begun.chain(stream::pending()));
             drop_after(n, s.put(key, body)).await;
         }

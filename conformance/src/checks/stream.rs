@@ -147,11 +147,10 @@ pub async fn one_version_per_stream(c: Context) -> Outcome {
                 Err(e) => failure = Some(e),
             }
         }
-        expect(seen.iter().all(|byte| *byte == round), || {
-            format!(
-                "round {round}: expected bytes of one version, saw another's from {:?} on",
-                seen.iter().position(|byte| *byte != round)
-            )
+        let of_one_version = seen == vec![round; seen.len()];
+        expect(of_one_version, || {
+            let at = seen.iter().position(|byte| *byte != round);
+            format!("round {round}: expected bytes of one version, saw another's from {at:?} on")
         })?;
         match failure {
             Some(e) => expect_eq("the kind of a broken read", e.kind(), ErrorKind::Conflict)?,
