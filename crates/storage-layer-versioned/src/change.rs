@@ -1,0 +1,241 @@
+//! Writes: what is there is archived, then replaced or deleted on condition that it still is what was archived.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use storage_core::{
+    Body, Bytes, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, ListOptions,
+    Metadata, Object, PutOptions, Result, StatOptions, StorageBackend, VersionId, defaults,
+};
+
+use crate::{
+    Versioned,
+    names::{self, Past},
+    stamp,
+};
+
+/// How often a writer that others overtake begins again. One of them succeeds each time, so this many are a sign of a
+/// backend that does not know its own etags.
+pub(crate) const ATTEMPTS: usize = 1000;
+/// How much of a stream is held in memory before it is staged.
+const WHOLE: usize = 1 << 20;
+/// After this time a staged value belongs to nobody: it is staged when it has arrived, and copied at once.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What happens to a value.
+pub(crate) enum Change {
+    Put { source: Source, metadata: Option<Arc<Metadata>> },
+    Delete,
+}
+
+/// Where a new value comes from.
+pub(crate) enum Source {
+    /// From memory, as often as needed.
+    Whole(Bytes),
+    /// From a stream, which can be read once: only for a caller whose condition forbids a second try.
+    Once(Body),
+    /// From a key below.
+    Copy(Key),
+}
+
+impl<S: StorageBackend + ?Sized> Versioned<S> {
+    pub(crate) async fn put_value(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let source = match body {
+            Body::Bytes(bytes) => Source::Whole(bytes),
+            body if options.condition.is_some() => Source::Once(body),
+            body => match gathered(body).await? {
+                Body::Bytes(bytes) => {
+                    Body::Bytes(bytes.clone()).check(self.info())?;
+                    Source::Whole(bytes)
+                }
+                large => return self.put_staged(key, large, options).await,
+            },
+        };
+        let change = Change::Put { source, metadata: options.metadata };
+        self.change_to_value(key, change, options.condition).await
+    }
+
+    /// A large stream is stored aside first: whoever is overtaken could not read it again.
+    async fn put_staged(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        if let Err(e) = self.sweep().await {
+            tracing::warn!(error = %e, "values staged by writers that died could not be removed");
+        }
+        let staged = self.inner.put(&names::staging(&stamp::token())?, body, PutOptions::new()).await?;
+        let metadata = Some(options.metadata.unwrap_or_default());
+        let change = Change::Put { source: Source::Copy(staged.key.clone()), metadata };
+        let written = self.change_to_value(key, change, None).await;
+        if let Err(e) = self.discard(staged).await {
+            tracing::warn!(error = %e, "a staged value could not be removed; it will be after a day");
+        }
+        written
+    }
+
+    async fn sweep(&self) -> Result<()> {
+        let listing = self.inner.list(ListOptions::new().prefix(names::STAGING)).await?;
+        let staged: Vec<Entry> = defaults::entries(listing).try_collect().await?;
+        for entry in staged {
+            let token = entry.key.as_str().strip_prefix(names::STAGING);
+            if token.and_then(stamp::age).is_some_and(|age| age > ABANDONED) {
+                self.discard(entry).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As `change`, which returns an entry unless it deletes.
+    pub(crate) async fn change_to_value(
+        &self,
+        key: &Key,
+        change: Change,
+        condition: Option<Condition>,
+    ) -> Result<Entry> {
+        self.change(key, change, condition).await?.ok_or_else(|| Error::new(ErrorKind::Other, "nothing was written"))
+    }
+
+    /// Archives the value, changes it, and drops the oldest versions beyond the limit.
+    pub(crate) async fn change(
+        &self,
+        key: &Key,
+        mut change: Change,
+        condition: Option<Condition>,
+    ) -> Result<Option<Entry>> {
+        let token = self.mark(&mut change);
+        let stored = names::key_below(key)?;
+        let _turn = self.turn(key).await;
+        for _ in 0..ATTEMPTS {
+            let value = self.inner.get(&stored, GetOptions::new()).await?;
+            if let Some(condition) = &condition {
+                condition.check(value.as_ref().map(|value| &value.entry))?;
+            }
+            if value.is_none() && matches!(change, Change::Delete) {
+                return Ok(None);
+            }
+            let there = value.is_some();
+            let etag = value.as_ref().and_then(|value| value.entry.etag.clone());
+            let past = match self.archive(key, value).await {
+                // The value was replaced while it was read.
+                Err(e) if e.kind() == ErrorKind::Conflict && self.has_changed(&stored, &etag).await? => continue,
+                past => past?,
+            };
+            let now = etag.map(Condition::IfMatch).or((!there).then_some(Condition::IfAbsent));
+            match self.apply(&stored, &mut change, condition.clone().or(now)).await {
+                Err(e) if condition.is_none() && is_overtaken(&e) => {}
+                Err(e) => return Err(e),
+                Ok(written) => {
+                    self.prune(past, written.is_some()).await;
+                    return Ok(written.map(|written| {
+                        let mut entry = self.view.value(key.clone(), written);
+                        entry.version = token.or(entry.version);
+                        entry
+                    }));
+                }
+            }
+        }
+        Err(beaten())
+    }
+
+    /// Gives a new value its token, where etags do not tell versions apart.
+    fn mark(&self, change: &mut Change) -> Option<VersionId> {
+        let Change::Put { metadata, .. } = change else {
+            return None;
+        };
+        self.view.tokens.then(|| {
+            let token = stamp::token();
+            *metadata = Some(Arc::new(stamp::attach(metadata.as_deref(), &token)));
+            VersionId::new(token)
+        })
+    }
+
+    /// Makes the value one of the older versions, which it may be already, and returns them, oldest first.
+    async fn archive(&self, key: &Key, value: Option<Object>) -> Result<Vec<Past>> {
+        let mut past = self.past(key, false).await?;
+        let Some(value) = value else {
+            return Ok(past);
+        };
+        let mut entry = self.view.value(key.clone(), value.entry);
+        let version = entry.version.get_or_insert_with(|| VersionId::new("unknown"));
+        let mark = names::mark(version);
+        // A backend that is not atomic may have kept a part of it only.
+        if past.iter().any(|past| past.mark == mark && past.stored.size == entry.size) {
+            return Ok(past);
+        }
+        let number = past.last().map_or(1, |newest| newest.number.saturating_add(1));
+        let mut archived = Past::new(key, number, mark, entry.size)?;
+        let metadata = stamp::attach(entry.metadata.as_deref(), &stamp::write(&entry));
+        // Others that archive the same value at the same time write the same under the same name.
+        let options = PutOptions::new().metadata(metadata);
+        archived.stored = self.inner.put(&archived.stored.key, value.body, options).await?;
+        past.push(archived);
+        Ok(past)
+    }
+
+    async fn has_changed(&self, stored: &Key, etag: &Option<Etag>) -> Result<bool> {
+        let now = self.inner.stat(stored, StatOptions::new()).await?;
+        Ok(now.and_then(|entry| entry.etag) != *etag)
+    }
+
+    /// The change itself, on this condition as far as the backend takes one.
+    async fn apply(&self, stored: &Key, change: &mut Change, condition: Option<Condition>) -> Result<Option<Entry>> {
+        let capabilities = self.inner.info().capabilities;
+        let on_write = condition.clone().filter(|_| capabilities.conditional);
+        let Change::Put { source, metadata } = change else {
+            let mut options = DeleteOptions::new();
+            options.condition = condition.filter(|_| capabilities.conditional_delete);
+            return self.inner.delete(stored, options).await.map(|()| None);
+        };
+        let body = match source {
+            Source::Whole(bytes) => Body::Bytes(bytes.clone()),
+            Source::Once(body) => std::mem::take(body),
+            Source::Copy(from) => {
+                let mut options = CopyOptions::new();
+                options.metadata = metadata.clone();
+                options.condition = on_write;
+                return self.inner.copy(from, stored, options).await.map(Some);
+            }
+        };
+        let mut options = PutOptions::new();
+        options.metadata = metadata.clone();
+        options.condition = on_write;
+        self.inner.put(stored, body, options).await.map(Some)
+    }
+
+    /// Drops the oldest versions beyond the limit. The write has happened: what fails here is done by the next one.
+    async fn prune(&self, past: Vec<Past>, there_is_a_value: bool) {
+        let keep = self.settings.max_versions.get() - usize::from(there_is_a_value);
+        let excess = past.len().saturating_sub(keep);
+        for oldest in past.into_iter().take(excess) {
+            if let Err(e) = self.discard(oldest.stored).await {
+                tracing::warn!(error = %e, "an old version could not be removed; the next write tries again");
+                return;
+            }
+        }
+    }
+}
+
+/// Whether another writer was faster, so that nothing was done.
+fn is_overtaken(e: &Error) -> bool {
+    matches!(e.kind(), ErrorKind::PreconditionFailed | ErrorKind::AlreadyExists) && !e.is_ambiguous()
+}
+
+pub(crate) fn beaten() -> Error {
+    Error::new(ErrorKind::Conflict, format!("other writers were faster {ATTEMPTS} times in a row; try again later"))
+}
+
+/// The body in memory if it is small, else as it was.
+async fn gathered(body: Body) -> Result<Body> {
+    let len = body.len();
+    if len.is_some_and(|len| len > WHOLE as u64) {
+        return Ok(body);
+    }
+    let (mut pieces, mut read, mut stream) = (Vec::new(), 0, body.into_stream());
+    while read <= WHOLE {
+        let Some(piece) = stream.try_next().await? else {
+            let whole = Body::stream(stream::iter(pieces.into_iter().map(Ok)));
+            return whole.bytes(u64::MAX).await.map(Body::Bytes);
+        };
+        read += piece.len();
+        pieces.push(piece);
+    }
+    // No length was declared: a body that is longer than it declares has failed above.
+    Ok(Body::stream(stream::iter(pieces.into_iter().map(Ok)).chain(stream)))
+}
