@@ -1,7 +1,7 @@
 //! Everything that must hold before a change lands, in the order in which it fails fastest.
 
 use crate::{
-    Result, conformance, figures, guide,
+    Result, conformance, figures, guide, new_backend,
     shell::{cargo, root, step},
     tidy,
 };
@@ -16,6 +16,7 @@ pub(crate) fn run() -> Result<()> {
     step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     test()?;
     guide::run()?;
+    new_backend::check()?;
     eprintln!("\nconformance of everything that needs no server");
     let mut options = conformance::Options::all();
     options.out = Some(root().join("target/conformance.json"));

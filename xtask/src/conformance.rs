@@ -72,28 +72,9 @@ struct Declared {
     features: Vec<String>,
 }
 
+/// Runs what was asked for, and prints the outcome.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
-    let packages = declared(&options.manifest)?;
-    let known: Vec<&String> = packages.values().flat_map(|p| &p.targets).collect();
-    if known.is_empty() {
-        return Err(format!(
-            "no package of {} has `[package.metadata.storage-conformance]` with `targets`",
-            options.manifest.display()
-        )
-        .into());
-    }
-    if let Some(unknown) = options.backends.iter().find(|name| !known.contains(name)) {
-        let known: Vec<_> = known.iter().map(|s| s.as_str()).collect();
-        return Err(format!("there is no backend `{unknown}`; known are {}", known.join(", ")).into());
-    }
-    let mut report = Report::default();
-    for (package, declared) in &packages {
-        let wanted = |name: &&String| options.backends.is_empty() || options.backends.contains(name);
-        let targets: Vec<&str> = declared.targets.iter().filter(wanted).map(|s| s.as_str()).collect();
-        if !targets.is_empty() {
-            report = report.merge(test(package, declared, &targets, &options)?);
-        }
-    }
+    let report = report(&options)?;
     if let Some(out) = &options.out {
         fs::write(out, report.to_json())?;
     }
@@ -103,6 +84,30 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
         print!("{}", report.table());
     }
     Ok(ExitCode::from(u8::from(report.has_failed())))
+}
+
+/// Runs what was asked for.
+pub(crate) fn report(options: &Options) -> Result<Report> {
+    let packages = declared(&options.manifest)?;
+    let known: Vec<&str> = packages.values().flat_map(|p| &p.targets).map(String::as_str).collect();
+    if known.is_empty() {
+        let manifest = options.manifest.display();
+        return Err(
+            format!("no package of {manifest} has `[package.metadata.storage-conformance]` with `targets`").into()
+        );
+    }
+    if let Some(unknown) = options.backends.iter().find(|name| !known.contains(&name.as_str())) {
+        return Err(format!("there is no backend `{unknown}`; known are {}", known.join(", ")).into());
+    }
+    let mut report = Report::default();
+    for (package, declared) in &packages {
+        let wanted = |name: &&str| options.backends.is_empty() || options.backends.iter().any(|b| b == name);
+        let targets: Vec<&str> = declared.targets.iter().map(String::as_str).filter(wanted).collect();
+        if !targets.is_empty() {
+            report = report.merge(test(package, declared, &targets, options)?);
+        }
+    }
+    Ok(report)
 }
 
 fn declared(manifest: &Path) -> Result<BTreeMap<String, Declared>> {

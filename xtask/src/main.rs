@@ -6,6 +6,7 @@ mod ci;
 mod conformance;
 mod figures;
 mod guide;
+mod new_backend;
 mod shell;
 mod soak;
 mod tidy;
@@ -38,6 +39,7 @@ cargo xtask COMMAND
       --seed N                  the seed of an earlier run
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
   figures [--check]           write (or compare) the figures in storage-core's README
+  new-backend NAME            the scaffold of a backend, in crates/storage-NAME
   guide                       the backend of docs/add-a-backend.md, put to the suite
   tidy                        the rules of the house that a program can check
   ci                          everything that must hold before a change lands
@@ -74,6 +76,11 @@ fn run() -> Result<ExitCode> {
         "bench" => bench::run(args)?,
         "soak" => soak::run(args)?,
         "figures" => figures::run(flag(args, "check")?)?,
+        "new-backend" => {
+            let name = args.value()?.string()?;
+            no_more(args)?;
+            new_backend::run(&name)?;
+        }
         "guide" => {
             no_more(args)?;
             guide::run()?;

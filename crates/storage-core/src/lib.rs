@@ -1,21 +1,21 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod storage;
 mod backend;
-mod body;
-mod check;
-mod config;
-mod context;
-mod entry;
-mod error;
-mod info;
-mod key;
 mod layer;
+mod key;
+mod body;
+mod entry;
 mod metadata;
 mod options;
 mod query;
+mod info;
+mod error;
+mod check;
+mod config;
+mod context;
 mod secret;
-mod storage;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;
