@@ -58,10 +58,7 @@ fn a_table_shows_failures_and_what_was_not_run() {
 
 #[test]
 fn a_panic_and_a_hang_are_failures() {
-    let panics = Target::new("panics", |_: Namespace| async {
-        let no_luck: storage_core::Result<Memory> = panic!("no such luck");
-        no_luck
-    });
+    let panics = Target::new("panics", |_: Namespace| async { unlucky() });
     let report = of(&panics);
     let reason = report.backends[0].checks.iter().find_map(|check| check.reason.clone().filter(|r| r.contains("luck")));
     assert!(reason.is_some());
@@ -73,4 +70,8 @@ fn a_panic_and_a_hang_are_failures() {
     let report = run(&hangs, &selection);
     assert_eq!(report.count(Status::Failed, None), 2);
     assert!(report.checks.iter().any(|check| check.reason.as_ref().is_some_and(|reason| reason.starts_with("hung"))));
+}
+
+fn unlucky() -> storage_core::Result<Memory> {
+    panic!("no such luck")
 }

@@ -17,9 +17,9 @@ const SIZES: (f64, f64) = (100.0, 3e6);
 /// The how many-eth write of a writer in a round. All else about it follows from that and the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Write {
-    round: u64,
-    writer: u64,
-    number: u64,
+    pub(super) round: u64,
+    pub(super) writer: u64,
+    pub(super) number: u64,
 }
 
 impl Write {
@@ -104,7 +104,7 @@ async fn write_one(storage: &Storage, seed: u64, write: Write) -> Result<()> {
     match value {
         None => storage.delete(write.key()).await?,
         Some(value) => {
-            let body = if write.number % 2 == 0 {
+            let body = if write.number.is_multiple_of(2) {
                 Body::from(value)
             } else {
                 let pieces: Vec<_> = value.chunks(1 << 16).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();

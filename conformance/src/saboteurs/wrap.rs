@@ -74,7 +74,7 @@ macro_rules! fault {
                 }
             )*
 
-            /// The end of a transaction made by [`within`].
+            /// The end of a transaction that carries the fault.
             async fn commit(&self, tx: &Arc<dyn Transaction>) -> Result<()> {
                 tx.commit().await
             }
