@@ -164,7 +164,12 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let metadata = stamp::attach(entry.metadata.as_deref(), &stamp::write(&entry));
         // Others that archive the same value at the same time write the same under the same name.
         let options = PutOptions::new().metadata(metadata);
-        archived.stored = self.inner.put(&archived.stored.key, value.body, options).await?;
+        let body = match value.body {
+            Body::Bytes(bytes) if bytes.len() as u64 == entry.size => Body::Bytes(bytes),
+            // A body that breaks off must not be taken for the value.
+            body => Body::stored(entry.size, body.into_stream()),
+        };
+        archived.stored = self.inner.put(&archived.stored.key, body, options).await?;
         past.push(archived);
         Ok(past)
     }

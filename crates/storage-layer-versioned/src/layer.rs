@@ -16,11 +16,14 @@ pub struct VersionedLayer {
 
 impl Default for VersionedLayer {
     fn default() -> Self {
-        Self { max_versions: const { NonZeroUsize::new(10).unwrap() } }
+        Self { max_versions: Self::DEFAULT_MAX_VERSIONS }
     }
 }
 
 impl VersionedLayer {
+    /// How many versions of a key are kept unless set otherwise.
+    pub const DEFAULT_MAX_VERSIONS: NonZeroUsize = NonZeroUsize::new(10).unwrap();
+
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {

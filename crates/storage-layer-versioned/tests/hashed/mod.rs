@@ -12,7 +12,7 @@ use storage_core::{
 use storage_memory::Memory;
 
 #[derive(Debug)]
-pub struct Hashed {
+pub(crate) struct Hashed {
     info: BackendInfo,
     memory: Memory,
 }
@@ -24,7 +24,7 @@ impl Default for Hashed {
 }
 
 impl Hashed {
-    pub fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
+    pub(crate) fn with_limits(change: impl FnOnce(&mut Limits)) -> Self {
         let memory = Memory::new();
         let mut info = memory.info().clone();
         info.id = "hashed".into();
