@@ -343,24 +343,24 @@ mod tests {
         Write { round: 0, writer: 0, number }
     }
 
-    /// Stores the value of one write with the metadata of another, and says what is found wrong.
-    async fn violations(stored: Option<(u64, u64)>, killed: &Killed) -> usize {
+    /// Stores the value of one write with the metadata of another, and says whether that is found right.
+    async fn is_right(stored: Option<(u64, u64)>, killed: &Killed) -> bool {
         let storage = Storage::new(Memory::new()).erase();
         if let Some((value, metadata)) = stored {
             let put = PutOptions::new().metadata(write(metadata).metadata());
             storage.put_with(write(0).key(), write(value).value(SEED), put).await.unwrap();
         }
-        verify(&storage, SEED, &mut BTreeMap::new(), killed).await.len()
+        verify(&storage, SEED, &mut BTreeMap::new(), killed).await.is_empty()
     }
 
     #[tokio::test]
     async fn finds_what_is_lost_torn_or_made_up() {
         // The writes 0, 5 and 10 are of the same key.
         let killed = Killed { opening: false, begun: [0, 5].map(write).into(), done: vec![write(0)] };
-        assert_eq!(violations(Some((0, 0)), &killed).await, 0, "the old value");
-        assert_eq!(violations(Some((5, 5)), &killed).await, 0, "the new value");
-        assert_eq!(violations(None, &killed).await, 1, "a lost value");
-        assert_eq!(violations(Some((0, 5)), &killed).await, 1, "one value with the other's metadata");
-        assert_eq!(violations(Some((10, 10)), &killed).await, 1, "a value that was never written");
+        assert!(is_right(Some((0, 0)), &killed).await, "the old value");
+        assert!(is_right(Some((5, 5)), &killed).await, "the new value");
+        assert!(!is_right(None, &killed).await, "a lost value");
+        assert!(!is_right(Some((0, 5)), &killed).await, "one value with the other's metadata");
+        assert!(!is_right(Some((10, 10)), &killed).await, "a value that was never written");
     }
 }

@@ -42,8 +42,8 @@ impl Fs {
     ///
     /// # Errors
     /// `Config` when the root is not a directory, holds a store of another format, or lies on a filesystem without extended
-    /// attributes; `NotFound` when it does not exist and is not to be created; `PermissionDenied` when it cannot be written to;
-    /// `Unavailable` when the disk is full.
+    /// attributes; `NotFound` when it does not exist and is not to be created; `PermissionDenied` when it cannot be written to
+    /// and is not opened with `read_only`; `Unavailable` when the disk is full.
     pub async fn connect(config: Config) -> Result<Self> {
         let store = blocking::run(move || Store::open(&config)).await?;
         let capabilities = Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags();
@@ -176,7 +176,9 @@ impl StorageBackend for Fs {
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
-        let mut listing = Listing::new(self.store()?, ListOptions::new().prefix(prefix));
+        let store = self.store()?;
+        store.writing()?;
+        let mut listing = Listing::new(store, ListOptions::new().prefix(prefix));
         loop {
             let page = self.run(move |_| Ok((listing.clear_page()?, listing)));
             let (more, rest) = page.await?;

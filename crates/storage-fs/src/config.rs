@@ -20,11 +20,14 @@ pub struct Config {
     pub durability: Durability,
     /// Whether a missing root is created; yes unless set. Say no where the root is a mount point that may be missing.
     pub create: bool,
+    /// Whether to read only; no unless set. Then nothing is made or changed below the root, which needs no permission to write,
+    /// and every write is refused as `PermissionDenied`.
+    pub read_only: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { root: PathBuf::from("./storage"), durability: Durability::Full, create: true }
+        Self { root: PathBuf::from("./storage"), durability: Durability::Full, create: true, read_only: false }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) fn os(e: impl Into<io::Error>) -> Error {
         }
         Some(Errno::ROFS) => (
             ErrorKind::PermissionDenied,
-            "the filesystem is mounted read-only: mount it for writing or choose another root",
+            "the filesystem is mounted read-only: mount it for writing, choose another root, or set the option `read_only`",
         ),
         Some(Errno::ACCESS | Errno::PERM) => (
             ErrorKind::PermissionDenied,

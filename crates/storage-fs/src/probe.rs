@@ -13,9 +13,10 @@ use storage_core::{Error, ErrorKind, Metadata, Result};
 
 use crate::{
     error,
-    name::Naming,
+    name::{Naming, RESERVED},
     record::{ATTRIBUTE, OVERHEAD},
     stage::{Staging, create},
+    tree::Tree,
 };
 
 /// Sizes of an extended attribute that filesystems take: XFS and tmpfs, Btrfs, in between, ext4 (4 KiB less what access
@@ -44,8 +45,7 @@ pub(crate) fn probe(staging: &Staging) -> Result<Abilities> {
         || exists(directory, &format!("{name}-e\u{301}"));
     let found = granularity(&file).and_then(|granularity| {
         let filesystem = fstatvfs(&file).map_err(error::os)?;
-        let longest = filesystem.f_namemax;
-        let naming = Naming { max_segment: usize::try_from(longest).unwrap_or(255).min(255), folds };
+        let naming = Naming { max_segment: longest(filesystem.f_namemax), folds };
         Ok(Abilities { naming, metadata: metadata(&file, filesystem.f_bavail == 0)?, granularity })
     });
     for name in [name, accented] {
@@ -53,6 +53,19 @@ pub(crate) fn probe(staging: &Staging) -> Result<Abilities> {
         let _ = unlinkat(directory, name, AtFlags::empty());
     }
     found
+}
+
+/// What can be found out without writing. Where there is no store yet, the system tells whether its filesystems usually fold.
+pub(crate) fn look(tree: &Tree) -> Result<Naming> {
+    let root = tree.directory("").map_err(error::os)?;
+    let is_store = exists(&root, RESERVED);
+    let folds = if is_store { exists(&root, &RESERVED.to_uppercase()) } else { cfg!(target_vendor = "apple") };
+    Ok(Naming { max_segment: longest(fstatvfs(&root).map_err(error::os)?.f_namemax), folds })
+}
+
+/// The longest name that is used.
+fn longest(filesystem: u64) -> usize {
+    usize::try_from(filesystem).unwrap_or(255).min(255)
 }
 
 fn exists(directory: &File, name: &str) -> bool {

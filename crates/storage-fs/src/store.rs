@@ -15,7 +15,7 @@ use crate::{
     Config, Durability, error,
     lock::Locks,
     name::{self, ANNEX, Naming, RESERVED},
-    probe::{Abilities, probe},
+    probe::{Abilities, look, probe},
     record::{self, Record},
     stage::Staging,
     tree::{DIRECTORY, Tree},
@@ -30,10 +30,16 @@ const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOC
 pub(crate) struct Store {
     pub(crate) tree: Tree,
     pub(crate) naming: Naming,
-    pub(crate) locks: Locks,
-    pub(crate) staging: Arc<Staging>,
+    writing: Option<Writing>,
     pub(crate) limits: Limits,
     pub(crate) durable: bool,
+}
+
+/// What a store has that can be written to.
+#[derive(Debug)]
+pub(crate) struct Writing {
+    pub(crate) locks: Locks,
+    pub(crate) staging: Arc<Staging>,
 }
 
 /// The file of a value, opened. It stays the same value whatever happens to the key.
@@ -45,33 +51,36 @@ pub(crate) struct Found {
 }
 
 impl Store {
-    /// Opens the store, making it where nothing is, and sweeps what dead processes left.
+    /// Opens the store and, unless it is to be read only, makes it where nothing is and sweeps what dead processes left.
     pub(crate) fn open(config: &Config) -> Result<Self> {
         let durable = config.durability == Durability::Full;
-        if config.create {
+        if config.create && !config.read_only {
             make_root(&config.root, durable).map_err(|e| root_error(e, &config.root))?;
         }
         let root = rustix::fs::open(&config.root, DIRECTORY, rustix::fs::Mode::empty())
             .map_err(|e| root_error(e.into(), &config.root))?;
         let tree = Tree::new(root, durable);
-        let reserved = |name: &str| {
-            let path = format!("{RESERVED}/{name}");
-            let directory = tree.make_directory(&path).map_err(error::os)?;
-            tree.sync(&path, &directory).map_err(error::os)?;
-            Ok(directory)
-        };
-        let locks = Locks::new(reserved("locks")?);
-        let staging = Arc::new(Staging::new(reserved("staging")?)?);
-        reserved("annex")?;
-        let left = tree.names(".storage/staging", |_, _| ());
-        staging.sweep(&left.map_err(error::os)?);
-        let Abilities { naming, metadata, granularity } = probe(&staging)?;
         let mut limits = Limits::default();
-        limits.metadata = metadata;
-        limits.time_granularity = granularity;
-        let store = Self { tree, naming, locks, staging, limits, durable };
+        let (writing, naming) = if config.read_only {
+            (None, look(&tree)?)
+        } else {
+            let writing = Writing::new(&tree)?;
+            let Abilities { naming, metadata, granularity } = probe(&writing.staging)?;
+            limits.metadata = metadata;
+            limits.time_granularity = granularity;
+            (Some(writing), naming)
+        };
+        let store = Self { tree, naming, writing, limits, durable };
         store.check_format()?;
         Ok(store)
+    }
+
+    /// What it takes to write.
+    pub(crate) fn writing(&self) -> Result<&Writing> {
+        self.writing.as_ref().ok_or_else(|| {
+            let what = "the store was opened with the option `read_only`: connect without it to write";
+            Error::new(ErrorKind::PermissionDenied, what)
+        })
     }
 
     /// The value of a key, in its natural place or else in the annex.
@@ -96,9 +105,9 @@ impl Store {
         if self.tree.is_there() { Ok(()) } else { Err(error::os(Errno::NOENT)) }
     }
 
-    /// Whether reading and writing are possible.
+    /// Whether reading is possible and, if it was when the store was opened, writing.
     pub(crate) fn is_usable(&self) -> bool {
-        self.tree.is_there() && self.tree.directory(ANNEX).is_ok()
+        self.tree.is_there() && (self.writing.is_none() || self.tree.directory(ANNEX).is_ok())
     }
 
     fn open_value(&self, path: &str) -> Result<Option<Found>> {
@@ -132,8 +141,10 @@ impl Store {
                 let what = "the root holds a store of another format: open it with the release that wrote it";
                 Err(Error::new(ErrorKind::Config, what))
             }
+            // What other programs wrote can be read without a store.
+            Err(Errno::NOENT) if self.writing.is_none() => Ok(()),
             Err(Errno::NOENT) => {
-                let mut staged = self.staging.stage()?;
+                let mut staged = self.writing()?.staging.stage()?;
                 staged.append(&[Bytes::from_static(FORMAT)])?;
                 staged.sync(self.durable)?;
                 let directory = self.tree.directory(RESERVED).map_err(error::os)?;
@@ -142,6 +153,24 @@ impl Store {
             }
             Err(e) => Err(error::os(e)),
         }
+    }
+}
+
+impl Writing {
+    /// Makes what is missing, and sweeps what dead processes left.
+    fn new(tree: &Tree) -> Result<Self> {
+        let reserved = |name: &str| {
+            let path = format!("{RESERVED}/{name}");
+            let directory = tree.make_directory(&path).map_err(error::os)?;
+            tree.sync(&path, &directory).map_err(error::os)?;
+            Ok(directory)
+        };
+        let locks = Locks::new(reserved("locks")?);
+        let staging = Arc::new(Staging::new(reserved("staging")?)?);
+        reserved("annex")?;
+        let left = tree.names(".storage/staging", |_, _| ());
+        staging.sweep(&left.map_err(error::os)?);
+        Ok(Self { locks, staging })
     }
 }
 

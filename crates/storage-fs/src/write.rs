@@ -31,7 +31,7 @@ struct Times {
 impl Store {
     /// Appends pieces to what is staged already, or to a new file.
     pub(crate) fn append(&self, staged: Option<Staged>, pieces: &[Bytes]) -> Result<Staged> {
-        let mut staged = staged.map_or_else(|| self.staging.stage(), Ok)?;
+        let mut staged = staged.map_or_else(|| self.writing()?.staging.stage(), Ok)?;
         staged.append(pieces)?;
         Ok(staged)
     }
@@ -53,7 +53,7 @@ impl Store {
             let times = times(now, self.find(key)?.as_ref())?;
             sealed = Some((times, self.seal(&staged, times, &metadata)?));
         }
-        let _guard = self.locks.lock(key)?;
+        let _guard = self.writing()?.locks.lock(key)?;
         let current = self.find(key)?;
         check(key, options.condition.as_ref(), current.as_ref())?;
         let times = times(now, current.as_ref())?;
@@ -72,7 +72,7 @@ impl Store {
 
     /// Removes the value of a key, if there is one. It is gone for good once `changes` are settled.
     pub(crate) fn remove(&self, key: &Key, condition: Option<&Condition>, changes: &mut Changes) -> Result<()> {
-        let _guard = self.locks.lock(key)?;
+        let _guard = self.writing()?.locks.lock(key)?;
         let current = self.find(key)?;
         check(key, condition, current.as_ref())?;
         let Some(current) = current else {
@@ -89,6 +89,7 @@ impl Store {
 
     /// Copies a value, with its metadata unless others are given.
     pub(crate) fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let staging = &self.writing()?.staging;
         let missing = || {
             let what = "the source of the copy does not exist";
             Error::new(ErrorKind::NotFound, what).with_key(from)
@@ -98,7 +99,7 @@ impl Store {
         if from == to && options == CopyOptions::new() {
             return Ok(entry);
         }
-        let mut staged = self.staging.stage()?;
+        let mut staged = staging.stage()?;
         let copied = staged.append_file(&source.file)?;
         source.check_unchanged()?;
         if copied != entry.size {

@@ -86,19 +86,6 @@ async fn disconnecting_closes_all_clones() {
 }
 
 #[tokio::test]
-async fn a_deleted_root_is_not_an_empty_store() {
-    let root = tempfile::tempdir().unwrap();
-    let storage = Storage::new(Fs::open(root.path()).await.unwrap());
-    storage.put("k", "v").await.unwrap();
-    fs::remove_dir_all(root.path()).unwrap();
-    assert_eq!(storage.get("k").await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(storage.put("k", "v").await.unwrap_err().kind(), ErrorKind::NotFound);
-    let listed = futures_util::TryStreamExt::try_collect::<Vec<_>>(storage.list("").await.unwrap());
-    assert_eq!(listed.await.unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(!storage.is_connected().await);
-}
-
-#[tokio::test]
 async fn the_factory_takes_location_and_options() {
     let temporary = tempfile::tempdir().unwrap();
     let root = temporary.path().join("store");

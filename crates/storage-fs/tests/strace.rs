@@ -88,7 +88,7 @@ fn trace(durability: &str) -> Option<(PathBuf, BTreeMap<String, Vec<Call>>)> {
         Ok(output) if output.status.success() => {}
         // There is no such program, or it may not trace.
         other => {
-            println!("not run: {other:?}");
+            eprintln!("not run: {other:?}");
             return None;
         }
     }
