@@ -99,7 +99,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         mut change: Change,
         condition: Option<Condition>,
     ) -> Result<Option<Entry>> {
-        let token = self.mark(&mut change);
+        let token = self.give_token(&mut change);
         let stored = names::key_below(key)?;
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
@@ -135,7 +135,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
     }
 
     /// Gives a new value its token, where etags do not tell versions apart.
-    fn mark(&self, change: &mut Change) -> Option<VersionId> {
+    fn give_token(&self, change: &mut Change) -> Option<VersionId> {
         let Change::Put { metadata, .. } = change else {
             return None;
         };

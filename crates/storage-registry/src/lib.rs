@@ -2,6 +2,8 @@
 #![forbid(unsafe_code)]
 
 mod registry;
+#[cfg(feature = "versioned-filesystem")]
+mod versioned;
 
 pub use registry::Registry;
 

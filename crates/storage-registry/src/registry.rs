@@ -20,6 +20,8 @@ impl Registry {
         let registry = registry.register(storage_memory::MemoryFactory);
         #[cfg(feature = "fs")]
         let registry = registry.register(storage_fs::FsFactory);
+        #[cfg(feature = "versioned-filesystem")]
+        let registry = registry.register(crate::versioned::VersionedFsFactory);
         #[cfg(feature = "sqlite")]
         let registry = registry.register(storage_sql::SqlFactory);
         #[cfg(feature = "object-store")]

@@ -2,7 +2,10 @@
 
 use std::{fs, sync::Arc};
 
-use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Result, StorageBackend, StorageContext, async_trait};
+use futures_util::TryStreamExt;
+use storage_core::{
+    BackendFactory, ConnectionConfig, ErrorKind, GetOptions, Result, StorageBackend, StorageContext, async_trait,
+};
 use storage_registry::{Registry, open};
 
 async fn refused(uri: &str) -> (ErrorKind, String) {
@@ -75,6 +78,27 @@ async fn a_bad_place_is_a_clear_error_and_nothing_is_touched() {
     let (kind, message) = refused(&format!("sqlite:{}", file.display())).await;
     assert_eq!(kind, ErrorKind::Corrupt, "{message}");
     assert_eq!(fs::read(&file).unwrap(), b"not a database, not a directory");
+}
+
+#[tokio::test]
+async fn a_versioned_directory_keeps_as_many_versions_as_asked() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    for scheme in ["versioned-filesystem", "versioned-fs"] {
+        let storage = open(&format!("{scheme}:{}?max_versions=3&durability=relaxed", dir.path().display())).await?;
+        for value in ["1", "2", "3", "4", "5"] {
+            storage.put("notes/today", value).await?;
+        }
+        let versions: Vec<_> = storage.versions("notes/today").await?.try_collect().await?;
+        assert_eq!(versions.len(), 3);
+        let oldest = versions[2].version.clone().unwrap();
+        let value = storage.get_with("notes/today", GetOptions::new().version(oldest)).await?;
+        assert_eq!(value.as_deref(), Some(&b"3"[..]));
+    }
+    assert_eq!(fs::read(dir.path().join("notes/today")).unwrap(), b"5", "the value lies under its own name");
+    let (kind, message) = refused(&format!("versioned-fs:{}?max_versions=0", dir.path().display())).await;
+    assert_eq!(kind, ErrorKind::Config);
+    assert!(message.contains("`max_versions`"), "{message}");
+    Ok(())
 }
 
 /// A third party's backend takes part like ours.
