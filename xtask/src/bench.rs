@@ -1,6 +1,6 @@
-//! Benchmarks, by name.
+//! Benchmarks: without a name those beside other libraries, which write docs/benchmarks.md and its plot.
 
-use lexopt::{Parser, ValueExt};
+use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
     Result,
@@ -8,10 +8,21 @@ use crate::{
 };
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
-    let name = args.value().map(|name| name.string());
-    let name = name.unwrap_or_else(|_| Ok(String::new()))?;
-    match name.as_str() {
-        "layers" => step(&mut cargo(["bench", "--package", "storage-layer", "--bench", "layers"])),
-        _ => Err(format!("there is no benchmark `{name}`; known is layers").into()),
+    let mut options = Vec::new();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Value(name) if name == "layers" && options.is_empty() => {
+                crate::no_more(args)?;
+                return step(&mut cargo(["bench", "--package", "storage-layer", "--bench", "layers"]));
+            }
+            Arg::Value(name) => {
+                return Err(format!("there is no benchmark `{}`; known is layers", name.display()).into());
+            }
+            Arg::Long("quick") => options.push("--quick".into()),
+            Arg::Long("dir") => options.extend(["--dir".into(), args.value()?.string()?]),
+            other => return Err(other.unexpected().into()),
+        }
     }
+    let mut bench = cargo(["run", "--release", "--package", "bench", "--"]);
+    step(bench.args(options))
 }

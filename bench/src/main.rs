@@ -1,0 +1,51 @@
+//! Measures storage-memory and storage-fs beside object_store and OpenDAL, and writes docs/benchmarks.md and .svg.
+#![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
+
+mod subject;
+mod ours;
+mod peers;
+mod measure;
+mod groups;
+mod machine;
+mod notes;
+mod report;
+mod plot;
+
+use std::{fs, path::PathBuf};
+
+use lexopt::{Arg, Parser, ValueExt};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+const HELP: &str = "\
+bench [OPTIONS]
+
+  --quick       a fifth of the samples, to see that everything runs
+  --dir DIR     where the files lie that are measured (default: the system's temporary directory)
+  --out DIR     where benchmarks.md and benchmarks.svg are written (default: docs)
+";
+
+fn main() -> Result<()> {
+    let (mut quick, mut dir, mut out) = (false, std::env::temp_dir(), PathBuf::from("docs"));
+    let mut args = Parser::from_env();
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("quick") => quick = true,
+            Arg::Long("dir") => dir = args.value()?.parse()?,
+            Arg::Long("out") => out = args.value()?.parse()?,
+            Arg::Long("help") => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let machine = machine::Machine::look(&dir)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let run = runtime.block_on(groups::run(&dir, quick))?;
+    fs::write(out.join("benchmarks.md"), report::markdown(&machine, &run, quick))?;
+    fs::write(out.join("benchmarks.svg"), plot::svg(&run))?;
+    println!("{}", report::tables(&run));
+    Ok(())
+}
