@@ -7,6 +7,8 @@ pub mod checks;
 mod context;
 pub mod crash;
 mod faults;
+pub mod html;
+pub mod junit;
 mod linearize;
 mod main_with;
 mod methods;

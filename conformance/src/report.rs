@@ -35,6 +35,8 @@ pub struct BackendReport {
     pub limits: LimitsReport,
     /// `store` or `instance`.
     pub consistency: String,
+    /// What kind of store it ran on: `embedded`, `server`, `vendor emulator`, `third-party emulator`.
+    pub runs_on: String,
     /// One for each check that was selected.
     pub checks: Vec<CheckReport>,
 }

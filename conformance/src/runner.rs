@@ -46,7 +46,12 @@ pub fn run(target: &Target, selection: &Selection) -> BackendReport {
 
 /// The report of a target, as far as its backend could be opened.
 pub(crate) fn describe(target: &Target, info: Option<&BackendInfo>, checks: Vec<CheckReport>) -> BackendReport {
-    let mut report = BackendReport { name: target.name().to_owned(), checks, ..BackendReport::default() };
+    let mut report = BackendReport {
+        name: target.name().to_owned(),
+        runs_on: target.kind().to_owned(),
+        checks,
+        ..BackendReport::default()
+    };
     if let Some(info) = info {
         report.id = info.id.to_string();
         report.version.clone_from(&info.version);

@@ -21,6 +21,7 @@ pub struct Target {
     volatile: bool,
     basic: bool,
     needs_env: Option<String>,
+    runs_on: String,
 }
 
 impl Target {
@@ -43,6 +44,7 @@ impl Target {
             volatile: false,
             basic: false,
             needs_env: None,
+            runs_on: "embedded".into(),
         }
     }
 
@@ -75,6 +77,14 @@ impl Target {
         self
     }
 
+    /// Says what kind of store it runs on, for the reports: `server`, `vendor emulator`, `third-party emulator`. Without it,
+    /// `embedded`.
+    #[must_use]
+    pub fn runs_on(mut self, kind: impl Into<String>) -> Self {
+        self.runs_on = kind.into();
+        self
+    }
+
     /// The name, as it is in trial names and reports.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -89,6 +99,10 @@ impl Target {
             Some(value) if !value.is_empty() => None,
             _ => Some(format!("{variable} is not set, it must name the server")),
         }
+    }
+
+    pub(crate) fn kind(&self) -> &str {
+        &self.runs_on
     }
 
     pub(crate) fn required(&self) -> Capabilities {

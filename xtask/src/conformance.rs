@@ -15,6 +15,8 @@ use serde::Deserialize;
 
 use crate::{
     Result,
+    html::html,
+    junit::junit,
     report::Report,
     shell::{cargo, metadata, root},
 };
@@ -22,7 +24,7 @@ use crate::{
 /// What was asked for.
 pub(crate) struct Options {
     pub(crate) backends: Vec<String>,
-    pub(crate) json: bool,
+    pub(crate) format: Format,
     pub(crate) out: Option<PathBuf>,
     pub(crate) manifest: PathBuf,
     pub(crate) seed: Option<u64>,
@@ -30,7 +32,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn all() -> Self {
-        Self { backends: Vec::new(), json: false, out: None, manifest: root().join("Cargo.toml"), seed: None }
+        Self { backends: Vec::new(), format: Format::Table, out: None, manifest: root().join("Cargo.toml"), seed: None }
     }
 
     pub(crate) fn parse(mut args: Parser) -> Result<Self> {
@@ -43,15 +45,19 @@ impl Options {
                     options.backends.extend(names.map(str::to_owned));
                 }
                 Arg::Long("format") => {
-                    options.json = match args.value()?.string()?.as_str() {
-                        "json" => true,
-                        "table" => false,
-                        other => {
-                            return Err(format!("`{other}` is no format; known are table, json").into());
-                        }
-                    }
+                    let name = args.value()?.string()?;
+                    options.format = Format::named(&name).ok_or_else(|| {
+                        format!("`{name}` is no format; known are {}", Format::NAMES.map(|(name, _)| name).join(", "))
+                    })?;
                 }
-                Arg::Long("out") => options.out = Some(args.value()?.into()),
+                Arg::Long("out") => {
+                    let file = PathBuf::from(args.value()?);
+                    if Format::of(&file).is_none() {
+                        let name = file.display();
+                        return Err(format!("`{name}` must end in .json, .xml (JUnit) or .html").into());
+                    }
+                    options.out = Some(file);
+                }
                 Arg::Long("manifest-path") => {
                     options.manifest = fs::canonicalize(args.value()?)?;
                 }
@@ -60,6 +66,42 @@ impl Options {
             }
         }
         Ok(options)
+    }
+}
+
+/// How a report is written.
+#[derive(Clone, Copy)]
+pub(crate) enum Format {
+    Table,
+    Json,
+    Junit,
+    Html,
+}
+
+impl Format {
+    const NAMES: [(&str, Format); 4] =
+        [("table", Self::Table), ("json", Self::Json), ("junit", Self::Junit), ("html", Self::Html)];
+
+    fn named(name: &str) -> Option<Self> {
+        Self::NAMES.into_iter().find(|(known, _)| *known == name).map(|(_, format)| format)
+    }
+
+    fn of(file: &Path) -> Option<Self> {
+        match file.extension()?.to_str()? {
+            "json" => Some(Self::Json),
+            "xml" => Some(Self::Junit),
+            "html" => Some(Self::Html),
+            _ => None,
+        }
+    }
+
+    fn render(self, report: &Report) -> String {
+        match self {
+            Self::Table => report.table(),
+            Self::Json => report.to_json(),
+            Self::Junit => junit(report),
+            Self::Html => html(report),
+        }
     }
 }
 
@@ -76,13 +118,10 @@ struct Declared {
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
     let report = report(&options)?;
     if let Some(out) = &options.out {
-        fs::write(out, report.to_json())?;
+        let format = Format::of(out).unwrap_or(Format::Json);
+        fs::write(out, format.render(&report)).map_err(|e| format!("cannot write {}: {e}", out.display()))?;
     }
-    if options.json {
-        println!("{}", report.to_json());
-    } else {
-        print!("{}", report.table());
-    }
+    println!("{}", options.format.render(&report).trim_end());
     Ok(ExitCode::from(u8::from(report.has_failed())))
 }
 

@@ -11,7 +11,13 @@ mod shell;
 mod soak;
 mod tidy;
 
-/// Shared with the suite as a file, so that this crate does not build the suite.
+// The reports are shared with the suite as files, so that this crate does not build the suite.
+#[path = "../../conformance/src/html.rs"]
+#[allow(unreachable_pub, reason = "the suite makes it public")]
+mod html;
+#[path = "../../conformance/src/junit.rs"]
+#[allow(unreachable_pub, reason = "the suite makes it public")]
+mod junit;
 #[path = "../../conformance/src/report.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the suite uses all of it and makes it public, the commands use a part")]
 mod report;
@@ -28,8 +34,8 @@ cargo xtask COMMAND
   test                        all tests and doc-tests of the workspace
   conformance [OPTIONS]       the conformance suite, and a table of its outcome
       --backend A,B             only these (default: all that this machine can run)
-      --format table|json       what to print (default: table)
-      --out FILE                also write the JSON report there
+      --format F                what to print: table, json, junit or html (default: table)
+      --out FILE                also write the report there: .json, .xml (JUnit) or .html by its ending
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
       --seed N                  the seed of an earlier run
   bench layers                time and allocations of idle layers
