@@ -32,7 +32,8 @@ pub(crate) enum Change {
 pub(crate) enum Source {
     /// From memory, as often as needed.
     Whole(Bytes),
-    /// From a stream, which can be read once: only for a caller whose condition forbids a second try.
+    /// From a stream, which can be read once and at its own pace: only for a caller whose condition forbids a second try,
+    /// and while nobody waits.
     Once(Body),
     /// From a key below.
     Copy(Key),
@@ -42,7 +43,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
     pub(crate) async fn put_value(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         let source = match body {
             Body::Bytes(bytes) => Source::Whole(bytes),
-            body if options.condition.is_some() => Source::Once(body),
+            body if options.condition.is_some() && !self.takes_turns() => Source::Once(body),
             body => match gathered(body).await? {
                 Body::Bytes(bytes) => {
                     Body::Bytes(bytes.clone()).check(self.info())?;
@@ -55,7 +56,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         self.change_to_value(key, change, options.condition).await
     }
 
-    /// A large stream is stored aside first: whoever is overtaken could not read it again.
+    /// A large stream is stored aside first: whoever is overtaken could not read it again, and others must not wait for it.
     async fn put_staged(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         if let Err(e) = self.sweep().await {
             tracing::warn!(error = %e, "values staged by writers that died could not be removed");
@@ -63,7 +64,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let staged = self.inner.put(&names::staging(&stamp::token())?, body, PutOptions::new()).await?;
         let metadata = Some(options.metadata.unwrap_or_default());
         let change = Change::Put { source: Source::Copy(staged.key.clone()), metadata };
-        let written = self.change_to_value(key, change, None).await;
+        let written = self.change_to_value(key, change, options.condition).await;
         if let Err(e) = self.discard(staged).await {
             tracing::warn!(error = %e, "a staged value could not be removed; it will be after a day");
         }

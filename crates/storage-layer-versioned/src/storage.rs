@@ -86,6 +86,11 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         Self { settings, view: View { tokens: !below.unique_etags }, info, turns, inner }
     }
 
+    /// Whether writers of a key wait for one another.
+    pub(crate) fn takes_turns(&self) -> bool {
+        self.turns.is_some()
+    }
+
     /// Waits until no other writer of this key is at work, if that is needed.
     pub(crate) async fn turn(&self, key: &Key) -> Option<MutexGuard<'_, ()>> {
         let turns = self.turns.as_ref()?;

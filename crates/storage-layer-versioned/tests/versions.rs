@@ -1,4 +1,5 @@
 //! Which versions are kept, in which order, whatever the writers do to each other.
+#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
 
 mod hashed;
 
@@ -8,8 +9,8 @@ use futures_util::{TryStreamExt, future::join_all, stream};
 use hashed::Hashed;
 use storage_conformance::{Faults, Recorder};
 use storage_core::{
-    Body, Bytes, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, Key, Metadata, PutOptions, Result, Storage,
-    StorageBackend, VersionId,
+    Body, Bytes, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, Key, Metadata, PutOptions,
+    Result, Storage, StorageBackend, VersionId,
 };
 use storage_fs::{Config, Durability, Fs};
 use storage_layer_versioned::{Versioned, VersionedLayer};
@@ -19,7 +20,7 @@ fn over<B: StorageBackend>(backend: B, max: usize) -> Storage<Versioned<B>> {
     Storage::new(backend).layer(VersionedLayer::new().max_versions(max))
 }
 
-async fn versions<B: StorageBackend>(storage: &Storage<B>, key: &str) -> Vec<Entry> {
+async fn versions<B: StorageBackend + ?Sized>(storage: &Storage<B>, key: &str) -> Vec<Entry> {
     storage.versions(key).await.unwrap().try_collect().await.unwrap()
 }
 
@@ -208,6 +209,28 @@ async fn a_backend_that_leaves_too_little_is_refused() {
     let small = Hashed::with_limits(|limits| limits.metadata = 1000);
     let error = Versioned::new(Arc::new(small), VersionedLayer::new()).unwrap_err();
     assert!(error.to_string().contains("metadata of 1256 bytes"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_stream() {
+    for storage in [over(Memory::new(), 10).erase(), over(Hashed::conditional(), 10).erase()] {
+        // The body ends only when another write of the same key is done.
+        let slow = |length| {
+            let faster = storage.clone();
+            Body::stream(stream::once(async move {
+                faster.put("key", "faster").await?;
+                Ok(Bytes::from(vec![b's'; length]))
+            }))
+        };
+        let absent = PutOptions::new().condition(Condition::IfAbsent);
+        let error = storage.put_with("key", slow(4), absent).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+        for length in [4, 2 << 20] {
+            storage.put("key", slow(length)).await.unwrap();
+            assert_eq!(storage.stat("key").await.unwrap().unwrap().size, length as u64);
+        }
+        assert_eq!(versions(&storage, "key").await.len(), 5);
+    }
 }
 
 /// What each operation asks of the backend, and that no other method of it is used.

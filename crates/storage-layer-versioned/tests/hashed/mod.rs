@@ -32,6 +32,13 @@ impl Hashed {
         change(&mut info.limits);
         Self { info, memory }
     }
+
+    /// With conditions on puts. They hold in tests with one writer at a time.
+    pub(crate) fn conditional() -> Self {
+        let mut hashed = Self::default();
+        hashed.info.capabilities.conditional = true;
+        hashed
+    }
 }
 
 async fn read(memory: &Memory, key: &Key) -> Result<Option<(Entry, Bytes)>> {
@@ -66,8 +73,12 @@ impl StorageBackend for Hashed {
         Ok(Some(Object::new(entry, value)))
     }
 
-    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+    async fn put(&self, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
         let value = body.bytes(self.info.limits.value).await?;
+        if let Some(condition) = options.condition.take() {
+            let found = read(&self.memory, key).await?;
+            condition.check(found.as_ref().map(|(entry, _)| entry))?;
+        }
         let mut written = self.memory.put(key, value.clone().into(), options).await?;
         let mut hash = DefaultHasher::new();
         value.hash(&mut hash);
@@ -100,6 +111,10 @@ impl StorageBackend for Hashed {
             }
         });
         Ok(items.boxed())
+    }
+
+    async fn is_connected(&self) -> bool {
+        self.memory.is_connected().await
     }
 
     async fn disconnect(&self) -> Result<()> {
