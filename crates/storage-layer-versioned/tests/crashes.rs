@@ -1,5 +1,5 @@
 //! Whichever call to the backend fails, and wherever a writer dies: nothing acknowledged is lost, and everything reads.
-#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
 //! Which versions are kept, in which order, whatever the writers do to each other.
-#![allow(clippy::unwrap_used, reason = "a step that fails must fail the test")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod hashed;
 
