@@ -188,11 +188,11 @@ fn make_root(path: &Path, durable: bool) -> io::Result<()> {
         Some(parent) => parent,
         None => return Ok(()),
     };
+    // Some filesystems (/proc) say of any new directory that it does not exist, although its parent does.
+    if !parent.is_dir() {
+        make_root(parent, durable)?;
+    }
     match fs::create_dir(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            make_root(parent, durable)?;
-            return make_root(path, durable);
-        }
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         done => done?,
     }
