@@ -44,14 +44,14 @@ pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
     fill(&ours).await?;
     fill(&peer).await?;
     fill(&dal).await?;
-    let all = vec![entry(OURS, &ours), entry(OBJECT_STORE, &peer), entry(OPENDAL, &dal)];
+    let all = vec![entry(OURS, &ours).await?, entry(OBJECT_STORE, &peer).await?, entry(OPENDAL, &dal).await?];
     groups.push(group(MEMORY, all, &[Put, Get, Stat, List, Write, Read], quick).await?);
     check((&ours, &peer, &dal)).await?;
     drop((ours, peer, dal));
 
     let roots = [TempDir::new_in(dir)?, TempDir::new_in(dir)?];
     let (ours, peer) = (fs(&roots[0], Durability::Full).await?, local(&roots[1], true)?);
-    let all = vec![entry(OURS, &ours), entry(OBJECT_STORE, &peer)];
+    let all = vec![entry(OURS, &ours).await?, entry(OBJECT_STORE, &peer).await?];
     groups.push(group(DURABLE, all, &writes, quick).await?);
     subject::check_written(&ours).await?;
     subject::check_written(&peer).await?;
@@ -59,13 +59,13 @@ pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
 
     let root = TempDir::new_in(dir)?;
     let dal = operator(&root)?;
-    groups.push(group(HALF, vec![entry(OPENDAL, &dal)], &writes, quick).await?);
+    groups.push(group(HALF, vec![entry(OPENDAL, &dal).await?], &writes, quick).await?);
     subject::check_written(&dal).await?;
     drop((dal, root));
 
     let roots = [TempDir::new_in(dir)?, TempDir::new_in(dir)?];
     let (ours, peer) = (fs(&roots[0], Durability::Relaxed).await?, local(&roots[1], false)?);
-    let all = vec![entry(OURS, &ours), entry(OBJECT_STORE, &peer)];
+    let all = vec![entry(OURS, &ours).await?, entry(OBJECT_STORE, &peer).await?];
     groups.push(group(RELAXED, all, &writes, quick).await?);
     subject::check_written(&ours).await?;
     subject::check_written(&peer).await?;
@@ -78,7 +78,7 @@ pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
     fill(&peer).await?;
     // OpenDAL would sync each of the files; those of object_store are the same to it.
     fill(&local(&roots[2], false)?).await?;
-    let all = vec![entry(OURS, &ours), entry(OBJECT_STORE, &peer), entry(OPENDAL, &dal)];
+    let all = vec![entry(OURS, &ours).await?, entry(OBJECT_STORE, &peer).await?, entry(OPENDAL, &dal).await?];
     groups.push(group(READS, all, &[Get, Stat, List, Read], quick).await?);
     Ok(groups)
 }
@@ -94,8 +94,10 @@ async fn group(name: &'static str, contestants: Contestants, operations: &[Opera
     Ok(Group { name, rows })
 }
 
-fn entry<S: Subject>(library: &'static str, subject: &S) -> (&'static str, Box<dyn Contestant>) {
-    (library, Box::new(subject.clone()))
+/// A contestant that has the values which puts replace.
+async fn entry<S: Subject>(library: &'static str, subject: &S) -> Result<(&'static str, Box<dyn Contestant>)> {
+    subject::fill_replaced(subject).await?;
+    Ok((library, Box::new(subject.clone())))
 }
 
 async fn fill<S: Subject>(subject: &S) -> Result<()> {

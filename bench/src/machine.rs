@@ -37,7 +37,9 @@ pub(crate) fn version(krate: &str) -> &'static str {
 }
 
 fn filesystem(dir: &Path) -> Result<String> {
-    output(Command::new("stat").args(["--file-system", "--format", "%T"]).arg(dir))
+    // `stat` cannot tell ext2, ext3 and ext4 apart.
+    let table = output(Command::new("df").arg("--output=fstype").arg(dir))?;
+    Ok(table.lines().last().unwrap_or_default().to_owned())
 }
 
 fn output(command: &mut Command) -> Result<String> {

@@ -10,22 +10,23 @@ pub(crate) fn why(group: &str, operation: Operation, library: &str) -> Option<&'
     NOTES.iter().find(|note| (note.0, note.1, note.2) == (group, operation, library)).map(|note| note.3)
 }
 
-const TREE: &str = "The reference implementation keeps a tree that can be shared with snapshots (`imbl::OrdMap`) where the peer \
-has a `BTreeMap`, validates and copies the key, and hands out the whole entry with its metadata, each a reference count.";
-const MEMORY_PUT: &str = "Besides, every write gets a token that is never used again, formatted as text, and a time that never \
-goes backwards, and looks the key up twice: for the version it replaces and to put the new one.";
-const PUT: &str = "The syncs are the same in number and time (traced). The rest are small system calls: 20 beside the 2 syncs, the \
-peer makes 7. They lock the key for other processes, look up the value that is replaced, before the syncs and again under the \
-lock, and keep metadata and etag in an extended attribute.";
-const RELAXED_PUT: &str = "15 system calls, the peer makes 5. The others lock the key for other processes, look up the value that \
-is replaced, resolve its directory below the root, and keep metadata and etag in an extended attribute.";
-const STREAM: &str = "Both write the same bytes in as many hops to a blocking thread; a trace shows nothing that takes longer. Ours \
-makes the small system calls of a put besides.";
-const ATTRIBUTE: &str = "The entry has metadata, creation time and a unique etag, which take one more system call for the extended \
-attribute, and the path is resolved strictly below the root (`openat2`).";
-const DAL_STAT: &str = "The peer asks by path in two system calls and leaves the extended attributes' values alone where there are \
-none; ours opens the file strictly below the root and reads attribute and size from the same opened file, lest they belong to \
-different values.";
+const TREE: &str = "The reference implementation keeps a tree that can be shared with snapshots (`imbl::OrdMap`) \
+where the peer has a `BTreeMap`, validates and copies the key, and hands out the whole entry with its metadata.";
+const MEMORY_PUT: &str = "Every write gets a token that is never used again, formatted as text, and a time that \
+never goes backwards, and looks the key up twice in a tree that can be shared with snapshots. All of this happens \
+under the one lock that 16 tasks share.";
+const PUT: &str = "The syncs are the same in number and time (traced). The rest are small system calls: 20 beside \
+the 2 syncs, the peer makes 7. They lock the key for other processes, look up the value that is replaced, before the \
+syncs and again under the lock, and keep metadata and etag in an extended attribute.";
+const RELAXED_PUT: &str = "15 system calls, the peer makes 5. The others lock the key for other processes, look up \
+the value that is replaced, resolve its directory below the root, and keep metadata and etag in an extended attribute.";
+const STREAM: &str = "Both write the same bytes in as many hops to a blocking thread; a trace shows nothing that \
+takes longer. Ours makes the small system calls of a put besides.";
+const ATTRIBUTE: &str = "The entry has metadata, creation time and a unique etag, which take one more system call \
+for the extended attribute, and the path is resolved strictly below the root (`openat2`).";
+const DAL_STAT: &str = "The peer asks by path in two system calls and leaves the extended attributes' values alone \
+where there are none; ours opens the file strictly below the root and reads attribute and size from the same opened \
+file, lest they belong to different values.";
 const LISTING: &str =
     "Each entry is opened for its etag (4 system calls, the peer makes 3 by path), and the listing is sorted by key.";
 
@@ -40,8 +41,8 @@ const NOTES: &[(&str, Operation, &str, &str)] = &[
         MEMORY,
         Write,
         OPENDAL,
-        "The peer keeps the caller's pieces as they are and copies nothing, here or later. Ours and object_store copy them into \
-         one piece, so that a get has the whole value at once and does not keep 16 larger buffers alive.",
+        "The peer keeps the caller's pieces as they are and copies nothing, here or later. Ours and object_store \
+copy them into one piece, so that a get has the whole value at once and does not keep 16 larger buffers alive.",
     ),
     (
         MEMORY,

@@ -59,6 +59,12 @@ of the keys. The peers' files have none of that, and their listings of files are
 
 ";
 
+const SOURCES: &str = "\
+The reasons were read in the sources of both and, for files, in traces of system calls; how much each contributes was not \
+measured.
+
+";
+
 /// A table for each group.
 pub(crate) fn tables(groups: &[Group]) -> String {
     let mut text = String::new();
@@ -82,8 +88,8 @@ pub(crate) fn tables(groups: &[Group]) -> String {
 }
 
 fn cell(row: &Row, measured: &Measured) -> String {
-    let others = row.measured.iter().filter(|other| other.library != measured.library);
-    let fastest = row.measured.len() > 1 && others.fold(true, |all, other| all && measured.spread.1 < other.spread.0);
+    let mut others = row.measured.iter().filter(|other| other.library != measured.library);
+    let fastest = row.measured.len() > 1 && others.all(|other| measured.spread.1 < other.spread.0);
     let (median, (low, high)) = (time(measured.median), measured.spread);
     let median = if fastest { format!("**{median}**") } else { median };
     format!("{median} ({} – {})", time(low), time(high))
@@ -122,5 +128,5 @@ fn faster(groups: &[Group]) -> String {
     if lines.is_empty() {
         return "Nowhere in this run.\n".into();
     }
-    format!("| where | operation | peer | faster by | why |\n|---|---|---|---|---|\n{lines}")
+    format!("{SOURCES}| where | operation | peer | faster by | why |\n|---|---|---|---|---|\n{lines}")
 }

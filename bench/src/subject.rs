@@ -106,6 +106,14 @@ pub(crate) async fn fill_small<S: Subject>(subject: &S) -> Result<()> {
     Ok(())
 }
 
+/// Writes what `put` replaces.
+pub(crate) async fn fill_replaced<S: Subject>(subject: &S) -> Result<()> {
+    for key in WRITTEN.iter() {
+        subject.put(key, Bytes::new()).await?;
+    }
+    Ok(())
+}
+
 /// Writes what is streamed out.
 pub(crate) async fn fill_large<S: Subject>(subject: &S) -> Result<()> {
     for task in 0..TASKS {
@@ -117,7 +125,9 @@ pub(crate) async fn fill_large<S: Subject>(subject: &S) -> Result<()> {
 /// Looks at what the measured writes left.
 pub(crate) async fn check_written<S: Subject>(subject: &S) -> Result<()> {
     for key in WRITTEN.iter() {
-        if subject.get(key).await? != *VALUE {
+        // A slow store is measured with fewer puts than there are keys.
+        let value = subject.get(key).await?;
+        if !value.is_empty() && value != *VALUE {
             return Err(format!("{key} is not what was put").into());
         }
     }
