@@ -1,4 +1,5 @@
 //! Nothing goes around a layer: every method of the trait, inside transactions too, passes its hook.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{
     collections::BTreeSet,
