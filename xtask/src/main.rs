@@ -38,6 +38,9 @@ cargo xtask COMMAND
       --out FILE                also write the report there: .json, .xml (JUnit) or .html by its ending
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
       --seed N                  the seed of an earlier run
+  bench [OPTIONS]             memory and fs beside object_store and OpenDAL; writes docs/benchmarks.md and .svg
+      --quick                   fewer samples
+      --dir DIR                 where the files of the benchmark lie
   bench layers                time and allocations of idle layers
   soak kill9 [OPTIONS]        kills a process that writes, and looks for what is lost; see docs/soak.md
       --rounds N                how often (default: 1000)
