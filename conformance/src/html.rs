@@ -19,6 +19,7 @@ table{border-collapse:collapse}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
 td.mark{text-align:center}
 th:first-child,td:first-child{position:sticky;left:0;background:Canvas}
+@media(max-width:40rem){th,td{padding:.25rem .35rem}td:first-child{white-space:normal;overflow-wrap:anywhere;max-width:8.5rem}}
 tr.group th{padding-top:1rem;font-size:.95rem}
 .passed{color:var(--ok)}.failed{color:var(--bad);font-weight:bold}.not_run{color:var(--none)}
 .chip{display:inline-block;border:1px solid var(--line);border-radius:1rem;padding:0 .5rem;margin:.1rem;font-size:.85rem}
@@ -32,7 +33,7 @@ pub fn html(report: &Report) -> String {
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\n\
          <title>Conformance</title>\n<style>\n{STYLE}</style></head><body>\n<h1>Conformance</h1>\n\
-         <p><span class=\"passed\">✓ passed</span> · <span class=\"failed\">✗ failed</span> · \
+         <p><span class=\"passed\">✓ passed</span> · <span class=\"passed\">○ not declared, and refused as it must be</span> · <span class=\"failed\">✗ failed</span> · \
          <span class=\"not_run\">– not run, see below</span> · seed {}</p>\n",
         report.seed
     );
@@ -108,7 +109,10 @@ fn cell(check: Option<&CheckReport>) -> String {
     };
     let title = escaped(check.reason.as_deref().unwrap_or_default());
     match check.status {
-        Status::Passed => format!("<td class=\"mark passed\" title=\"{title}\">✓</td>"),
+        Status::Passed if check.reason.is_some() => {
+            format!("<td class=\"mark passed\" title=\"{title}\">○</td>")
+        }
+        Status::Passed => "<td class=\"mark passed\">✓</td>".into(),
         Status::Failed => format!("<td class=\"mark\"><a class=\"failed\" href=\"#{}\">✗</a></td>", anchor(check)),
         Status::NotRun => format!("<td class=\"mark not_run\" title=\"{title}\">–</td>"),
     }
