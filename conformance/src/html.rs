@@ -19,7 +19,7 @@ table{border-collapse:collapse}
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--line);text-align:left;white-space:nowrap}
 td.mark{text-align:center}
 th:first-child,td:first-child{position:sticky;left:0;background:Canvas}
-@media(max-width:40rem){th,td{padding:.25rem .35rem}td:first-child{white-space:normal;overflow-wrap:anywhere;max-width:8.5rem}}
+@media(max-width:40rem){th,td{padding:.25rem .35rem}td:first-child{white-space:normal;overflow-wrap:anywhere;min-width:8rem;max-width:8.5rem}}
 tr.group th{padding-top:1rem;font-size:.95rem}
 .passed{color:var(--ok)}.failed{color:var(--bad);font-weight:bold}.not_run{color:var(--none)}
 .chip{display:inline-block;border:1px solid var(--line);border-radius:1rem;padding:0 .5rem;margin:.1rem;font-size:.85rem}
