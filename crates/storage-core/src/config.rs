@@ -12,7 +12,7 @@ use serde::{
 };
 
 use crate::{Error, ErrorKind, Result, StorageBackend, StorageContext};
-use value::Value;
+use value::{Value, names_of};
 
 /// Where a store is and how to use it: `scheme:location?option=value&…`, and further options.
 ///
@@ -24,12 +24,15 @@ pub struct ConnectionConfig {
     uri: String,
     #[serde(default)]
     options: BTreeMap<String, serde_json::Value>,
+    /// The names that `take` has removed, so that an error can list them too.
+    #[serde(skip)]
+    taken: Vec<&'static str>,
 }
 
 impl ConnectionConfig {
     /// Nothing but a URI.
     pub fn new(uri: impl Into<String>) -> Self {
-        Self { uri: uri.into(), options: BTreeMap::new() }
+        Self { uri: uri.into(), ..Self::default() }
     }
 
     /// Adds an option. The same option in the URI is an error.
@@ -73,6 +76,34 @@ impl ConnectionConfig {
     /// `Config` for an unknown option (the message lists the known ones), a value of the wrong type, or an option given twice.
     /// No message repeats a value.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T> {
+        self.read(self.all()?)
+    }
+
+    /// As [`typed`](ConnectionConfig::typed), but only the options that `T` names, which are removed: for a layer or a base
+    /// that shares its options with what lies below.
+    ///
+    /// # Errors
+    /// As `typed`, but what `T` does not know is left where it is.
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<T> {
+        let names = names_of::<T>();
+        let mut all = self.all()?;
+        all.retain(|name, _| names.contains(&name.as_str()));
+        let taken = self.read(all)?;
+        self.options.retain(|name, _| !names.contains(&name.as_str()));
+        if let Some((place, pairs)) = self.uri.split_once('?') {
+            let mut kept = Vec::new();
+            for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
+                if !names.contains(&decode(pair.split('=').next().unwrap_or(pair))?.as_str()) {
+                    kept.push(pair);
+                }
+            }
+            self.uri = if kept.is_empty() { place.to_owned() } else { format!("{place}?{}", kept.join("&")) };
+        }
+        self.taken.extend(names);
+        Ok(taken)
+    }
+
+    fn all(&self) -> Result<BTreeMap<String, Value>> {
         let mut all: BTreeMap<String, Value> = BTreeMap::new();
         for (name, value) in &self.options {
             all.insert(name.clone(), Value::Json(name.clone(), value.clone()));
@@ -86,8 +117,17 @@ impl ConnectionConfig {
                 return Err(config_error(format!("the option `{name}` is given twice")));
             }
         }
-        T::deserialize(MapDeserializer::<_, de::value::Error>::new(all.into_iter()))
-            .map_err(|e| config_error(format!("{}: {e}", self.scheme().unwrap_or_default())))
+        Ok(all)
+    }
+
+    fn read<T: DeserializeOwned>(&self, options: BTreeMap<String, Value>) -> Result<T> {
+        T::deserialize(MapDeserializer::<_, de::value::Error>::new(options.into_iter())).map_err(|e| {
+            let mut message = format!("{}: {e}", self.scheme().unwrap_or_default());
+            if !self.taken.is_empty() && message.contains("unknown field") {
+                message += &format!(", or of what wraps it `{}`", self.taken.join("`, `"));
+            }
+            config_error(message)
+        })
     }
 }
 
@@ -98,6 +138,19 @@ impl fmt::Debug for ConnectionConfig {
             .field("options", &self.options.keys())
             .finish_non_exhaustive()
     }
+}
+
+/// What an acknowledged write survives, as backends with a disk of their own offer it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+// Exhaustive, so that a backend has to decide about every level there is.
+pub enum Durability {
+    /// Power loss: the write is on the disk before it is acknowledged.
+    #[default]
+    Full,
+    /// The end of the process, however sudden, but not power loss: then the last few may be missing, and what else may
+    /// happen the backend says.
+    Relaxed,
 }
 
 /// Connects backends of one kind. Third parties register their own with the registry.

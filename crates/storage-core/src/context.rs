@@ -8,6 +8,9 @@ use crate::{DataKey, Result, Secret};
 
 /// Everything supplied from outside, with defaults for all of it. Metrics and logs go through the facades `metrics` and
 /// `tracing` instead.
+///
+/// A factory takes what it has a use for and documents it: a store that tells its own time has none for the clock, one
+/// that needs no credentials none for those.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct StorageContext {

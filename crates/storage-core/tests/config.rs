@@ -132,6 +132,28 @@ fn an_option_given_twice_is_refused() {
 }
 
 #[test]
+fn a_layer_takes_its_options_and_leaves_the_rest() {
+    #[derive(Debug, Default, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields, default)]
+    struct Layer {
+        depth: usize,
+        fast: bool,
+    }
+    let mut config = ConnectionConfig::new("x:place?d%65pth=3&parts=4&fast").option("level", -3);
+    assert_eq!(config.take::<Layer>().unwrap(), Layer { depth: 3, fast: true });
+    assert_eq!(config.location().unwrap(), "place");
+    assert_eq!(config.typed::<Options>().unwrap(), Options { parts: 4, level: -3, ..Options::default() });
+    assert_eq!(config.take::<Layer>().unwrap(), Layer::default(), "what was taken is gone");
+
+    let mut config = ConnectionConfig::new("x:?depth=hunter2&parts=4");
+    let error = config.take::<Layer>().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().contains("`depth`") && !error.to_string().contains("hunter2"), "{error}");
+    let text = refused(&config);
+    assert!(text.contains("`depth`"), "a refused option is still there: {text}");
+}
+
+#[test]
 fn a_configuration_is_read_from_json() {
     let read = |json| serde_json::from_str::<ConnectionConfig>(json);
     let config = read(r#"{"uri":"x:","options":{"parts":3}}"#).unwrap();

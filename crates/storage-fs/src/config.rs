@@ -4,7 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
 use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
+    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
 };
 
 use crate::Fs;
@@ -16,7 +16,8 @@ use crate::Fs;
 pub struct Config {
     /// The directory that holds the store; `./storage` unless set. In a URI it is the location.
     pub root: PathBuf,
-    /// What an acknowledged write survives; [`Durability::Full`] unless set.
+    /// What an acknowledged write survives; [`Durability::Full`] unless set, which syncs file and directories before it is
+    /// acknowledged. [`Durability::Relaxed`] syncs nothing.
     pub durability: Durability,
     /// Whether a missing root is created; yes unless set. Say no where the root is a mount point that may be missing.
     pub create: bool,
@@ -29,18 +30,6 @@ impl Default for Config {
     fn default() -> Self {
         Self { root: PathBuf::from("./storage"), durability: Durability::Full, create: true, read_only: false }
     }
-}
-
-/// What an acknowledged write survives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Durability {
-    /// Power loss: file and directories are synced before a write is acknowledged.
-    #[default]
-    Full,
-    /// The end of the process, however sudden, but not power loss. Nothing is synced.
-    Relaxed,
 }
 
 /// Connects `fs:` and `file:`. The location is the root.

@@ -25,4 +25,5 @@ mod tree;
 mod walk;
 
 pub use backend::Fs;
-pub use config::{Config, Durability, FsFactory};
+pub use config::{Config, FsFactory};
+pub use storage_core::Durability;

@@ -98,6 +98,8 @@ async fn a_versioned_directory_keeps_as_many_versions_as_asked() -> Result<()> {
     let (kind, message) = refused(&format!("versioned-fs:{}?max_versions=0", dir.path().display())).await;
     assert_eq!(kind, ErrorKind::Config);
     assert!(message.contains("`max_versions`"), "{message}");
+    let (_, message) = refused(&format!("versioned-fs:{}?max_version=3", dir.path().display())).await;
+    assert!(message.contains("`max_versions`") && message.contains("`durability`"), "{message}");
     Ok(())
 }
 

@@ -13,22 +13,10 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
+    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
 };
 
 use crate::Sql;
-
-/// How safe an acknowledged write is when the power fails. A killed process never loses one.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Durability {
-    /// It is on the disk before the call returns (`synchronous = FULL`).
-    #[default]
-    Full,
-    /// The last few writes may be lost, none is torn (`synchronous = NORMAL`).
-    Relaxed,
-}
 
 /// Where the database is and how to use it. Start from [`Config::sqlite`] and assign.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -41,7 +29,8 @@ pub struct Config {
     /// The name of the main table, and how the names of the others begin; `storage` unless set. A letter or `_`, then
     /// letters, digits and `_`, 48 bytes at most.
     pub table: String,
-    /// How safe an acknowledged write is; [`Durability::Full`] unless set.
+    /// What an acknowledged write survives; [`Durability::Full`] unless set (`synchronous = FULL`). With
+    /// [`Durability::Relaxed`] (`NORMAL`) power loss may take the last few, and tears none.
     pub durability: Durability,
     /// The most connections at once, one for each open transaction included; 10 unless set.
     pub max_connections: u32,

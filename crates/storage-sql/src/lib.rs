@@ -24,4 +24,5 @@ mod error;
 mod schema;
 
 pub use backend::Sql;
-pub use config::{Config, Durability, SqlFactory};
+pub use config::{Config, SqlFactory};
+pub use storage_core::Durability;

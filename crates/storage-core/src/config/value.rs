@@ -1,6 +1,9 @@
 //! One option's value, from a URI (always text) or from a configuration file (typed), as serde sees it.
 
-use serde::de::{self, IntoDeserializer, Visitor};
+use serde::{
+    Deserialize,
+    de::{self, IntoDeserializer, Visitor},
+};
 
 /// The option's name goes with it, so that an error can name it; the value itself is never named.
 pub(super) enum Value {
@@ -101,5 +104,38 @@ impl<'de> IntoDeserializer<'de, Error> for Value {
 
     fn into_deserializer(self) -> Self {
         self
+    }
+}
+
+/// The names that a struct's derived `Deserialize` asks for; none for any other type.
+pub(super) fn names_of<'de, T: Deserialize<'de>>() -> &'static [&'static str] {
+    let mut names: &'static [&'static str] = &[];
+    // It always fails: what it is asked on the way is the answer.
+    let _: Result<T, Error> = T::deserialize(Asked(&mut names));
+    names
+}
+
+struct Asked<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> de::Deserializer<'de> for Asked<'_> {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Error> {
+        Err(de::Error::custom("only the names are asked for"))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        *self.0 = fields;
+        self.deserialize_any(visitor)
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map enum identifier ignored_any
     }
 }
