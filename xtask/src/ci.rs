@@ -3,7 +3,7 @@
 //! It looks at the default members of the workspace: all but the crates that only compare with others.
 
 use crate::{
-    Result, conformance, figures, guide, new_backend,
+    Result, conformance, figures, guide, new_backend, services,
     shell::{cargo, root, step},
     tidy,
 };
@@ -16,10 +16,11 @@ pub(crate) fn run() -> Result<()> {
     step(&mut cargo(["clippy", "--all-targets", "--", "--deny", "warnings"]))?;
     let mut doc = cargo(["doc", "--no-deps"]);
     step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
+    services::up_needed()?;
     test()?;
     guide::run()?;
     new_backend::check()?;
-    eprintln!("\nconformance of everything that needs no server");
+    eprintln!("\nconformance of everything");
     let mut options = conformance::Options::all();
     options.out = Some(root().join("target/conformance.html"));
     let code = conformance::run(options)?;
@@ -32,5 +33,8 @@ pub(crate) fn run() -> Result<()> {
 
 /// The README's test command: unit, integration and conformance tests, and doc-tests.
 pub(crate) fn test() -> Result<()> {
-    step(&mut cargo(["test"]))
+    let mut tests = cargo(["test"]);
+    services::provide(&mut tests)?;
+    step(&mut tests)?;
+    services::report_missing()
 }

@@ -18,6 +18,7 @@ use crate::{
     html::html,
     junit::junit,
     report::Report,
+    services,
     shell::{cargo, metadata, root},
 };
 
@@ -183,6 +184,7 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
     if let Some(seed) = options.seed {
         command.env("STORAGE_CONFORMANCE_SEED", seed.to_string());
     }
+    services::provide(&mut command)?;
     let output = command.output()?;
     let Ok(json) = fs::read_to_string(&file) else {
         return Err(format!(

@@ -7,6 +7,7 @@ mod conformance;
 mod figures;
 mod guide;
 mod new_backend;
+mod services;
 mod shell;
 mod soak;
 mod tidy;
@@ -38,6 +39,13 @@ cargo xtask COMMAND
       --out FILE                also write the report there: .json, .xml (JUnit) or .html by its ending
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
       --seed N                  the seed of an earlier run
+  services install [NAME…]    brings the servers that backends are tested on onto this machine; see docs/services.md
+  services up [NAME…]         starts them and waits until they answer; prints STORAGE_TEST_… variables
+  services down [NAME…]       stops them
+  services status             which there are, and which run
+  services env                the variables of those that run, for `eval`
+  services restart|kill|pause|resume NAME
+                              for tests: in order, as a crash would, connections that hang, and go on
   bench [OPTIONS]             memory and fs beside object_store and OpenDAL; writes docs/benchmarks.md and .svg
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie
@@ -82,6 +90,7 @@ fn run() -> Result<ExitCode> {
             ci::test()?;
         }
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
+        "services" => services::run(args)?,
         "bench" => bench::run(args)?,
         "soak" => soak::run(args)?,
         "figures" => figures::run(flag(args, "check")?)?,
