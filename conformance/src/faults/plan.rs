@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::pending,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -23,6 +24,8 @@ pub(super) struct Plan {
     pub(super) after: f64,
     pub(super) short_body: f64,
     pub(super) reset: f64,
+    pub(super) stall: f64,
+    pub(super) stall_streams: f64,
     pub(super) latency: u32,
     pub(super) only: Option<BTreeSet<&'static str>>,
     rng: Mutex<fastrand::Rng>,
@@ -36,6 +39,8 @@ impl Plan {
             after: 0.0,
             short_body: 0.0,
             reset: 0.0,
+            stall: 0.0,
+            stall_streams: 0.0,
             latency: 0,
             only: None,
             rng: Mutex::new(fastrand::Rng::with_seed(seed)),
@@ -77,6 +82,9 @@ impl Plan {
             return call.await;
         }
         self.wait().await;
+        if self.strikes(self.stall) {
+            return pending().await;
+        }
         if self.strikes(self.before) {
             return Err(Error::new(ErrorKind::Unavailable, "a planted fault before the call; try again"));
         }
@@ -101,7 +109,10 @@ pub(super) trait Injure: Sized + Send {
 
 #[async_trait]
 impl Injure for bool {
-    async fn injure(_: &Arc<Plan>, _: &'static str, call: impl Future<Output = Self> + Send) -> Self {
+    async fn injure(plan: &Arc<Plan>, method: &'static str, call: impl Future<Output = Self> + Send) -> Self {
+        if plan.concerns(method) && plan.strikes(plan.stall) {
+            return pending().await;
+        }
         call.await
     }
 }
@@ -145,17 +156,26 @@ impl Injured for Arc<dyn Transaction> {
 
 impl<T: Send + 'static> Injured for BoxStream<'static, Result<T>> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
-        if !plan.strikes(plan.reset) {
-            return self;
+        if plan.strikes(plan.reset) {
+            let until = plan.random(|rng| rng.usize(0..8));
+            return self.take(until).chain(stream::iter([Err(broken_off())])).boxed();
         }
-        let until = plan.random(|rng| rng.usize(0..8));
-        self.take(until).chain(stream::iter([Err(broken_off())])).boxed()
+        if plan.strikes(plan.stall_streams) {
+            let until = plan.random(|rng| rng.usize(0..8));
+            return self.take(until).chain(stream::pending()).boxed();
+        }
+        self
     }
 }
 
 impl Injured for Option<Object> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
         let mut object = self?;
+        if plan.strikes(plan.stall_streams) {
+            let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));
+            object.body = Body::stream(first(object.body, left).chain(stream::pending()));
+            return Some(object);
+        }
         let short = plan.strikes(plan.short_body);
         if short || plan.strikes(plan.reset) {
             let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));
