@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use storage_conformance::{Faults, Recorder};
+use storage_conformance::{Faults, METHODS, Recorder, call};
 use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, PutOptions, Query, Storage};
 use storage_memory::Memory;
 
@@ -113,4 +113,16 @@ async fn a_recorder_notes_every_method() {
     ];
     assert_eq!(log.take(), expected);
     assert!(log.take().is_empty() && Arc::strong_count(s.backend()) == 1);
+}
+
+#[tokio::test]
+async fn every_method_can_be_called_by_its_name() {
+    for method in METHODS {
+        let memory = Memory::new();
+        Storage::new(memory.clone()).put("a", "v").await.unwrap();
+        let recorder = Recorder::new(memory);
+        let log = recorder.log();
+        call(&recorder, method).await.unwrap();
+        assert_eq!(log.take()[0], *method);
+    }
 }
