@@ -314,7 +314,7 @@ impl Server {
     fn failed(&self, what: &str) -> Box<dyn std::error::Error> {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n  ");
         let (name, dir) = (self.name(), self.dir.display());
         format!(
