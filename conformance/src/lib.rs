@@ -19,6 +19,7 @@ pub mod report;
 mod runner;
 pub mod saboteurs;
 mod selection;
+mod server;
 mod support;
 mod target;
 
@@ -30,6 +31,7 @@ pub use main_with::{Origin, main_with};
 pub use recorder::{Log, Recorder};
 pub use runner::run;
 pub use selection::Selection;
+pub use server::server;
 pub use target::{IntoTarget, Namespace, Target};
 
 /// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.
