@@ -71,6 +71,7 @@ pub(super) const TAKES_BACK: Saboteur = Saboteur {
     name: "takes_back_a_capability",
     catches: &["info/required_capabilities"],
     pins: Capabilities::new().atomic().conditional(),
+    base: super::Base::Memory,
     wrap: |inner, _| wrap(inner, Declares(|info| info.capabilities.atomic = false)),
 };
 
@@ -80,6 +81,7 @@ pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
     name: "six_connections",
     catches: &["lifecycle/instances_at_once"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, namespace| {
         let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.get_or_insert_default().entry(namespace.name().to_owned()).or_default().clone();
@@ -93,12 +95,13 @@ pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
     name: "declares_by_chance",
     catches: &["info/is_stable"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, namespace| {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.insert(namespace.name().to_owned()) {
             return wrap(inner, Declares(|info| info.limits.metadata -= 1));
         }
-        inner
+        Box::pin(std::future::ready(Ok(inner)))
     },
 };
 

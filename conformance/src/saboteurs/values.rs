@@ -126,6 +126,7 @@ pub(super) const LOSES_THE_TAIL: Saboteur = Saboteur {
     name: "loses_the_tail_on_recovery",
     catches: &["basic/reopen_persists", "lifecycle/disconnect_is_final"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, _| {
         // The store below never waits.
         let _ = recover(&inner).now_or_never();
