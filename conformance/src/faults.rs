@@ -67,6 +67,18 @@ impl<B: StorageBackend> Faults<B> {
         self.planned(|plan| plan.reset = probability)
     }
 
+    /// Never answers a call so often; nothing was done.
+    #[must_use]
+    pub fn stall(self, probability: f64) -> Self {
+        self.planned(|plan| plan.stall = probability)
+    }
+
+    /// Lets the body of a read, a listing or an answer hang so often after some of it has come.
+    #[must_use]
+    pub fn stall_streams(self, probability: f64) -> Self {
+        self.planned(|plan| plan.stall_streams = probability)
+    }
+
     /// Yields up to so many times before and after each call, so that others come in between. There is no clock in it.
     #[must_use]
     pub fn latency(self, yields: u32) -> Self {

@@ -6,6 +6,7 @@ mod check;
 pub mod checks;
 mod context;
 pub mod crash;
+mod each_call;
 mod faults;
 pub mod html;
 pub mod junit;
@@ -27,6 +28,7 @@ mod target;
 
 pub use check::{Check, Failure, Outcome, checks};
 pub use context::Context;
+pub use each_call::{METHODS, call};
 pub use faults::Faults;
 pub use main_with::{Origin, main_with};
 pub use namespace::Namespace;

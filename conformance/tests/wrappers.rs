@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use futures_util::TryStreamExt;
-use storage_conformance::{Faults, Recorder};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
+use storage_conformance::{Faults, METHODS, Recorder, call};
 use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, PutOptions, Query, Storage};
 use storage_memory::Memory;
 
@@ -38,6 +38,20 @@ async fn bodies_are_cut_or_broken_off() {
     assert_eq!(reset.get("key").await.unwrap_err().kind(), ErrorKind::Unavailable);
     let listing = reset.list("").await.unwrap();
     assert!(listing.try_collect::<Vec<_>>().await.is_err());
+}
+
+#[tokio::test]
+async fn what_stalls_never_answers() {
+    let memory = Memory::new();
+    Storage::new(memory.clone()).put("key", vec![b'x'; 1000]).await.unwrap();
+    let s = Storage::new(Faults::new(memory.clone(), 2).stall(1.0));
+    assert!(s.put("key", "v").now_or_never().is_none());
+    assert!(s.is_connected().now_or_never().is_none());
+    let s = Storage::new(Faults::new(memory, 2).stall_streams(1.0));
+    let body = s.open("key", GetOptions::new()).await.unwrap().unwrap().body;
+    assert!(body.bytes(u64::MAX).now_or_never().is_none());
+    let listing = s.list("").await.unwrap();
+    assert!(listing.collect::<Vec<_>>().now_or_never().is_none());
 }
 
 #[tokio::test]
@@ -99,4 +113,16 @@ async fn a_recorder_notes_every_method() {
     ];
     assert_eq!(log.take(), expected);
     assert!(log.take().is_empty() && Arc::strong_count(s.backend()) == 1);
+}
+
+#[tokio::test]
+async fn every_method_can_be_called_by_its_name() {
+    for method in METHODS {
+        let memory = Memory::new();
+        Storage::new(memory.clone()).put("a", "v").await.unwrap();
+        let recorder = Recorder::new(memory);
+        let log = recorder.log();
+        call(&recorder, method).await.unwrap();
+        assert_eq!(log.take()[0], *method);
+    }
 }

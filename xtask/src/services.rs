@@ -4,6 +4,7 @@
 
 mod description;
 mod install;
+mod place;
 mod process;
 mod server;
 

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    future::pending,
     sync::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) after: f64,
     pub(crate) short_body: f64,
     pub(crate) reset: f64,
+    pub(crate) stall: f64,
+    pub(crate) stall_streams: f64,
     pub(crate) latency: u32,
     pub(crate) only: Option<BTreeSet<&'static str>>,
     /// The error before the call.
@@ -46,6 +49,8 @@ impl Default for Settings {
             after: 0.0,
             short_body: 0.0,
             reset: 0.0,
+            stall: 0.0,
+            stall_streams: 0.0,
             latency: 0,
             only: None,
             error: || Error::new(ErrorKind::Unavailable, "a planted fault before the call; try again"),
@@ -117,6 +122,9 @@ impl Plan {
     /// The call with the faults before and after it.
     async fn call<T: Send>(&self, method: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
         self.wait().await;
+        if self.strikes(|s| s.stall) {
+            return pending().await;
+        }
         if self.strikes(|s| s.before) {
             return Err(self.read(|s| s.error)());
         }
@@ -141,7 +149,10 @@ pub(super) trait Injure: Sized + Send {
 
 #[async_trait]
 impl Injure for bool {
-    async fn injure(_: &Arc<Plan>, _: &'static str, call: impl Future<Output = Self> + Send) -> Self {
+    async fn injure(plan: &Arc<Plan>, method: &'static str, call: impl Future<Output = Self> + Send) -> Self {
+        if plan.concerns(method) && plan.strikes(|s| s.stall) {
+            return pending().await;
+        }
         call.await
     }
 }
@@ -188,17 +199,26 @@ impl Injured for Arc<dyn Transaction> {
 
 impl<T: Send + 'static> Injured for BoxStream<'static, Result<T>> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
-        if !plan.strikes(|s| s.reset) {
-            return self;
+        if plan.strikes(|s| s.reset) {
+            let until = plan.random(|rng| rng.usize(0..8));
+            return self.take(until).chain(stream::iter([Err(broken_off())])).boxed();
         }
-        let until = plan.random(|rng| rng.usize(0..8));
-        self.take(until).chain(stream::iter([Err(broken_off())])).boxed()
+        if plan.strikes(|s| s.stall_streams) {
+            let until = plan.random(|rng| rng.usize(0..8));
+            return self.take(until).chain(stream::pending()).boxed();
+        }
+        self
     }
 }
 
 impl Injured for Option<Object> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
         let mut object = self?;
+        if plan.strikes(|s| s.stall_streams) {
+            let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));
+            object.body = Body::stream(first(object.body, left).chain(stream::pending()));
+            return Some(object);
+        }
         let short = plan.strikes(|s| s.short_body);
         if short || plan.strikes(|s| s.reset) {
             let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));

@@ -112,6 +112,7 @@ impl Fault for Around {
             Self::ReplacesAbove(namespace) => {
                 if let Some((above, _)) = key.as_str().rsplit_once('/')
                     && let Ok(above) = Key::parse(above)
+                    && s.inner.stat(&above, StatOptions::new()).await?.is_some()
                     && !keys(|all| all.get(namespace).is_some_and(|all| all.contains(&above)))
                 {
                     s.inner.delete(&above, DeleteOptions::new()).await?;

@@ -62,9 +62,16 @@ impl ConnectionConfig {
     /// # Errors
     /// `Config` when the escapes do not decode to UTF-8.
     pub fn location(&self) -> Result<String> {
+        decode(self.encoded_location())
+    }
+
+    /// The same as it stands in the URI, for a location of several parts that are told apart before they are decoded, as in
+    /// `user:password@host`. It may hold a secret.
+    #[must_use]
+    pub fn encoded_location(&self) -> &str {
         let rest = self.uri.split_once(':').map_or("", |(_, rest)| rest);
         let location = rest.split('?').next().unwrap_or(rest);
-        decode(location.strip_prefix("//").unwrap_or(location))
+        location.strip_prefix("//").unwrap_or(location)
     }
 
     /// The options of the URI and the others together, as the backend's own type.

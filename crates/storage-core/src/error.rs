@@ -194,6 +194,13 @@ impl Error {
         self
     }
 
+    /// Passes the key, if one is named, through a function: for layers that store values under other keys.
+    #[must_use]
+    pub fn map_key(mut self, f: impl FnOnce(Key) -> Option<Key>) -> Self {
+        self.0.key = self.0.key.take().and_then(f);
+        self
+    }
+
     /// Names the operation, unless one is named already.
     #[must_use]
     pub fn with_operation(mut self, operation: &'static str) -> Self {

@@ -132,9 +132,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
             let (explain, mut body) = (call.explain_later(), std::mem::take(&mut object.body));
             // What a backend says of the size binds it, so that a value that breaks off is never taken for a whole one.
             let size = object.entry.size;
-            match range.map_or(Ok(0..size), |range| range.resolve(size)) {
-                Ok(range) => body = body.expecting(range.end - range.start),
-                Err(_) => {}
+            if let Ok(range) = range.map_or(Ok(0..size), |range| range.resolve(size)) {
+                body = body.expecting(range.end - range.start);
             }
             object.body = body.map_err(move |e| explain(e).with_key(&key));
         }

@@ -22,6 +22,10 @@ pub trait Intercept: Debug + Send + Sync + 'static {
     /// end, whether the operation succeeded, failed, was cancelled or its stream abandoned.
     type Span: Send + 'static;
 
+    /// Whether a single read may hand on that its caller collects the body. A layer that must see a large value arrive says
+    /// no; then it comes as a stream, where the backend has streams.
+    const WHOLE: bool = true;
+
     /// What the backend looks like through this layer.
     fn info(&self, inner: &BackendInfo) -> BackendInfo {
         inner.clone()
@@ -39,6 +43,12 @@ pub trait Intercept: Debug + Send + Sync + 'static {
     where
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
+
+    /// Around the question whether the store can be reached, which is not an operation and cannot fail. The default only
+    /// asks it.
+    fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
+        ask
+    }
 
     /// Around the body or listing that a call returned. The default only keeps the span until the stream is dropped.
     fn stream<T: Payload + Send + 'static>(

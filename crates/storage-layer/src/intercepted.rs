@@ -56,7 +56,8 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
     fn operation<'a>(&self, name: OperationName, key: Option<&'a Key>, replay: Replay) -> Operation<'a> {
         // A transaction that met an error is over in most databases: only the whole of it can be run again.
         let replay = if self.in_transaction { Replay::Never } else { replay };
-        Operation { name, key, bytes: None, replay, progress: None }
+        let in_transaction = self.in_transaction;
+        Operation { name, key, bytes: None, replay, progress: None, bodies: None, in_transaction }
     }
 }
 
@@ -74,7 +75,8 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         &self.info
     }
 
-    async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+    async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        options.whole &= I::WHOLE;
         let operation = self.operation(OperationName::Get, Some(key), Replay::Always);
         let call = || self.inner.get(key, options.clone());
         let (result, span) = self.intercept.call(operation, call).await;
@@ -236,7 +238,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+        self.intercept.is_connected(self.inner.is_connected()).await
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, OnceLock, atomic::AtomicU64},
 };
 
-use storage_core::{Body, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction};
+use storage_core::{
+    Body, ByteStream, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
+};
 
 macro_rules! names {
     ($($variant:ident $text:literal),* $(,)?) => {
@@ -82,6 +84,37 @@ pub struct Operation<'a> {
     pub replay: Replay,
     /// Bytes taken so far from a streamed body. It grows while the call runs, so that a timeout can tell slow from stuck.
     pub progress: Option<Arc<AtomicU64>>,
+    /// The streamed bodies going in, if any.
+    pub bodies: Option<Arc<Bodies>>,
+    /// Whether the call belongs to a transaction.
+    pub in_transaction: bool,
+}
+
+/// What goes around a streamed body.
+type Around = Box<dyn Fn(ByteStream) -> ByteStream + Send + Sync>;
+
+/// The streamed bodies that go in with a call.
+#[derive(Default)]
+pub struct Bodies(OnceLock<Around>);
+
+impl Bodies {
+    /// Puts something around each body, before the call is made. Only the first of several takes effect.
+    pub fn around(&self, around: impl Fn(ByteStream) -> ByteStream + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(around));
+    }
+
+    pub(crate) fn wrap(&self, body: ByteStream) -> ByteStream {
+        match self.0.get() {
+            Some(around) => around(body),
+            None => body,
+        }
+    }
+}
+
+impl fmt::Debug for Bodies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Bodies").field(&self.0.get().map(|_| "…")).finish()
+    }
 }
 
 /// How many bytes of values a result carries by itself. What comes as a stream is counted item by item instead.

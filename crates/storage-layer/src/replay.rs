@@ -6,14 +6,14 @@ use std::sync::{
 };
 
 use futures_util::{StreamExt, stream};
-use storage_core::{Body, Bytes, Error, ErrorKind};
+use storage_core::{Body, BodyStream, Bytes, Error, ErrorKind};
 
-use crate::{Operation, Replay};
+use crate::{Bodies, Operation, Replay};
 
 /// A whole body is handed out as often as asked; a stream once.
 pub(crate) enum ReplayBody {
     Whole(Bytes),
-    Once(Mutex<Option<Body>>),
+    Once(Mutex<Option<(BodyStream, Arc<AtomicU64>)>>, Arc<Bodies>),
 }
 
 impl ReplayBody {
@@ -28,32 +28,34 @@ impl ReplayBody {
         };
         operation.replay = Replay::Never;
         let progress = operation.progress.get_or_insert_with(|| Arc::new(AtomicU64::new(0))).clone();
+        let bodies = operation.bodies.get_or_insert_default().clone();
+        Self::Once(Mutex::new(Some((stream, progress))), bodies)
+    }
+
+    /// The body. A stream handed out before yields an error instead, so that nothing is stored.
+    pub(crate) fn take(&self) -> Body {
+        let (once, bodies) = match self {
+            Self::Whole(bytes) => return Body::Bytes(bytes.clone()),
+            Self::Once(once, bodies) => (once, bodies),
+        };
+        let Some((stream, progress)) = once.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Body::stream(stream::once(async {
+                Err(Error::new(
+                    ErrorKind::Other,
+                    "a streamed body was sent twice; a layer ignored that it may be sent only once",
+                ))
+            }));
+        };
         let declared = stream.declared_len();
         let counted = stream.inspect(move |piece| {
             if let Ok(piece) = piece {
                 progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
             }
         });
-        Self::Once(Mutex::new(Some(match declared {
-            Some(len) => Body::sized(len, counted),
-            None => Body::stream(counted),
-        })))
-    }
-
-    /// The body. A stream handed out before yields an error instead, so that nothing is stored.
-    pub(crate) fn take(&self) -> Body {
-        let once = match self {
-            Self::Whole(bytes) => return Body::Bytes(bytes.clone()),
-            Self::Once(once) => once,
-        };
-        let body = once.lock().unwrap_or_else(PoisonError::into_inner).take();
-        body.unwrap_or_else(|| {
-            Body::stream(stream::once(async {
-                Err(Error::new(
-                    ErrorKind::Other,
-                    "a streamed body was sent twice; a layer ignored that it may be sent only once",
-                ))
-            }))
-        })
+        let wrapped = bodies.wrap(counted.boxed());
+        match declared {
+            Some(len) => Body::sized(len, wrapped),
+            None => Body::stream(wrapped),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use storage_conformance::Recorder;
 use storage_core::*;
 use storage_layer::{Intercept, Intercepted, Operation, OperationName, Payload, Replay, Transform, Transformed};
@@ -15,18 +15,35 @@ use storage_memory::Memory;
 /// What a hook saw: operation, declared bytes, whether it may be repeated.
 type Seen = Arc<Mutex<Vec<(OperationName, Option<u64>, Replay)>>>;
 
+/// Notes what a hook sees; every piece of a streamed body as an operation of the same name again.
 #[derive(Debug, Default)]
 struct Watching(Seen);
 
 impl Intercept for Watching {
     type Span = ();
 
+    fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
+        Box::pin(async { !ask.await })
+    }
+
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
     where
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
     {
-        self.0.lock().unwrap().push((operation.name, operation.bytes, operation.replay));
+        let name = operation.name;
+        self.0.lock().unwrap().push((name, operation.bytes, operation.replay));
+        if let Some(bodies) = operation.bodies {
+            let seen = self.0.clone();
+            bodies.around(move |body| {
+                let seen = seen.clone();
+                let each = move |piece: &Result<Bytes>| {
+                    let len = piece.as_ref().map_or(0, Bytes::len) as u64;
+                    seen.lock().unwrap().push((name, Some(len), Replay::Never));
+                };
+                body.inspect(each).boxed()
+            });
+        }
         (call().await, ())
     }
 }
@@ -161,6 +178,19 @@ async fn every_method_passes_a_transformation() -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_hook_sees_the_pieces_of_a_body_and_the_question_for_the_connection() -> Result<()> {
+    let seen = Seen::default();
+    let storage = Storage::new(Intercepted::new(Arc::new(Memory::new()), Watching(seen.clone())));
+    let pieces = ["ab", "c"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+    storage.put("a", Body::stream(futures_util::stream::iter(pieces))).await?;
+    let sizes: Vec<Option<u64>> = seen.lock().unwrap().iter().map(|(_, bytes, _)| *bytes).collect();
+    assert_eq!(sizes, [None, Some(2), Some(1)]);
+    assert_eq!(storage.get("a").await?.as_deref(), Some(&b"abc"[..]));
+    assert!(!storage.is_connected().await, "the hook turns the answer around");
+    Ok(())
+}
+
+#[tokio::test]
 async fn the_hook_knows_how_much_goes_in_and_what_may_be_repeated() -> Result<()> {
     let seen = Seen::default();
     let storage = Storage::new(Intercepted::new(Arc::new(Memory::new()), Watching(seen.clone())));
@@ -172,7 +202,7 @@ async fn the_hook_knows_how_much_goes_in_and_what_may_be_repeated() -> Result<()
     assert_eq!(last(), (OperationName::Put, Some(7), Replay::IfDefinite));
     let pieces = futures_util::stream::iter([Ok(Bytes::from_static(b"xyz"))]);
     storage.put("a", Body::sized(3, pieces)).await?;
-    assert_eq!(last(), (OperationName::Put, Some(3), Replay::Never));
+    assert_eq!(seen.lock().unwrap().iter().rev().nth(1), Some(&(OperationName::Put, Some(3), Replay::Never)));
     storage.put_batch([("a", "12"), ("b", "345")]).await?;
     assert_eq!(last(), (OperationName::PutBatch, Some(5), Replay::Always));
     storage.rename("a", "c").await?;

@@ -4,7 +4,7 @@ use std::{fs, path::Path, process::Command};
 
 use rustix::process::getuid;
 
-use super::server::{Server, cache};
+use super::{place::cache, server::Server};
 use crate::Result;
 
 /// Installs those that are not.

@@ -1,7 +1,9 @@
 //! Processes, as `/proc` shows them.
 
 use std::{
-    fs, thread,
+    fs,
+    path::Path,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +23,7 @@ pub(crate) struct Process {
 struct Stat {
     state: char,
     parent: i32,
+    terminal: i32,
     started: u64,
 }
 
@@ -36,6 +39,7 @@ impl Stat {
         Some(Self {
             state: fields.first()?.chars().next()?,
             parent: fields.get(1)?.parse().ok()?,
+            terminal: fields.get(4)?.parse().ok()?,
             started: fields.get(19)?.parse().ok()?,
         })
     }
@@ -68,10 +72,7 @@ impl Process {
 
     /// The process, its children, and theirs; the process first.
     pub(crate) fn family(self) -> Vec<Self> {
-        let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-        let mut others: Vec<(i32, Stat)> = pids.filter_map(|pid| Some((pid, Stat::read(pid)?))).collect();
-        others.retain(|(_, stat)| !stat.ended());
+        let others: Vec<_> = all().collect();
         let mut family: Vec<Self> = Some(self).filter(|process| process.lives()).into_iter().collect();
         let mut next = 0;
         while let Some(parent) = family.get(next).map(|process| process.pid) {
@@ -82,6 +83,13 @@ impl Process {
         family
     }
 
+    /// Those without a terminal that work in this directory: what is left of a server whose first process is gone.
+    pub(crate) fn left_in(dir: &Path) -> Vec<Self> {
+        let works_here = |pid| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == dir);
+        let left = all().filter(|(pid, stat)| stat.terminal == 0 && works_here(*pid));
+        left.map(|(pid, stat)| Self { pid, started: stat.started }).collect()
+    }
+
     /// Sends a signal; to a process that has ended, none.
     pub(crate) fn signal(self, signal: Signal) {
         if let Some(pid) = Pid::from_raw(self.pid).filter(|_| self.lives()) {
@@ -89,6 +97,13 @@ impl Process {
             let _ = kill_process(pid, signal);
         }
     }
+}
+
+/// All that live.
+fn all() -> impl Iterator<Item = (i32, Stat)> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter_map(|pid| Some((pid, Stat::read(pid)?))).filter(|(_, stat)| !stat.ended())
 }
 
 /// Sends a signal to all of them.
@@ -112,7 +127,10 @@ pub(crate) fn ended(processes: &[Process], within: Duration) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
+    use std::{
+        io::Read,
+        process::{Command, Stdio},
+    };
 
     use rustix::process::{WaitOptions, waitpid};
 
@@ -120,8 +138,8 @@ mod tests {
 
     #[test]
     fn a_line_is_read_whatever_the_name() {
-        let line = "7 (a) b) S 3 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 2 3";
-        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', parent: 3, started: 4711 }));
+        let line = "7 (a) b) S 3 7 7 34816 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4711 2 3";
+        assert_eq!(Stat::parse(line), Some(Stat { state: 'S', parent: 3, terminal: 34816, started: 4711 }));
         assert_eq!(Stat::parse("7 (a"), None);
     }
 
@@ -137,10 +155,30 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_is_found_by_its_directory() {
+        let dir = std::env::temp_dir().join(format!("xtask-left-{}", std::process::id()));
+        fs::create_dir(&dir).unwrap();
+        let mut child = Command::new("setsid")
+            .args(["bash", "-c", "echo; read"])
+            .current_dir(&dir)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+        let left = Process::left_in(&dir);
+        assert_eq!(left, [Process::with_pid(child.id()).unwrap()]);
+        signal_all(&left, Signal::KILL);
+        child.wait().unwrap();
+        assert_eq!(Process::left_in(&dir), []);
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    #[test]
     fn a_family_is_paused_and_ended() {
         let mut child =
             Command::new("bash").args(["-c", "sleep 60 & echo; wait"]).stdout(Stdio::piped()).spawn().unwrap();
-        std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
         let bash = Process::with_pid(child.id()).unwrap();
         let family = bash.family();
         assert_eq!((family.len(), family[0]), (2, bash));

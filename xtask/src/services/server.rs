@@ -3,23 +3,19 @@
 use std::{
     env, fs,
     fs::File,
-    io,
-    net::TcpListener,
-    os::unix::{
-        fs::{MetadataExt, PermissionsExt, chown},
-        process::CommandExt,
-    },
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Signal, getuid};
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use super::{
     description::{Description, Stop},
+    place::{self, Owner, is_free, make_empty, remove},
     process::{Process, ended, signal_all},
 };
 use crate::{Result, shell::root};
@@ -107,6 +103,7 @@ impl Server {
         let version = self
             .version()?
             .ok_or_else(|| format!("{name} is not installed; run `cargo xtask services install {name}`"))?;
+        self.sweep()?;
         let data = self.prepare(&version)?;
         let before = Instant::now();
         let port = self.port()?;
@@ -122,11 +119,15 @@ impl Server {
 
     /// Ends it in order, and forgets its port.
     pub(crate) fn down(&self) -> Result<bool> {
+        if !self.dir.exists() {
+            return Ok(false);
+        }
         let _lock = self.lock()?;
         let living = self.living();
         if let Some(started) = living {
             self.end(started, self.signal())?;
         }
+        self.sweep()?;
         remove(&self.record())?;
         Ok(living.is_some())
     }
@@ -199,8 +200,7 @@ impl Server {
 
     /// The directory of its data, filled if it is new.
     fn prepare(&self, version: &str) -> Result<PathBuf> {
-        let user = self.user()?;
-        let data = self.data(user)?;
+        let data = self.data()?;
         let mark = self.dir.join("prepared");
         // Data of another version, or of an interrupted preparation, are of no use.
         let is_prepared = fs::read_to_string(&mark).is_ok_and(|by| by == version) && data.exists();
@@ -208,7 +208,7 @@ impl Server {
             return Ok(data);
         }
         remove(&mark)?;
-        make_empty(&data, user)?;
+        make_empty(&data, self.user()?)?;
         let log = File::create(self.log())?;
         let mut prepare = self.function("prepare", 0, &data)?;
         if !prepare.stdout(log.try_clone()?).stderr(log).status()?.success() {
@@ -218,51 +218,27 @@ impl Server {
         Ok(data)
     }
 
-    /// Where its data lie: beside the record, or, when the user who runs it cannot get there, in /var/tmp.
-    fn data(&self, user: Option<(u32, u32)>) -> Result<PathBuf> {
-        let Some((uid, gid)) = user else {
-            return Ok(self.dir.join("data"));
-        };
-        let reaches = Command::new("test").arg("-x").arg(&self.dir).uid(uid).gid(gid).status()?;
-        if reaches.success() {
-            return Ok(self.dir.join("data"));
-        }
-        let shared = Path::new("/var/tmp/storage-services");
-        fs::create_dir_all(shared)?;
-        if fs::metadata(shared)?.uid() != getuid().as_raw() {
-            return Err(format!("{} belongs to another user; remove it", shared.display()).into());
-        }
-        fs::set_permissions(shared, fs::Permissions::from_mode(0o755))?;
-        let checkout = root().to_string_lossy().trim_matches('/').replace('/', "-");
-        Ok(shared.join(checkout).join(self.name()))
+    fn data(&self) -> Result<PathBuf> {
+        place::data(&self.dir, self.user()?)
     }
 
     /// The user and group that run it, if not those who ask.
-    fn user(&self) -> Result<Option<(u32, u32)>> {
-        match &self.description.head.user {
-            Some(user) if getuid().is_root() => Ok(Some((id("-u", user)?, id("-g", user)?))),
-            _ => Ok(None),
-        }
+    fn user(&self) -> Result<Option<Owner>> {
+        self.description.head.user.as_deref().map_or(Ok(None), place::instead_of_root)
     }
 
     /// The port it had, the one of its description, or another that is free.
     fn port(&self) -> Result<u16> {
         let count = self.description.head.ports;
-        let had = self.started().map(|started| started.port);
-        let wanted = had.into_iter().chain([self.description.head.port]);
-        for port in wanted {
+        let usual = self.description.head.port;
+        let had = self.started().map(|started| started.port).filter(|port| *port != usual);
+        for port in had.into_iter().chain([usual]) {
             if is_free(port, count) {
                 return Ok(port);
             }
             eprintln!("{}: port {port} is taken by another program", self.name());
         }
-        for _ in 0..100 {
-            let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-            if is_free(port, count) {
-                return Ok(port);
-            }
-        }
-        Err(format!("there are no {count} free ports in a row").into())
+        place::free_ports(count)
     }
 
     fn start(&self, port: u16, data: &Path) -> Result<Started> {
@@ -319,6 +295,17 @@ impl Server {
         if ended(&family, PATIENCE) { Ok(()) } else { Err(format!("{} cannot be ended", self.name()).into()) }
     }
 
+    /// Ends what is left of a server whose first process is gone, as after a crash.
+    fn sweep(&self) -> Result<()> {
+        let left = Process::left_in(&self.data()?);
+        if left.is_empty() {
+            return Ok(());
+        }
+        eprintln!("{}: {} processes of an earlier run are killed", self.name(), left.len());
+        signal_all(&left, Signal::KILL);
+        if ended(&left, PATIENCE) { Ok(()) } else { Err(format!("{} cannot be ended", self.name()).into()) }
+    }
+
     fn log(&self) -> PathBuf {
         self.dir.join("log")
     }
@@ -327,7 +314,7 @@ impl Server {
     fn failed(&self, what: &str) -> Box<dyn std::error::Error> {
         let log = fs::read(self.log()).unwrap_or_default();
         let log = String::from_utf8_lossy(&log);
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
         let tail = lines[lines.len().saturating_sub(TAIL)..].join("\n  ");
         let (name, dir) = (self.name(), self.dir.display());
         format!(
@@ -355,49 +342,11 @@ impl Server {
             // What is set for other servers (PGHOST, PYTHONPATH, …) must not reach this one.
             let path = env::var_os("PATH").unwrap_or_default();
             command.env_clear().env("PATH", path).env("HOME", data).env("LC_ALL", "C.UTF-8");
-            if let Some((uid, gid)) = self.user()? {
-                command.uid(uid).gid(gid);
+            if let Some(user) = self.user()? {
+                command.uid(user.uid).gid(user.gid);
             }
         }
-        command.env("CACHE", cache()?).env("DATA", data).env("PORT", port.to_string());
+        command.env("CACHE", place::cache()?).env("DATA", data).env("PORT", port.to_string());
         Ok(command)
     }
-}
-
-/// Where programs are put that are no packages of the system.
-pub(crate) fn cache() -> Result<PathBuf> {
-    let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute()).or_else(home);
-    let cache = cache.ok_or("neither XDG_CACHE_HOME nor HOME is set, so there is no place for programs")?;
-    Ok(cache.join("storage-services"))
-}
-
-fn id(what: &str, user: &str) -> Result<u32> {
-    let output = Command::new("id").args([what, user]).output()?;
-    let id = String::from_utf8_lossy(&output.stdout);
-    id.trim().parse().map_err(|_| format!("there is no user `{user}`, who would run it instead of root").into())
-}
-
-fn is_free(port: u16, count: u16) -> bool {
-    (0..count).all(|n| port.checked_add(n).is_some_and(|port| TcpListener::bind(("127.0.0.1", port)).is_ok()))
-}
-
-fn remove(file: &Path) -> Result<()> {
-    match fs::remove_file(file) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(format!("cannot remove {}: {e}", file.display()).into()),
-        _ => Ok(()),
-    }
-}
-
-/// An empty directory that only its owner sees.
-fn make_empty(dir: &Path, owner: Option<(u32, u32)>) -> Result<()> {
-    if dir.exists() {
-        fs::remove_dir_all(dir)?;
-    }
-    fs::create_dir_all(dir)?;
-    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))?;
-    if let Some((uid, gid)) = owner {
-        chown(dir, Some(uid), Some(gid))?;
-    }
-    Ok(())
 }

@@ -104,6 +104,13 @@ impl Continuation {
         Self { order: order.clone(), rank: order.rank(entry), key: entry.key.clone() }
     }
 
+    /// The same point, its key called otherwise: for layers that store values under other keys.
+    #[must_use]
+    pub fn with_key(mut self, key: Key) -> Self {
+        self.key = key;
+        self
+    }
+
     /// The order it belongs to.
     #[must_use]
     pub fn order(&self) -> &Order {

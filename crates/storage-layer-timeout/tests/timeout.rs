@@ -1,0 +1,191 @@
+//! What is stuck ends, what is slow goes on. Time is virtual.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{num::NonZeroU64, time::Duration};
+
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use storage_conformance::{Faults, METHODS, Recorder, call};
+use storage_core::{Body, Bytes, ErrorKind, GetOptions, PutOptions, Result, Storage, StorageBackend};
+use storage_layer::OperationName;
+use storage_layer_timeout::{Timeout, TimeoutLayer};
+use storage_memory::Memory;
+use tokio::time::{Instant, sleep};
+
+const BULK: [&str; 7] = ["get_batch", "put_batch", "delete_batch", "query", "clear", "copy", "rename"];
+
+fn over<B: StorageBackend>(backend: B) -> Storage<Timeout<B>> {
+    Storage::new(backend).layer(TimeoutLayer::new())
+}
+
+fn writes(method: &str) -> bool {
+    OperationName::ALL.iter().any(|name| name.as_str() == method && name.writes())
+}
+
+/// Pieces that come one after the other, each after a wait.
+fn slowly(pieces: usize, wait: Duration) -> impl Stream<Item = Result<Bytes>> + Send {
+    stream::iter(0..pieces).then(move |_| async move {
+        sleep(wait).await;
+        Ok(Bytes::from(vec![b'x'; 100]))
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_method_that_hangs_ends_in_time_and_says_whether_it_may_have_happened() -> Result<()> {
+    for method in METHODS {
+        let storage = over(Faults::new(Memory::new(), 1).stall(1.0));
+        let begun = Instant::now();
+        let error = call(&**storage.backend(), method).await.unwrap_err();
+        let expected = if BULK.contains(method) { 300 } else { 30 };
+        assert_eq!(begun.elapsed().as_secs(), expected, "{method}");
+        if *method == "is_connected" {
+            continue;
+        }
+        assert_eq!(error.kind(), ErrorKind::Timeout, "{method}");
+        assert_eq!(error.is_ambiguous(), writes(method), "{method}: {error:?}");
+        assert!(error.to_string().contains(&format!("{expected}s")), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_method_that_hangs_in_a_transaction_ends_too() -> Result<()> {
+    for method in METHODS.iter().filter(|method| !matches!(**method, "begin" | "disconnect")) {
+        let storage = over(Faults::new(Memory::new(), 1).stall(1.0).only([method]));
+        let tx = storage.begin().await?;
+        call(&**tx.backend(), method).await.unwrap_err();
+    }
+    let storage = over(Faults::new(Memory::new(), 1).stall(1.0).only(["commit", "rollback"]));
+    let error = storage.begin().await?.commit().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.is_ambiguous());
+    let error = storage.begin().await?.rollback().await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && !error.is_ambiguous());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_answers_passes_once_and_costs_no_time() -> Result<()> {
+    let recorder = Recorder::new(Memory::new());
+    let log = recorder.log();
+    let storage = over(recorder);
+    let begun = Instant::now();
+    storage.put("a", "v").await?;
+    assert_eq!(log.take(), ["put"]);
+    for method in METHODS.iter().filter(|method| !matches!(**method, "rename" | "disconnect")) {
+        call(&**storage.backend(), method).await?;
+        assert_eq!(log.take()[0], *method);
+    }
+    assert_eq!(begun.elapsed(), Duration::ZERO);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_moves_may_take_for_ever_and_one_that_hangs_may_not() -> Result<()> {
+    let storage = over(Memory::new());
+    let begun = Instant::now();
+    let slow = storage.put("slow", Body::stream(slowly(100, Duration::from_secs(29)))).await?;
+    assert_eq!((slow.size, begun.elapsed().as_secs()), (10_000, 2900));
+    let begun = Instant::now();
+    let stuck = slowly(3, Duration::from_secs(20)).chain(stream::pending());
+    let error = storage.put("stuck", Body::stream(stuck)).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Timeout && error.is_ambiguous());
+    assert_eq!(begun.elapsed().as_secs(), 90, "30 s after the last byte");
+    assert!(!storage.has("stuck").await?);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_read_by_another_task_is_seen_to_move() -> Result<()> {
+    let storage = over(Memory::new());
+    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let feeder = tokio::spawn(async move {
+        let mut pieces = std::pin::pin!(slowly(20, Duration::from_secs(29)));
+        while let Some(Ok(piece)) = pieces.next().await {
+            sender.send(piece).await.unwrap();
+        }
+    });
+    let received = stream::unfold(receiver, |mut receiver| async {
+        let piece = receiver.recv().await?;
+        Some((Ok(piece), receiver))
+    });
+    assert_eq!(storage.put("key", Body::stream(received)).await?.size, 2000);
+    feeder.await.unwrap();
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_value_in_one_piece_is_given_time_by_its_size() -> Result<()> {
+    let layer = TimeoutLayer::new().min_bytes_per_second(NonZeroU64::new(1000).unwrap());
+    let storage = Storage::new(Faults::new(Memory::new(), 1).stall(1.0)).layer(layer);
+    let begun = Instant::now();
+    storage.put("key", vec![0; 70_000]).await.unwrap_err();
+    assert_eq!(begun.elapsed().as_secs(), 100);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_or_body_that_hangs_ends_and_a_slow_reader_is_not_its_fault() -> Result<()> {
+    let memory = Memory::new();
+    let below = Storage::new(memory.clone());
+    below.put_batch((0..100).map(|i| (format!("k{i:03}"), vec![b'x'; 1000]))).await?;
+
+    let patient = over(memory.clone());
+    let mut listing = patient.list("").await?;
+    let mut seen = 0;
+    while let Some(entry) = listing.next().await {
+        entry?;
+        seen += 1;
+        sleep(Duration::from_secs(1000)).await;
+    }
+    assert_eq!(seen, 100);
+
+    for method in ["list", "query", "versions", "get"] {
+        let storage = over(Faults::new(memory.clone(), 3).stall_streams(1.0));
+        let begun = Instant::now();
+        let error = match method {
+            "list" => storage.list("").await?.try_collect::<Vec<_>>().await.unwrap_err(),
+            "query" => storage.query(Default::default()).await?.try_collect::<Vec<_>>().await.unwrap_err(),
+            "versions" => storage.versions("k000").await?.try_collect::<Vec<_>>().await.unwrap_err(),
+            _ => storage.get("k000").await.unwrap_err(),
+        };
+        assert!(error.kind() == ErrorKind::Timeout && !error.is_ambiguous(), "{method}: {error:?}");
+        assert_eq!(begun.elapsed().as_secs(), 30, "{method}");
+    }
+    let storage = over(Faults::new(memory, 3).stall_streams(1.0));
+    let mut body = storage.open("k001", GetOptions::new()).await?.unwrap().body.into_stream();
+    while let Some(Ok(_)) = body.next().await {}
+    assert!(body.next().await.is_none(), "the stream ends with its error");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_time_there_is_does_not_overflow() -> Result<()> {
+    let layer = TimeoutLayer::new().timeout(Duration::MAX).bulk_timeout(Duration::MAX);
+    let storage = Storage::new(Memory::new()).layer(layer);
+    let options = PutOptions::new();
+    storage.put_with("key", Body::stream(slowly(3, Duration::from_secs(1))), options).await?;
+    assert_eq!(storage.get("key").await?.unwrap().len(), 300);
+    Ok(())
+}
+
+#[test]
+fn a_configuration_is_read_and_nonsense_refused() {
+    fn json(text: &str) -> serde_json::Result<TimeoutLayer> {
+        serde_json::from_str(text)
+    }
+    assert_eq!(json("{}").unwrap(), TimeoutLayer::new());
+    let all = TimeoutLayer::new()
+        .timeout(Duration::from_millis(5))
+        .bulk_timeout(Duration::from_secs(6))
+        .min_bytes_per_second(NonZeroU64::new(7).unwrap());
+    let text = r#"{"timeout_ms": 5, "bulk_timeout_ms": 6000, "min_bytes_per_second": 7}"#;
+    assert_eq!(json(text).unwrap(), all);
+    let text = "timeout_ms = 5\nbulk_timeout_ms = 6000\nmin_bytes_per_second = 7";
+    assert_eq!(toml::from_str::<TimeoutLayer>(text).unwrap(), all);
+    for name in ["timeout_ms", "bulk_timeout_ms", "min_bytes_per_second"] {
+        let error = json(&format!(r#"{{"{name}": 0}}"#)).unwrap_err().to_string();
+        assert!(error.contains(name) && error.contains("leave the layer out"), "{error}");
+    }
+    for nonsense in [r#"{"timeout": 5}"#, r#"{"timeout_ms": -5}"#, r#"{"timeout_ms": "soon"}"#, "7"] {
+        assert!(json(nonsense).is_err(), "{nonsense}");
+    }
+}
