@@ -23,6 +23,7 @@ mod runner;
 pub mod saboteurs;
 mod secrets;
 mod selection;
+mod server;
 mod support;
 mod target;
 
@@ -36,6 +37,7 @@ pub use process::answer;
 pub use recorder::{Log, Recorder};
 pub use runner::run;
 pub use selection::Selection;
+pub use server::server;
 pub use target::{IntoTarget, Target};
 
 /// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.

@@ -100,7 +100,8 @@ impl Run {
     fn trials(self: &Arc<Self>) -> impl Iterator<Item = Trial> + use<> {
         let this = self.clone();
         // Nextest cannot be told at run time that a test did not run; what is known beforehand it shows as skipped.
-        let skipped = std::env::var_os("NEXTEST").is_some() && this.target.unavailable().is_some();
+        let passed_over = !this.selection.require_servers && this.target.unavailable().is_some();
+        let skipped = std::env::var_os("NEXTEST").is_some() && passed_over;
         checks().iter().map(move |check| {
             let (this, name) = (this.clone(), this.trial_name(check));
             Trial::ignorable_test(name, move || this.run(check)).with_ignored_flag(skipped)

@@ -93,7 +93,8 @@ impl Namespace {
     pub fn dir(&self) -> &Path {
         let directory = self.0.dir.get_or_init(|| {
             let outer = tempfile::Builder::new()
-                .prefix("storage-conformance-")
+                // Small and capital letters, so that what folds case is always seen.
+                .prefix("Storage-conformance-")
                 .tempdir()
                 .expect("a temporary directory can be made");
             // One level down, so that a check can see what escapes from it.

@@ -79,12 +79,15 @@ pub(crate) fn run_check(
     described: &OnceLock<BackendInfo>,
 ) -> CheckReport {
     let started = Instant::now();
-    let left_out = target.unavailable().or_else(|| {
+    let missing = target.unavailable();
+    let must_run = selection.require_servers && missing.is_some();
+    let left_out = missing.or_else(|| {
         let disabled = selection.disabled.contains(&check.path());
         let beyond = target.is_basic() && check.full && check.needs().next().is_none();
         (disabled.then(|| "disabled".to_owned())).or_else(|| beyond.then(|| "not in the profile basic".to_owned()))
     });
     let (status, reason) = match left_out {
+        Some(reason) if must_run => (Status::Failed, Some(reason)),
         Some(reason) => (Status::NotRun, Some(reason)),
         None => match isolated(target, check, selection, described) {
             Ok(note) => (Status::Passed, note),

@@ -16,16 +16,24 @@ pub struct Selection {
     pub disabled: BTreeSet<String>,
     /// Only these targets, unless it is empty.
     pub targets: BTreeSet<String>,
+    /// Whether a target without its server fails, instead of not being run.
+    pub require_servers: bool,
 }
 
 impl Selection {
     /// Everything, with this seed, 60 seconds for each check.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Self { seed, time_limit: Duration::from_secs(60), disabled: BTreeSet::new(), targets: BTreeSet::new() }
+        Self {
+            seed,
+            time_limit: Duration::from_secs(60),
+            disabled: BTreeSet::new(),
+            targets: BTreeSet::new(),
+            require_servers: false,
+        }
     }
 
-    /// What the environment asks for: `STORAGE_CONFORMANCE_SEED`, `…_DISABLE` and `…_TARGETS`.
+    /// What the environment asks for: `STORAGE_CONFORMANCE_SEED`, `…_DISABLE` and `…_TARGETS`, `STORAGE_TEST_REQUIRE`.
     ///
     /// # Errors
     /// A message for a seed that is no number or a check that does not exist.
@@ -35,6 +43,7 @@ impl Selection {
             selection.seed =
                 text.parse().map_err(|_| format!("STORAGE_CONFORMANCE_SEED is {text:?}, which is no number"))?;
         }
+        selection.require_servers = servers_are_required();
         selection.targets = names(variable("TARGETS")?);
         selection.disabled = names(variable("DISABLE")?);
         let known: BTreeSet<String> = checks().iter().map(|check| check.path()).collect();
@@ -53,6 +62,11 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>, String> {
         Err(env::VarError::NotPresent) => Ok(None),
         Err(env::VarError::NotUnicode(_)) => Err(format!("{name} is not UTF-8")),
     }
+}
+
+/// Whether `STORAGE_TEST_REQUIRE` says that no test may be passed over for want of a server.
+pub(crate) fn servers_are_required() -> bool {
+    env::var_os("STORAGE_TEST_REQUIRE").is_some_and(|value| !value.is_empty())
 }
 
 fn names(list: Option<String>) -> BTreeSet<String> {

@@ -112,7 +112,7 @@ impl Target {
     }
 
     /// Names the environment variable that says where the server is. While it is not set, no check runs, and the report
-    /// says so.
+    /// says so; with `STORAGE_TEST_REQUIRE=1` all fail.
     #[must_use]
     pub fn needs_env(mut self, variable: impl Into<String>) -> Self {
         self.needs_env = Some(variable.into());

@@ -57,6 +57,14 @@ fn a_table_shows_failures_and_what_was_not_run() {
 }
 
 #[test]
+fn a_server_that_is_required_and_missing_is_a_failure() {
+    let mut selection = Selection::new(1);
+    selection.require_servers = true;
+    let report = run(&memory().needs_env("STORAGE_TEST_THAT_NOBODY_SETS"), &selection);
+    assert_eq!(report.count(Status::Failed, None), checks().len());
+}
+
+#[test]
 fn a_panic_and_a_hang_are_failures() {
     let panics = Target::new("panics", |_: Namespace| async { unlucky() });
     let report = of(&panics);

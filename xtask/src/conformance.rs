@@ -123,6 +123,9 @@ pub(crate) fn run(options: Options) -> Result<ExitCode> {
         fs::write(out, format.render(&report)).map_err(|e| format!("cannot write {}: {e}", out.display()))?;
     }
     println!("{}", options.format.render(&report).trim_end());
+    let reasons =
+        || report.backends.iter().flat_map(|backend| &backend.checks).filter_map(|check| check.reason.as_ref());
+    services::report_missing(|variable| reasons().any(|reason| reason.contains(variable)))?;
     Ok(ExitCode::from(u8::from(report.has_failed())))
 }
 

@@ -70,11 +70,11 @@ pub(crate) fn provide(tests: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Says which tests could not run for want of a server.
-pub(crate) fn report_missing() -> Result<()> {
+/// Says which tests could not run for want of a server: those that need this variable, in case it concerns them.
+pub(crate) fn report_missing(concerns: impl Fn(&str) -> bool) -> Result<()> {
     for server in needed_or(&[])? {
         let variable = &server.description.head.variable;
-        if server.address().is_none() && !is_set(variable) {
+        if server.address().is_none() && !is_set(variable) && concerns(variable) {
             let name = server.name();
             eprintln!(
                 "not run: what needs {name}, for {variable} is not set; `cargo xtask services up {name}` starts it"

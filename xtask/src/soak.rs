@@ -6,7 +6,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
 
 use crate::{
-    Result,
+    Result, services,
     shell::{cargo, metadata, root, step},
 };
 
@@ -60,6 +60,7 @@ fn kill9(mut args: Parser) -> Result<()> {
     if let Some(seed) = seed {
         test.env("STORAGE_CONFORMANCE_SEED", seed.to_string());
     }
+    services::provide(&mut test)?;
     let done = step(&mut test);
     if let Ok(report) = fs::read_to_string(&file) {
         record(&serde_json::from_str(&report)?)?;

@@ -1,6 +1,9 @@
 //! One forwarding that applies an [`Intercept`] to every method.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+};
 
 use storage_core::{
     BackendInfo, BatchOptions, Body, ByteRange, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
@@ -164,6 +167,11 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
             .into_iter()
             .map(|(key, body, options)| (key, ReplayBody::new(body, &mut operation), options))
             .collect();
+        if let Some(progress) = &operation.progress {
+            // Those that are whole count as taken, so that the sum is that of all bodies.
+            let whole: u64 = items.iter().map(|(_, body, _)| body.whole_len()).sum();
+            progress.fetch_add(whole, Ordering::Relaxed);
+        }
         let batch = Batch {
             len: items.len(),
             together: options.atomic || repeats,

@@ -82,7 +82,7 @@ pub struct Operation<'a> {
     pub bytes: Option<u64>,
     /// Whether the call may be made again.
     pub replay: Replay,
-    /// Bytes taken so far from a streamed body. It grows while the call runs, so that a timeout can tell slow from stuck.
+    /// Bytes taken so far of the body or bodies, if any of them is a stream. It grows while the call runs, so that a timeout can tell slow from stuck.
     pub progress: Option<Arc<AtomicU64>>,
     /// The streamed bodies going in, if any.
     pub bodies: Option<Arc<Bodies>>,

@@ -32,6 +32,14 @@ impl ReplayBody {
         Self::Once(Mutex::new(Some((stream, progress))), bodies)
     }
 
+    /// The bytes of a whole body.
+    pub(crate) fn whole_len(&self) -> u64 {
+        match self {
+            Self::Whole(bytes) => bytes.len() as u64,
+            Self::Once(..) => 0,
+        }
+    }
+
     /// The body. A stream handed out before yields an error instead, so that nothing is stored.
     pub(crate) fn take(&self) -> Body {
         let (once, bodies) = match self {

@@ -1,18 +1,18 @@
 //! The backend: connects, and hands every call to its session.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, ConnectionConfig, CopyOptions, DeleteOptions, Entry, EntryStream,
-    Error, ErrorKind, GetOptions, Isolation, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions,
-    Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, ConnectionConfig, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
+    ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait,
 };
 use tokio::{runtime::Handle, sync::Semaphore};
 
 use crate::{
     Config,
-    dialect::{Tables, sqlite::SqliteDatabase},
-    schema,
+    dialect::Tables,
+    open, schema,
     session::{Session, Store},
     task::Tasks,
     transaction::SqlTransaction,
@@ -25,7 +25,7 @@ pub struct Sql {
 }
 
 impl Sql {
-    /// Connects as [`Config::from_connection`] reads a URI: `sqlite:path/to.db`.
+    /// Connects as [`Config::from_connection`] reads a URI: `sqlite:path/to.db`, `postgres://user:password@host/database`.
     ///
     /// # Errors
     /// As [`Sql::connect`].
@@ -37,48 +37,33 @@ impl Sql {
     ///
     /// # Errors
     /// `Config` for settings out of range, a table that was not made by this crate or by a newer version of it; `NotFound` for
-    /// a missing directory; `PermissionDenied`; `Corrupt` for a file that is not a database.
+    /// a missing directory or database; `Unauthenticated`; `PermissionDenied`; `Unavailable` for a server that cannot be
+    /// reached; `Corrupt` for a file that is not a database.
     pub async fn connect(config: Config) -> Result<Self> {
         config.check()?;
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::Config, "a SQL database can be connected only in a tokio runtime").with_source(e)
         })?;
-        let database = Box::new(SqliteDatabase::new(&config, runtime.clone())?);
-        let tables = Tables::new(&config.table, &*database);
+        let (database, mut info) = open::database(&config)?;
+        let dialect = database.dialect();
+        let tables = Tables::new(&config.table, dialect);
         let indexed = schema::prepare(&*database, &tables, &config).await?;
+        info.capabilities.versioning = config.versions.is_some();
         let session = Session::new(Arc::new(Store {
-            info: Arc::new(info()),
+            info: Arc::new(info),
             database,
+            dialect,
             tables,
             indexed,
             chunk_size: config.chunk_size,
             busy_timeout: config.busy_timeout,
-            writer: Arc::new(Semaphore::new(1)),
+            versions: config.versions.map(|n| n.get().into()),
+            writer: Arc::new(Semaphore::new(if dialect.one_writer() { 1 } else { Semaphore::MAX_PERMITS })),
             tasks: Tasks::new(runtime),
         }));
         session.sweep(config.sweep_after).await;
         Ok(Self { session })
     }
-}
-
-fn info() -> BackendInfo {
-    let capabilities = Capabilities::new()
-        .atomic()
-        .streaming()
-        .conditional()
-        .conditional_delete()
-        .unique_etags()
-        .transactions()
-        .queryable();
-    let mut info = BackendInfo::new("sqlite", capabilities);
-    info.name = "SQLite".into();
-    info.description = env!("CARGO_PKG_DESCRIPTION").into();
-    info.version = env!("CARGO_PKG_VERSION").into();
-    info.isolation = Isolation::Serializable;
-    // SQLite's largest file at its usual page size, <https://www.sqlite.org/limits.html>, rounded down.
-    info.limits.value = 16 << 40;
-    info.limits.time_granularity = Duration::from_millis(1);
-    info
 }
 
 /// What the backend and a transaction have in common: everything that a session does.
@@ -102,8 +87,8 @@ macro_rules! through_session {
                 self.session.delete(key, options).await
             }
 
-            async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
-                self.session.stat(key).await
+            async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+                self.session.stat(key, options).await
             }
 
             async fn list(&self, options: ListOptions) -> Result<ListStream> {
@@ -146,11 +131,14 @@ macro_rules! through_session {
             }
 
             async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
-                if from == to {
-                    // Nothing moves; the default knows what the condition then means.
-                    return defaults::rename(self, from, to, options).await;
+                self.session.rename(self, from, to, options).await
+            }
+
+            async fn versions(&self, key: &Key) -> Result<EntryStream> {
+                match self.session.store.versions {
+                    Some(_) => self.session.versions(key).await,
+                    None => Err(Error::unsupported("versions")),
                 }
-                self.session.rename(from, to, options).await
             }
 
             async fn is_connected(&self) -> bool {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
+    num::NonZeroU32,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -13,32 +14,37 @@ use serde::{
     de::{self, SeqAccess, Visitor},
 };
 use storage_core::{
-    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
+    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
+    async_trait,
 };
 
-use crate::Sql;
+use crate::{Sql, query::HEAD};
 
-/// Where the database is and how to use it. Start from [`Config::sqlite`] and assign.
+/// Where the database is and how to use it. Start from [`Config::sqlite`] or [`Config::from_connection`] and assign.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
-    /// The database file. It is created; the directory must exist.
+    /// The database.
     #[serde(skip)]
-    pub path: PathBuf,
+    pub place: Place,
     /// The name of the main table, and how the names of the others begin; `storage` unless set. A letter or `_`, then
     /// letters, digits and `_`, 48 bytes at most.
     pub table: String,
-    /// What an acknowledged write survives; [`Durability::Full`] unless set (`synchronous = FULL`). With
-    /// [`Durability::Relaxed`] (`NORMAL`) power loss may take the last few, and tears none.
+    /// What an acknowledged write survives; [`Durability::Full`] unless set. With [`Durability::Relaxed`] power loss may take
+    /// the last few, and tears none (SQLite's `synchronous = NORMAL`, PostgreSQL's `synchronous_commit = off`; MariaDB
+    /// refuses it).
     pub durability: Durability,
     /// The most connections at once, one for each open transaction included; 10 unless set.
     pub max_connections: u32,
     /// How long to wait for another writer or for a free connection, up to an hour; 5 seconds unless set.
     #[serde(deserialize_with = "seconds")]
     pub busy_timeout: Duration,
-    /// The metadata fields by which queries should be fast. They are indexed from the first connection that names them on,
-    /// for good.
+    /// How long one statement may take on a server, up to a day; 30 seconds unless set.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// The metadata fields by which queries should be fast, names of up to 255 bytes. They are indexed from the first
+    /// connection that names them on, for good.
     #[serde(deserialize_with = "names")]
     pub indexes: BTreeSet<String>,
     /// Values of more bytes than this are stored in chunks of this size, 1 KiB to 16 MiB; 256 KiB unless set. Values stored
@@ -48,19 +54,73 @@ pub struct Config {
     /// has staged; a day unless set.
     #[serde(deserialize_with = "seconds")]
     pub sweep_after: Duration,
+    /// How many versions of each value are kept, the newest included; without it no older ones.
+    pub versions: Option<NonZeroU32>,
+    /// Whether connections to a server are encrypted, in the server's own words: `disable` to `verify-full` of PostgreSQL,
+    /// `disabled` to `verify_identity` of MariaDB. Unless set, they are if the server offers it.
+    pub sslmode: Option<String>,
+    /// The file with the certificates that the server's is checked against, instead of those that the system trusts.
+    pub sslrootcert: Option<PathBuf>,
+    /// The file with the client's certificate.
+    pub sslcert: Option<PathBuf>,
+    /// The file with the key to the client's certificate.
+    pub sslkey: Option<PathBuf>,
+}
+
+/// Which database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// A SQLite file. It is created; the directory must exist.
+    Sqlite(PathBuf),
+    /// A PostgreSQL server.
+    Postgres(Server),
+    /// A MariaDB server.
+    MariaDb(Server),
+}
+
+/// `user:password@host:port/database`, percent-encoded as in a URI. `Debug` shows none of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server(Secret);
+
+impl Server {
+    /// Takes what stands in a URI between `scheme://` and `?`.
+    pub fn new(location: impl Into<String>) -> Self {
+        Self(Secret::new(location))
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn url(&self, scheme: &str) -> String {
+        format!("{scheme}://{}", self.0.expose())
+    }
+
+    /// The driver's own error is left out: nobody promises that it does not repeat what it could not read.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn unusable(&self, _: sqlx::Error) -> Error {
+        wrong(
+            "write the server as `user:password@host:port/database`, with `%40` for an `@` in the password, and so on"
+                .into(),
+        )
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            path: PathBuf::new(),
+            place: Place::Sqlite(PathBuf::new()),
             table: "storage".into(),
             durability: Durability::default(),
             max_connections: 10,
             busy_timeout: Duration::from_secs(5),
+            timeout: Duration::from_secs(30),
             indexes: BTreeSet::new(),
             chunk_size: 256 * 1024,
             sweep_after: Duration::from_secs(24 * 60 * 60),
+            versions: None,
+            sslmode: None,
+            sslrootcert: None,
+            sslcert: None,
+            sslkey: None,
         }
     }
 }
@@ -68,33 +128,42 @@ impl Default for Config {
 impl Config {
     /// A SQLite database in this file, with the defaults.
     pub fn sqlite(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned(), ..Self::default() }
+        Self { place: Place::Sqlite(path.as_ref().to_owned()), ..Self::default() }
     }
 
-    /// Reads a URI, as in `sqlite:./data.db?durability=relaxed`, and its options.
+    /// Reads a URI and its options, as in `sqlite:./data.db?durability=relaxed` or `postgres://user:password@host/database`.
     ///
     /// # Errors
     /// `Config` for anything that cannot be meant.
     pub fn from_connection(connection: &ConnectionConfig) -> Result<Self> {
-        let scheme = connection.scheme()?;
-        if !SqlFactory.schemes().contains(&scheme) {
-            return Err(wrong(format!(
-                "the scheme `{scheme}` is not one of a SQL database; write `sqlite:` and the path of a file"
-            )));
-        }
-        let path = connection.location()?.into();
-        let config = Self { path, ..connection.typed()? };
+        let scheme = connection.scheme()?.to_ascii_lowercase();
+        let server = || Server::new(connection.encoded_location());
+        let place = match scheme.as_str() {
+            "sqlite" => Place::Sqlite(connection.location()?.into()),
+            "postgres" | "postgresql" => Place::Postgres(server()),
+            "mysql" | "mariadb" => Place::MariaDb(server()),
+            _ => {
+                return Err(wrong(format!(
+                    "the scheme `{scheme}` is not one of a SQL database; write `sqlite:` and the path of a file, or `postgres://` \
+                 or `mariadb://` and a server"
+                )));
+            }
+        };
+        let config = Self { place, ..connection.typed()? };
         config.check()?;
         Ok(config)
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let name = self.path.as_os_str();
-        if name.is_empty() {
-            return Err(wrong("name the database file, as in `sqlite:./storage.db`".into()));
-        }
-        if name == ":memory:" {
-            return Err(wrong("a database in memory is not supported: name a file, or use the memory backend".into()));
+        match &self.place {
+            Place::Sqlite(path) => self.check_file(path)?,
+            Place::Postgres(server) | Place::MariaDb(server) => {
+                let location = server.0.expose();
+                let place = location.rsplit_once('@').map_or(location, |(_, place)| place);
+                if place.split_once('/').is_none_or(|(host, database)| host.is_empty() || database.is_empty()) {
+                    return Err(wrong("name the server and the database, as in `postgres://host/database`".into()));
+                }
+            }
         }
         let mut letters = self.table.bytes();
         let first = |c: u8| c.is_ascii_alphabetic() || c == b'_';
@@ -109,27 +178,59 @@ impl Config {
                     .into(),
             ));
         }
-        if self.max_connections == 0 {
-            return Err(wrong("the option `max_connections` must be at least 1".into()));
+        let within = |name: &str, holds: bool, must: &str| match holds {
+            true => Ok(()),
+            false => Err(wrong(format!("the option `{name}` must {must}"))),
+        };
+        within("max_connections", self.max_connections > 0, "be at least 1")?;
+        within("busy_timeout", self.busy_timeout <= Duration::from_secs(3600), "be at most an hour")?;
+        let day = Duration::from_secs(24 * 60 * 60);
+        within("timeout", !self.timeout.is_zero() && self.timeout <= day, "be more than 0 and at most a day")?;
+        within("chunk_size", (1024..=16 << 20).contains(&self.chunk_size), "be between 1024 and 16777216 bytes")?;
+        let short = self.indexes.iter().all(|name| (1..=HEAD).contains(&name.len()));
+        within("indexes", short, "name fields of 1 to 255 bytes")
+    }
+
+    fn check_file(&self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() {
+            return Err(wrong("name the database file, as in `sqlite:./storage.db`".into()));
         }
-        if self.busy_timeout > Duration::from_secs(3600) {
-            return Err(wrong("the option `busy_timeout` must be at most an hour".into()));
+        if path.as_os_str() == ":memory:" {
+            return Err(wrong("a database in memory is not supported: name a file, or use the memory backend".into()));
         }
-        if !(1024..=16 << 20).contains(&self.chunk_size) {
-            return Err(wrong("the option `chunk_size` must be between 1024 and 16777216 bytes".into()));
+        let encrypted = [&self.sslrootcert, &self.sslcert, &self.sslkey];
+        if self.sslmode.is_some() || encrypted.iter().any(|path| path.is_some()) {
+            return Err(wrong(
+                "a file has no connection to encrypt; leave out the options that begin with `ssl`".into(),
+            ));
+        }
+        if self.timeout != Self::default().timeout {
+            return Err(wrong("the option `timeout` is for servers; a file has `busy_timeout`".into()));
         }
         Ok(())
     }
 }
 
-/// Connects `sqlite:` and the path of a file, relative (`sqlite:./data.db`) or absolute (`sqlite:///var/lib/data.db`).
+/// Connects `sqlite:` and the path of a file, relative (`sqlite:./data.db`) or absolute (`sqlite:///var/lib/data.db`),
+/// `postgres://` or `postgresql://` and `mariadb://` or `mysql://` and a server, as far as the features bring them.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SqlFactory;
 
 #[async_trait]
 impl BackendFactory for SqlFactory {
     fn schemes(&self) -> &'static [&'static str] {
-        &["sqlite"]
+        &[
+            #[cfg(feature = "sqlite")]
+            "sqlite",
+            #[cfg(feature = "postgres")]
+            "postgres",
+            #[cfg(feature = "postgres")]
+            "postgresql",
+            #[cfg(feature = "mysql")]
+            "mariadb",
+            #[cfg(feature = "mysql")]
+            "mysql",
+        ]
     }
 
     async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {

@@ -1,65 +1,185 @@
-//! What the rest of the crate needs of a database. A dialect is one file that implements these two traits; everything else is
-//! SQL that all of them understand.
+//! The few texts in which databases differ. Everything else is SQL that all of them understand.
 
+#[cfg(feature = "mysql")]
+pub(crate) mod mariadb;
+#[cfg(feature = "postgres")]
+pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
 use std::fmt::Debug;
 
-use bytes::Bytes;
-use storage_core::{Error, ErrorKind, Key, Result, async_trait};
+/// The columns of an entry that are arguments, in this order.
+pub(crate) const ARGUMENTS: [&str; 9] =
+    ["nonce", "size", "content_type", "metadata", "chunk", "upload", "data", "described", "entry_key"];
+/// The columns that the database fills in.
+pub(crate) const FILLED: &str = "version, created_at, updated_at, leftovers";
+/// What a write yields for each entry that it wrote.
+pub(crate) const WRITTEN: &str = "entry_key, id, version, nonce, created_at, updated_at, leftovers";
+/// What the value that is replaced has outside of its row: 1 for fields or tags, 2 for chunks.
+pub(crate) const LEFTOVERS: &str = "described + CASE WHEN upload IS NULL THEN 0 ELSE 2 END";
 
-/// A database that can be reached, with its pool of connections and the few texts in which databases differ.
-#[async_trait]
-pub(crate) trait Database: Debug + Send + Sync + 'static {
-    /// A connection of the pool; it goes back when dropped.
-    async fn acquire(&self) -> Result<Box<dyn Connection>>;
+/// What a write asks of the entry that may be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum How {
+    /// Nothing.
+    Replace,
+    /// That it is not there.
+    Create,
+    /// That it has the version and the nonce which are two more arguments behind those of its only row.
+    Match,
+}
 
-    fn is_closed(&self) -> bool;
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Begin {
+    /// A few statements that belong together, each of which sees the database as it is then.
+    Write,
+    /// A caller's transaction, which sees the database as it is now.
+    Snapshot,
+}
 
-    /// Closes the connections that are in the pool, and every other as soon as it comes back.
-    async fn close(&self);
+/// The types of columns, and what stands behind the columns of a table.
+#[derive(Debug)]
+pub(crate) struct Types {
+    /// A primary key that the database counts, and never uses again.
+    pub(crate) id: &'static str,
+    pub(crate) int: &'static str,
+    pub(crate) float: &'static str,
+    pub(crate) text: &'static str,
+    pub(crate) bytes: &'static str,
+    /// Up to 1,024 bytes that can be indexed.
+    pub(crate) key: &'static str,
+    /// Up to [`HEAD`](crate::query::HEAD) bytes that can be indexed.
+    pub(crate) head: &'static str,
+    pub(crate) table: &'static str,
+    /// Behind a table whose rows lie in the order of the primary key.
+    pub(crate) clustered: &'static str,
+}
 
-    /// Makes sure of what the database as a whole must be set to. Runs before the schema is written.
-    async fn prepare(&self, connection: &mut dyn Connection) -> Result<()>;
+/// What is around a change of the schema.
+#[derive(Debug)]
+pub(crate) struct SchemaLock {
+    pub(crate) begin: &'static str,
+    /// Yields a 1 when the lock is there.
+    pub(crate) lock: Option<String>,
+    /// Behind the commit.
+    pub(crate) unlock: Option<String>,
+}
+
+pub(crate) trait Dialect: Debug + Send + Sync + 'static {
+    fn types(&self) -> Types;
+
+    /// Whether there is one writer at a time, for which all others have to wait.
+    fn one_writer(&self) -> bool {
+        false
+    }
+
+    /// Whether a transaction must look by itself if what it is about to write was deleted since it began.
+    fn misses_deletes(&self) -> bool {
+        false
+    }
 
     /// An identifier, quoted.
-    fn quote(&self, identifier: &str) -> String;
+    fn quote(&self, identifier: &str) -> String {
+        format!("\"{identifier}\"")
+    }
 
     /// How many of the names given as so many arguments are taken in the database.
     fn count_names(&self, names: usize) -> String;
 
-    /// The statements that create the schema.
-    fn create(&self, tables: &Tables) -> Vec<String>;
+    /// The sequence of the versions, where it is not a column.
+    fn create_sequence(&self, tables: &Tables) -> Option<String>;
+
+    /// The column `past` of the uploads.
+    fn add_owner(&self, uploads: &str, past: &str) -> String {
+        let int = self.types().int;
+        format!("ALTER TABLE {uploads} ADD COLUMN past {int} REFERENCES {past} (version) ON DELETE CASCADE")
+    }
 
     /// Now, in microseconds since 1970, by the database's clock.
     fn now(&self) -> &'static str;
 
-    /// Increments the counter and returns it, a random integer, and the time of [`now`](Self::now).
-    fn next_version(&self, tables: &Tables) -> String;
+    /// The larger of two.
+    fn greatest(&self) -> &'static str {
+        "greatest"
+    }
+
+    /// What must run before so many [`version`](Self::version)s.
+    fn advance(&self, _: &Tables, _: usize) -> Option<String> {
+        None
+    }
+
+    /// A version that is larger than each before it, and that `behind` others follow.
+    fn version(&self, tables: &Tables, behind: usize) -> String;
+
+    /// Behind a select of rows that are about to be written.
+    fn lock(&self) -> &'static str {
+        " FOR UPDATE"
+    }
+
+    fn begin(&self, tables: &Tables, begin: Begin) -> String;
+
+    /// Makes a transaction one that may write. It fails if anybody has written since it began, or is about to.
+    fn begin_writing(&self, _: &Tables) -> Option<String> {
+        None
+    }
+
+    /// How others are kept from changing the schema meanwhile.
+    fn schema_lock(&self, tables: &Tables) -> SchemaLock;
+
+    /// Writes entries and yields [`WRITTEN`] of those it wrote; MariaDB also of those it did not, with their old nonce. If
+    /// `plain`, only over entries that have nothing outside of their row.
+    fn write(&self, tables: &Tables, how: How, rows: usize, plain: bool) -> String {
+        let (entries, now) = (&tables.entries, self.now());
+        let set = |from: &str, version: &str, now: &str| {
+            let set = ARGUMENTS[..8].iter().map(|column| match from {
+                "" => format!("{column} = ?"),
+                from => format!("{column} = {from}.{column}"),
+            });
+            let set = set.collect::<Vec<_>>().join(", ");
+            let (leftovers, greatest) = (qualified(LEFTOVERS), self.greatest());
+            format!("leftovers = {leftovers}, version = {version}, updated_at = {greatest}(e.updated_at, {now}), {set}")
+        };
+        let guard = if plain { "e.described = 0 AND e.upload IS NULL" } else { "1 = 1" };
+        let version = self.version(tables, 0);
+        if how == How::Match {
+            let set = set("", &version, now);
+            return format!(
+                "UPDATE {entries} AS e SET {set} WHERE e.entry_key = ? AND e.version = ? AND e.nonce = ? AND {guard} \
+                 RETURNING {WRITTEN}"
+            );
+        }
+        let rows = rows_of(self.version_rows(tables, rows));
+        let conflict = match how {
+            How::Create => "NOTHING".to_owned(),
+            // Of a sequence the next number, taken when the row is locked: so the later writer has the larger one.
+            _ => format!("UPDATE SET {} WHERE {guard}", set("excluded", &version, "excluded.updated_at")),
+        };
+        let columns = ARGUMENTS.join(", ");
+        format!(
+            "INSERT INTO {entries} AS e ({FILLED}, {columns}) VALUES {rows} ON CONFLICT (entry_key) DO {conflict} \
+             RETURNING {WRITTEN}"
+        )
+    }
+
+    /// What [`FILLED`] gets in each of so many rows.
+    fn version_rows(&self, tables: &Tables, rows: usize) -> Vec<String> {
+        let now = self.now();
+        (0..rows).map(|i| format!("{}, {now}, {now}, 0", self.version(tables, rows - 1 - i))).collect()
+    }
 }
 
-/// One connection. Dropped inside a transaction, it is closed, which rolls the transaction back.
-#[async_trait]
-pub(crate) trait Connection: Send {
-    /// Runs a statement with `?` for each argument, and returns how many rows it changed.
-    async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64>;
+/// The lists of values of an insert, from what the database fills in.
+fn rows_of(filled: Vec<String>) -> String {
+    let places = vec!["?"; ARGUMENTS.len()].join(", ");
+    let rows = filled.into_iter().map(|filled| format!("({filled}, {places})"));
+    rows.collect::<Vec<_>>().join(", ")
+}
 
-    /// Runs a statement with `?` for each argument, and returns the rows it yields.
-    async fn fetch(&mut self, sql: String, arguments: Vec<Value>) -> Result<Vec<Row>>;
-
-    /// Begins a transaction that sees the database as it is now, and may write from now on if `write`.
-    async fn begin(&mut self, tables: &Tables, write: bool) -> Result<()>;
-
-    /// Turns a transaction into one that may write.
-    ///
-    /// # Errors
-    /// `Conflict` when anybody has written since it began, or is about to.
-    async fn begin_writing(&mut self, tables: &Tables) -> Result<()>;
-
-    async fn commit(&mut self) -> Result<()>;
-
-    async fn rollback(&mut self) -> Result<()>;
+/// [`LEFTOVERS`] of the table with the alias `e`.
+fn qualified(leftovers: &str) -> String {
+    leftovers.replace("described", "e.described").replace("upload", "e.upload")
 }
 
 /// The quoted names of the tables.
@@ -70,18 +190,20 @@ pub(crate) struct Tables {
     pub(crate) tags: String,
     pub(crate) uploads: String,
     pub(crate) chunks: String,
+    pub(crate) past: String,
     pub(crate) indexes: String,
     pub(crate) meta: String,
+    pub(crate) sequence: String,
     /// All of them without quotes, and how the names of indexes begin.
     pub(crate) plain: Vec<String>,
 }
 
 impl Tables {
-    pub(crate) fn new(table: &str, database: &dyn Database) -> Self {
+    pub(crate) fn new(table: &str, dialect: &dyn Dialect) -> Self {
         let mut plain = Vec::new();
         let mut name = |suffix: &str| {
             let name = format!("{table}{suffix}");
-            let quoted = database.quote(&name);
+            let quoted = dialect.quote(&name);
             plain.push(name);
             quoted
         };
@@ -91,88 +213,11 @@ impl Tables {
             tags: name("_tags"),
             uploads: name("_uploads"),
             chunks: name("_chunks"),
+            past: name("_past"),
             indexes: name("_indexes"),
             meta: name("_meta"),
+            sequence: name("_sequence"),
             plain,
         }
     }
-}
-
-/// An argument or a column.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
-    Null,
-    Int(i64),
-    Float(f64),
-    Text(String),
-    Bytes(Bytes),
-}
-
-impl Value {
-    pub(crate) fn bytes(bytes: impl AsRef<[u8]>) -> Self {
-        Self::Bytes(Bytes::copy_from_slice(bytes.as_ref()))
-    }
-}
-
-impl From<i64> for Value {
-    fn from(value: i64) -> Self {
-        Self::Int(value)
-    }
-}
-
-impl From<&Key> for Value {
-    fn from(key: &Key) -> Self {
-        Self::bytes(key.as_str())
-    }
-}
-
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Self {
-        value.map_or(Self::Null, Into::into)
-    }
-}
-
-/// The columns of a row, taken in their order.
-#[derive(Debug)]
-pub(crate) struct Row(std::vec::IntoIter<Value>);
-
-impl Row {
-    pub(crate) fn new(columns: Vec<Value>) -> Self {
-        Self(columns.into_iter())
-    }
-
-    pub(crate) fn int(&mut self) -> Result<i64> {
-        self.optional_int()?.ok_or_else(unreadable)
-    }
-
-    pub(crate) fn optional_int(&mut self) -> Result<Option<i64>> {
-        match self.0.next() {
-            Some(Value::Int(value)) => Ok(Some(value)),
-            Some(Value::Null) => Ok(None),
-            _ => Err(unreadable()),
-        }
-    }
-
-    pub(crate) fn text(&mut self) -> Result<String> {
-        match self.0.next() {
-            Some(Value::Text(value)) => Ok(value),
-            _ => Err(unreadable()),
-        }
-    }
-
-    pub(crate) fn bytes(&mut self) -> Result<Bytes> {
-        self.optional_bytes()?.ok_or_else(unreadable)
-    }
-
-    pub(crate) fn optional_bytes(&mut self) -> Result<Option<Bytes>> {
-        match self.0.next() {
-            Some(Value::Bytes(value)) => Ok(Some(value)),
-            Some(Value::Null) => Ok(None),
-            _ => Err(unreadable()),
-        }
-    }
-}
-
-fn unreadable() -> Error {
-    Error::new(ErrorKind::Corrupt, "a row of the database is not what this crate writes; was it changed by hand?")
 }

@@ -1,28 +1,33 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-#[cfg(not(feature = "sqlite"))]
-compile_error!("storage-sql needs a database: enable its feature `sqlite`");
+#[cfg(not(any(feature = "sqlite", feature = "postgres", feature = "mysql")))]
+compile_error!("storage-sql needs a database: enable its feature `sqlite`, `postgres` or `mysql`");
 
 mod config;
 
 mod backend;
+mod open;
 mod session;
 mod task;
 mod transaction;
 
 mod batch;
+mod change;
 mod chunks;
 mod listing;
 mod query;
 mod read;
 mod staging;
+mod versions;
 mod write;
 
 mod dialect;
 mod error;
+mod pool;
 mod schema;
+mod value;
 
 pub use backend::Sql;
-pub use config::{Config, SqlFactory};
+pub use config::{Config, Place, Server, SqlFactory};
 pub use storage_core::Durability;

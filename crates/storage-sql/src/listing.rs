@@ -7,9 +7,9 @@ use futures_util::{
 use storage_core::{Entry, ListItem, ListOptions, ListStream, Metadata, Result};
 
 use crate::{
-    dialect::Value,
     read::{self, ENTRY},
     session::{Db, Session},
+    value::Value,
     write::bounds,
 };
 
@@ -45,8 +45,10 @@ impl Session {
                 };
                 let (size, metadata) = (listing.page(), listing.options.metadata);
                 let [_, end] = bounds(&listing.options.prefix);
-                let page =
-                    session.read(move |mut db| Box::pin(async move { rows(&mut db, from, end, size, metadata).await }));
+                let page = session.read(move |mut db| {
+                    let (from, end) = (from.clone(), end.clone());
+                    Box::pin(async move { rows(&mut db, from, end, size, metadata).await })
+                });
                 let items = listing.turn(page.await?, size);
                 Ok(Some((stream::iter(items.into_iter().map(Ok)), listing)))
             }
@@ -127,16 +129,17 @@ async fn rows(
     let compare = if inclusive { ">=" } else { ">" };
     let more = if metadata { ", e.metadata" } else { "" };
     let sql = format!(
-        "SELECT e.key, {ENTRY}{more} FROM {entries} e WHERE e.key {compare} ? AND e.key < ? ORDER BY e.key LIMIT ?"
+        "SELECT e.entry_key, {ENTRY}{more} FROM {entries} e WHERE e.entry_key {compare} ? AND e.entry_key < ? \
+         ORDER BY e.entry_key LIMIT ?"
     );
-    let mut rows = Vec::with_capacity(size);
+    let (mut rows, versioned) = (Vec::with_capacity(size), db.store.versions.is_some());
     for mut row in db.fetch(sql, vec![from, end, (size as i64).into()]).await? {
         let bytes = row.bytes()?;
         let Some(key) = read::key(&bytes) else {
             rows.push((Value::Bytes(bytes), None));
             continue;
         };
-        let mut entry = read::entry(key, &mut row)?;
+        let mut entry = read::entry(key, versioned, &mut row)?;
         if metadata {
             entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
         }

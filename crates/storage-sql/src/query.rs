@@ -3,20 +3,25 @@
 
 mod order;
 
+use std::collections::BTreeSet;
+
 use futures_util::{TryStreamExt, stream};
 use storage_core::{
     Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, Query, Result, defaults,
 };
 
 use crate::{
-    dialect::{Tables, Value},
+    dialect::Tables,
     listing::begun,
     query::order::Instant,
     read::{self, ENTRY},
     session::{Db, Session, Store},
+    value::Value,
     write::bounds,
 };
 
+/// How many bytes of a text or tag are indexed.
+pub(crate) const HEAD: usize = 255;
 /// How many entries a page has at most.
 const PAGE: usize = 100;
 /// How many filters and arguments one statement takes; a larger query is answered by a scan.
@@ -48,6 +53,7 @@ impl Clause {
 }
 
 /// The parts of a statement that are the same for every page.
+#[derive(Clone)]
 struct Plan {
     query: Query,
     join: Clause,
@@ -72,6 +78,7 @@ impl Session {
                 };
                 let size = left.min(PAGE);
                 let page = session.read(move |mut db| {
+                    let plan = plan.clone();
                     Box::pin(async move {
                         let (entries, full) = plan.page(&mut db, size).await?;
                         Ok((plan, entries, full))
@@ -106,12 +113,12 @@ impl Plan {
 
     /// The next entries, and whether there may be more behind them.
     async fn page(&self, db: &mut Db<'_>, size: usize) -> Result<(Vec<Entry>, bool)> {
-        let mut clauses = vec![Clause::new("e.key >= ? AND e.key < ?", bounds(&self.query.prefix))];
+        let mut clauses = vec![Clause::new("e.entry_key >= ? AND e.entry_key < ?", bounds(&self.query.prefix))];
         clauses.extend(self.filters.iter().cloned());
         clauses.extend(self.query.continuation.as_ref().and_then(order::behind));
         let conditions: Vec<&str> = clauses.iter().map(|clause| clause.sql.as_str()).collect();
         let sql = format!(
-            "SELECT e.key, {ENTRY}, e.metadata FROM {} e{} WHERE {} ORDER BY {} LIMIT ?",
+            "SELECT e.entry_key, {ENTRY}, e.metadata FROM {} e{} WHERE {} ORDER BY {} LIMIT ?",
             db.store.tables.entries,
             self.join.sql,
             conditions.join(" AND "),
@@ -127,7 +134,7 @@ impl Plan {
             let Some(key) = read::key(&row.bytes()?) else {
                 continue;
             };
-            let mut entry = read::entry(key, &mut row)?;
+            let mut entry = read::entry(key, db.store.versions.is_some(), &mut row)?;
             entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
             entries.push(entry);
         }
@@ -153,29 +160,30 @@ pub(crate) fn columns(value: &FieldValue) -> [Value; 4] {
 
 /// What a filter asks; `None` when it is of a kind that the core learned later.
 fn condition(store: &Store, filter: &Filter) -> Option<Clause> {
-    let bytes = |texts: &std::collections::BTreeSet<String>| -> Vec<Value> { texts.iter().map(Value::bytes).collect() };
     let Tables { tags, .. } = &store.tables;
+    // Only the beginning of a tag is indexed.
+    let tagged = |wanted: &BTreeSet<String>| {
+        let places = vec!["?"; wanted.len()].join(", ");
+        let sql = format!("SELECT t.entry FROM {tags} t WHERE t.head IN ({places}) AND t.tag IN ({places})");
+        (sql, wanted.iter().map(|tag| head(tag)).chain(wanted.iter().map(Value::bytes)).collect::<Vec<_>>())
+    };
     let after = |column: &str, moment: &_| Clause::new(format!("{column} > ?"), [Instant::new(*moment).floor.into()]);
     let before =
         |column: &str, moment: &_| Clause::new(format!("{column} < ?"), [Instant::new(*moment).ceiling().into()]);
     Some(match filter {
         Filter::Field { name, comparison, value } => field(store, name, *comparison, value),
-        Filter::ContentType(media_type) => Clause::new("e.content_type = ?", [Value::Text(media_type.clone())]),
+        Filter::ContentType(media_type) => Clause::new("e.content_type = ?", [Value::bytes(media_type)]),
         Filter::AnyTag(wanted) if wanted.is_empty() => Clause::constant(false),
         Filter::AnyTag(wanted) => {
-            let places = vec!["?"; wanted.len()].join(", ");
-            let sql = format!("e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}))");
-            Clause::new(sql, bytes(wanted))
+            let (sql, arguments) = tagged(wanted);
+            Clause::new(format!("e.id IN ({sql})"), arguments)
         }
         Filter::AllTags(wanted) if wanted.is_empty() => Clause::constant(true),
         Filter::AllTags(wanted) => {
-            let places = vec!["?"; wanted.len()].join(", ");
-            let sql = format!(
-                "e.version IN (SELECT t.version FROM {tags} t WHERE t.tag IN ({places}) \
-                 GROUP BY t.version HAVING count(*) = ?)"
-            );
+            let (sql, arguments) = tagged(wanted);
+            let sql = format!("e.id IN ({sql} GROUP BY t.entry HAVING count(*) = ?)");
             let count = Value::Int(wanted.len() as i64);
-            Clause::new(sql, bytes(wanted).into_iter().chain([count]))
+            Clause::new(sql, arguments.into_iter().chain([count]))
         }
         // No value has more bytes than the largest integer of the database.
         Filter::MinSize(size) => match i64::try_from(*size) {
@@ -205,28 +213,49 @@ fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) 
         GreaterOrEqual => ">=",
     };
     let [kind, int, float, text] = columns(value);
-    let (column, value) = match value {
-        FieldValue::Null => ("", None),
-        FieldValue::Bool(_) | FieldValue::Int(_) => ("int_value", Some(int)),
-        FieldValue::Float(_) => ("float_value", Some(float)),
-        FieldValue::String(_) => ("text_value", Some(text)),
-    };
     let holds = match value {
         // Null is equal to itself, so not less and not greater.
-        None if matches!(comparison, Less | Greater) => return Clause::constant(false),
-        None => "f.kind = ?".to_owned(),
-        Some(_) => format!("f.kind = ? AND f.{column} {operator} ?"),
-    };
-    let holds = match comparison {
-        NotEqual => format!("NOT ({holds})"),
-        _ => holds,
+        FieldValue::Null if matches!(comparison, Less | Greater) => return Clause::constant(false),
+        FieldValue::Null => Clause::new("f.kind = ?", [kind]),
+        FieldValue::Bool(_) | FieldValue::Int(_) => {
+            Clause::new(format!("f.kind = ? AND f.int_value {operator} ?"), [kind, int])
+        }
+        FieldValue::Float(_) => {
+            Clause::new(format!("f.kind = ? AND f.int_value IS NULL AND f.float_value {operator} ?"), [kind, float])
+        }
+        // Only the beginning of a text is indexed; of two texts in order the beginnings are in order or equal.
+        FieldValue::String(whole) => {
+            let beginning = match comparison {
+                Less | LessOrEqual => "<=",
+                Greater | GreaterOrEqual => ">=",
+                Equal | NotEqual => "=",
+            };
+            let sql = format!(
+                "f.kind = ? AND f.int_value IS NULL AND f.float_value IS NULL AND f.head {beginning} ? \
+                 AND f.text_value {operator} ?"
+            );
+            Clause::new(sql, [kind, head(whole), text])
+        }
     };
     let fields = &store.tables.fields;
-    let sql = match store.indexed.iter().any(|indexed| indexed == name) && comparison != NotEqual {
-        true => {
-            format!("e.version IN (SELECT f.version FROM {fields} f WHERE f.indexed = 1 AND f.name = ? AND {holds})")
+    let (sql, values) = (holds.sql, holds.arguments);
+    if comparison == NotEqual {
+        let sql = format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND NOT ({sql}))");
+        return Clause::new(sql, [Value::bytes(name)].into_iter().chain(values));
+    }
+    match store.indexed.get(name) {
+        Some(id) => {
+            let sql = format!("e.id IN (SELECT f.entry FROM {fields} f WHERE f.field = ? AND {sql})");
+            Clause::new(sql, [Value::Int(*id)].into_iter().chain(values))
         }
-        false => format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.version = e.version AND f.name = ? AND {holds})"),
-    };
-    Clause::new(sql, [Value::bytes(name), kind].into_iter().chain(value))
+        None => {
+            let sql = format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND {sql})");
+            Clause::new(sql, [Value::bytes(name)].into_iter().chain(values))
+        }
+    }
+}
+
+/// The beginning of a text or tag, as it is indexed.
+pub(crate) fn head(text: &str) -> Value {
+    Value::bytes(&text.as_bytes()[..text.len().min(HEAD)])
 }

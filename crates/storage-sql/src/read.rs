@@ -3,11 +3,11 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, Result};
+use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, Result, StatOptions, VersionId};
 
 use crate::{
-    dialect::{Row, Value},
     session::{Db, Session, Version},
+    value::{Row, Value},
 };
 
 /// How often a value that is overwritten while it is collected is read again.
@@ -15,6 +15,9 @@ const ATTEMPTS: usize = 10;
 
 /// The columns that [`entry`] takes, of the table with the alias `e`.
 pub(crate) const ENTRY: &str = "e.version, e.nonce, e.size, e.created_at, e.updated_at";
+/// The columns that [`found`] takes.
+pub(crate) const FOUND: &str = "e.entry_key, e.version, e.nonce, e.size, e.created_at, e.updated_at, e.metadata, e.chunk, \
+                                e.upload, e.data";
 
 /// A value as the database has it.
 #[derive(Clone, Debug)]
@@ -38,7 +41,7 @@ impl Session {
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let mut attempts = 0;
         loop {
-            let found = self.find(key).await?;
+            let found = self.find(key, options.version.as_ref()).await?;
             match self.object(found, &options).await {
                 Err(e) if e.kind() == ErrorKind::Conflict && options.whole && attempts < ATTEMPTS => {
                     attempts += 1;
@@ -48,16 +51,21 @@ impl Session {
         }
     }
 
-    pub(crate) async fn stat(&self, key: &Key) -> Result<Option<Entry>> {
+    pub(crate) async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        if options.version.is_some() {
+            return Ok(self.find(key, options.version.as_ref()).await?.map(|found| found.entry));
+        }
         let wanted = key.clone();
+        let versioned = self.store.versions.is_some();
         self.read(move |mut db| {
+            let wanted = wanted.clone();
             Box::pin(async move {
                 let entries = &db.store.tables.entries;
-                let sql = format!("SELECT {ENTRY}, e.metadata FROM {entries} e WHERE e.key = ?");
+                let sql = format!("SELECT {ENTRY}, e.metadata FROM {entries} e WHERE e.entry_key = ?");
                 let Some(mut row) = db.fetch_one(sql, vec![(&wanted).into()]).await? else {
                     return Ok(None);
                 };
-                let mut entry = entry(wanted, &mut row)?;
+                let mut entry = entry(wanted, versioned, &mut row)?;
                 entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
                 Ok(Some(entry))
             })
@@ -65,9 +73,16 @@ impl Session {
         .await
     }
 
-    pub(crate) async fn find(&self, key: &Key) -> Result<Option<Found>> {
+    pub(crate) async fn find(&self, key: &Key, version: Option<&VersionId>) -> Result<Option<Found>> {
+        if let Some(version) = version {
+            return self.find_version(key, version).await;
+        }
         let key = key.clone();
-        self.read(move |mut db| Box::pin(async move { find(&mut db, &key).await })).await
+        self.read(move |mut db| {
+            let key = key.clone();
+            Box::pin(async move { find(&mut db, &key).await })
+        })
+        .await
     }
 
     /// The answer to a get: what was asked for, of what was found.
@@ -104,36 +119,36 @@ pub(crate) async fn find(db: &mut Db<'_>, key: &Key) -> Result<Option<Found>> {
 
 /// The values of those keys that have one, in any order.
 pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>> {
-    let (entries, uploads) = (&db.store.tables.entries, &db.store.tables.uploads);
     let places = vec!["?"; keys.len()].join(", ");
-    let sql = format!(
-        "SELECT e.key, {ENTRY}, e.metadata, e.chunk, u.upload, e.data FROM {entries} e \
-         LEFT JOIN {uploads} u ON u.version = e.version WHERE e.key IN ({places})"
-    );
+    let sql = format!("SELECT {FOUND} FROM {} e WHERE e.entry_key IN ({places})", db.store.tables.entries);
     let rows = db.fetch(sql, keys.iter().map(Value::from).collect()).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        let Some(key) = key(&row.bytes()?) else {
-            continue;
-        };
-        let mut entry = entry(key, &mut row)?;
-        entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-        let value = match (row.optional_int()?, row.optional_int()?, row.optional_bytes()?) {
-            (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
-            (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks { upload, chunk: chunk as u64 },
-            _ => return Err(damaged().with_key(&entry.key)),
-        };
-        found.push(Found { entry, value });
-    }
-    Ok(found)
+    let versioned = db.store.versions.is_some();
+    let found = rows.into_iter().filter_map(|mut row| found(versioned, &mut row).transpose());
+    found.collect()
+}
+
+/// A value from the columns [`FOUND`]; `None` when somebody else has put there what cannot be a key.
+pub(crate) fn found(versioned: bool, row: &mut Row) -> Result<Option<Found>> {
+    let Some(key) = key(&row.bytes()?) else {
+        return Ok(None);
+    };
+    let mut entry = entry(key, versioned, row)?;
+    entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+    let value = match (row.optional_int()?, row.optional_int()?, row.optional_bytes()?) {
+        (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
+        (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks { upload, chunk: chunk as u64 },
+        _ => return Err(damaged().with_key(&entry.key)),
+    };
+    Ok(Some(Found { entry, value }))
 }
 
 /// An entry, without metadata, from the columns [`ENTRY`].
-pub(crate) fn entry(key: Key, row: &mut Row) -> Result<Entry> {
+pub(crate) fn entry(key: Key, versioned: bool, row: &mut Row) -> Result<Entry> {
     let version = Version::from_row(row)?;
     let size = u64::try_from(row.int()?).map_err(|_| damaged())?;
     let mut entry = Entry::new(key, size);
     entry.etag = Some(version.etag());
+    entry.version = versioned.then(|| version.id());
     entry.created = Some(time(row.int()?));
     entry.modified = Some(time(row.int()?));
     Ok(entry)

@@ -1,34 +1,48 @@
 //! How an operation gets at the database: outside of a transaction or within one.
 
 use std::{
+    collections::BTreeMap,
+    error::Error as _,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use futures_util::future::BoxFuture;
-use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result};
+use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result, VersionId};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time,
 };
 
 use crate::{
-    dialect::{Connection, Database, Row, Tables, Value},
-    task::Tasks,
+    dialect::{Begin, Dialect, Tables},
+    error::while_writing,
+    pool::{Connection, Database},
+    task::{Fate, Tasks},
     transaction::{Open, ended},
+    value::{Row, Value},
 };
+
+/// How often a write that another was faster than is made again, at rising intervals from the first.
+const ATTEMPTS: u32 = 12;
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+/// How often something that does no harm is tried on another connection when one turns out to be broken.
+const RECONNECTS: u32 = 10;
 
 /// What all sessions of one backend share.
 pub(crate) struct Store {
     pub(crate) info: Arc<BackendInfo>,
     pub(crate) database: Box<dyn Database>,
+    pub(crate) dialect: &'static dyn Dialect,
     pub(crate) tables: Tables,
-    /// The metadata fields known to be indexed.
-    pub(crate) indexed: Vec<String>,
+    /// The metadata fields known to be indexed, and the numbers that stand for them.
+    pub(crate) indexed: BTreeMap<String, i64>,
     pub(crate) chunk_size: usize,
     pub(crate) busy_timeout: Duration,
-    /// Writers of this process queue here in order; the database's own lock is not fair.
+    /// How many versions are kept, if older ones are kept at all.
+    pub(crate) versions: Option<i64>,
+    /// Writers of this process queue here in order where there can be only one; the database's own lock is not fair.
     pub(crate) writer: Arc<Semaphore>,
     pub(crate) tasks: Tasks,
 }
@@ -40,11 +54,18 @@ pub(crate) struct Session {
     transaction: Option<Weak<Mutex<Open>>>,
 }
 
-/// What a job works with: one connection, in a transaction if it writes.
+/// What a job works with: one connection.
 pub(crate) struct Db<'c> {
     pub(crate) store: &'c Store,
     pub(crate) connection: &'c mut dyn Connection,
+    /// Whether it is in a caller's transaction.
+    pub(crate) snapshot: bool,
 }
+
+/// A piece of work that can be done again.
+pub(crate) trait Job<T>: for<'c> Fn(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static {}
+
+impl<T, F: for<'c> Fn(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + Sync + 'static> Job<T> for F {}
 
 impl Db<'_> {
     pub(crate) async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64> {
@@ -59,19 +80,18 @@ impl Db<'_> {
         Ok(self.fetch(sql, arguments).await?.pop())
     }
 
-    /// What a new entry gets, and the time.
-    pub(crate) async fn next_version(&mut self) -> Result<(Version, i64)> {
-        let sql = self.store.database.next_version(&self.store.tables);
-        let row = self.fetch_one(sql, vec![]).await?;
-        let mut row =
-            row.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the table with the schema version is empty"))?;
-        Ok((Version::from_row(&mut row)?, row.int()?))
+    /// Makes room for so many new versions.
+    pub(crate) async fn advance(&mut self, versions: usize) -> Result<()> {
+        match self.store.dialect.advance(&self.store.tables, versions) {
+            Some(sql) => self.execute(sql, vec![]).await.map(drop),
+            None => Ok(()),
+        }
     }
 }
 
-/// What names a write. The number alone would be used again after a rollback, or in a database that was restored or created
-/// anew; the random part is what makes an etag unique.
-#[derive(Clone, Copy, Debug)]
+/// What names a write. The number alone would be used again in a database that was restored or created anew; the random part
+/// is what makes an etag unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Version {
     pub(crate) number: i64,
     pub(crate) nonce: i64,
@@ -81,6 +101,18 @@ impl Version {
     /// From the columns `version` and `nonce`.
     pub(crate) fn from_row(row: &mut Row) -> Result<Self> {
         Ok(Self { number: row.int()?, nonce: row.int()? })
+    }
+
+    /// From what [`etag`](Self::etag) has written; `None` for any other text.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (number, nonce) = text.split_once('-')?;
+        let nonce = u64::from_str_radix(nonce, 16).ok()?.cast_signed();
+        let version = Self { number: i64::from_str_radix(number, 16).ok()?, nonce };
+        (version.etag().as_str() == text).then_some(version)
+    }
+
+    pub(crate) fn id(self) -> VersionId {
+        VersionId::new(self.etag().as_str())
     }
 
     pub(crate) fn etag(self) -> Etag {
@@ -94,59 +126,62 @@ impl Session {
     }
 
     /// Runs a job that only reads. Outside of a transaction each of its statements sees its own moment.
-    pub(crate) async fn read<T: Send + 'static>(
-        &self,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    pub(crate) async fn read<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
         let session = self.clone();
         let run = self.store.tasks.run(|fate| async move {
             let (store, _fate) = (&*session.store, fate);
-            match session.open()? {
-                None => {
-                    let mut connection = store.database.acquire().await?;
-                    let connection = &mut *connection;
-                    job(Db { store, connection }).await
+            if let Some(open) = session.open()? {
+                return open.lock_owned().await.read(store, job).await;
+            }
+            let mut reconnects = 0;
+            loop {
+                let mut connection = store.database.acquire().await?;
+                let done = job(Db { store, connection: &mut *connection, snapshot: false }).await;
+                match done {
+                    Err(e) if e.kind() == ErrorKind::Unavailable && reconnects < RECONNECTS => reconnects += 1,
+                    done => return done,
                 }
-                Some(open) => open.lock_owned().await.read(store, job).await,
             }
         });
         run.await
     }
 
     /// Runs a job that writes, as a whole or not at all.
-    pub(crate) async fn write<T: Send + 'static>(
-        &self,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>> + Send + 'static,
-    ) -> Result<T> {
+    pub(crate) async fn write<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
+        self.run(job, true).await
+    }
+
+    /// Runs a job that writes by one statement, which is a transaction of its own where that is possible.
+    pub(crate) async fn write_once<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
+        let whole = self.store.dialect.one_writer();
+        self.run(job, whole).await
+    }
+
+    async fn run<T: Send + 'static>(&self, job: impl Job<T>, several: bool) -> Result<T> {
         let session = self.clone();
         let run = self.store.tasks.run(|fate| async move {
             let store = &*session.store;
             if let Some(open) = session.open()? {
                 // A job that is dropped half way would leave its first half in the transaction.
                 fate.seal()?;
-                return open.lock_owned().await.write(store, job).await;
+                return open.lock_owned().await.write(store, job, several).await;
             }
-            let permit = permit(store, store.busy_timeout).await?;
-            let _permit = permit.ok_or_else(|| {
-                Error::new(
-                    ErrorKind::Timeout,
-                    "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`",
-                )
-            })?;
-            let mut connection = store.database.acquire().await?;
-            let connection = &mut *connection;
-            connection.begin(&store.tables, true).await?;
-            let result = job(Db { store, connection }).await;
-            match result.and_then(|value| fate.seal().map(|()| value)) {
-                Ok(value) => {
-                    connection.commit().await?;
-                    Ok(value)
+            let mut pause = FIRST_PAUSE;
+            for _ in 0..ATTEMPTS {
+                let done = match several {
+                    true => store.transact(&job, &fate).await,
+                    false => store.single(&job, &fate).await,
+                };
+                match done {
+                    Err(e) if e.kind() == ErrorKind::Conflict && e.source().is_some() && !e.is_ambiguous() => {}
+                    done => return done,
                 }
-                Err(e) => {
-                    // If this fails too, the connection is closed, which has the same effect.
-                    let _ = connection.rollback().await;
-                    Err(e)
-                }
+                time::sleep(pause.mul_f64(fastrand::f64())).await;
+                pause *= 2;
+            }
+            match several {
+                true => store.transact(&job, &fate).await,
+                false => store.single(&job, &fate).await,
             }
         });
         run.await
@@ -159,8 +194,7 @@ impl Session {
             let _fate = fate;
             session.open()?;
             let store = session.store.clone();
-            let mut connection = store.database.acquire().await?;
-            connection.begin(&store.tables, false).await?;
+            let connection = store.begin(Begin::Snapshot).await?;
             let open = Arc::new(Mutex::new(Open::new(connection)));
             let transaction = Some(Arc::downgrade(&open));
             Ok((Self { store, transaction }, open))
@@ -200,6 +234,50 @@ impl Session {
         }
         let open = self.transaction.as_ref().map(Weak::upgrade);
         open.map(|open| open.ok_or_else(ended)).transpose()
+    }
+}
+
+impl Store {
+    /// A connection on which a transaction has begun.
+    async fn begin(&self, begin: Begin) -> Result<Box<dyn Connection>> {
+        let mut reconnects = 0;
+        loop {
+            let mut connection = self.database.acquire().await?;
+            match connection.begin(self.dialect.begin(&self.tables, begin)).await {
+                Err(e) if e.kind() == ErrorKind::Unavailable && reconnects < RECONNECTS => reconnects += 1,
+                done => return done.map(|()| connection),
+            }
+        }
+    }
+
+    async fn transact<T>(&self, job: &impl Job<T>, fate: &Fate) -> Result<T> {
+        let permit = permit(self, self.busy_timeout).await?;
+        let _permit = permit.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Timeout,
+                "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`",
+            )
+        })?;
+        let mut connection = self.begin(Begin::Write).await?;
+        let result = job(Db { store: self, connection: &mut *connection, snapshot: false }).await;
+        match result.and_then(|value| fate.seal().map(|()| value)) {
+            Ok(value) => {
+                connection.commit().await?;
+                Ok(value)
+            }
+            Err(e) => {
+                // If this fails too, the connection is closed, which has the same effect.
+                let _ = connection.rollback().await;
+                Err(e)
+            }
+        }
+    }
+
+    async fn single<T>(&self, job: &impl Job<T>, fate: &Fate) -> Result<T> {
+        let mut connection = self.database.acquire().await?;
+        // Once it is sent, the database alone decides.
+        fate.seal()?;
+        job(Db { store: self, connection: &mut *connection, snapshot: false }).await.map_err(while_writing)
     }
 }
 

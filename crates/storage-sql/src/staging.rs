@@ -1,6 +1,6 @@
 //! Values on their way in: inline, or staged in chunks under an upload's number.
 //!
-//! SQLite has one writer, so a body is never read while the write lock is held: its chunks are staged a few at a time in
+//! A body is never read while anything is locked, in SQLite the whole database: its chunks are staged a few at a time in
 //! transactions of their own, and one short transaction at the end makes them the value. The chunks of an upload never
 //! change; they disappear with the entry that owns them, or with the upload if none ever did.
 
@@ -12,12 +12,15 @@ use storage_core::{Body, ByteStream, Error, ErrorKind, Result};
 
 use crate::{
     chunks::overwritten,
-    dialect::Value,
     session::{Db, Session},
+    value::Value,
 };
 
 /// How many bytes are staged in one transaction, at least one chunk.
 const BATCH: usize = 2 << 20;
+
+/// What holds of an upload that nobody owns.
+const STAGED: &str = "entry IS NULL AND past IS NULL";
 
 /// The bytes of a value that is about to be written.
 #[derive(Clone)]
@@ -32,6 +35,14 @@ pub(crate) enum Content {
 }
 
 impl Content {
+    /// How many bytes it has.
+    pub(crate) fn size(&self) -> i64 {
+        match self {
+            Self::Inline(data) => data.len() as i64,
+            Self::Staged { size, .. } => *size,
+        }
+    }
+
     /// How many bytes of it are in memory.
     pub(crate) fn in_memory(&self) -> usize {
         match self {
@@ -128,14 +139,11 @@ impl Session {
     }
 
     async fn stage(&self, chunk: usize) -> Result<Staged> {
-        let upload = self.write(|mut db| {
+        let upload = self.write_once(|mut db| {
             Box::pin(async move {
-                let (version, now) = db.next_version().await?;
-                let upload = version.number;
-                let uploads = &db.store.tables.uploads;
-                let sql = format!("INSERT INTO {uploads} (upload, touched_at) VALUES (?, ?)");
-                db.execute(sql, vec![upload.into(), now.into()]).await?;
-                Ok(upload)
+                let (uploads, now) = (&db.store.tables.uploads, db.store.dialect.now());
+                let sql = format!("INSERT INTO {uploads} (touched_at) VALUES ({now}) RETURNING upload");
+                db.fetch_one(sql, vec![]).await?.ok_or_else(swept)?.int()
             })
         });
         Ok(Staged { upload: upload.await?, session: self.clone(), chunk: chunk as i64, size: 0, kept: false })
@@ -146,8 +154,8 @@ impl Session {
         let age = i64::try_from(age.as_micros()).unwrap_or(i64::MAX);
         let stale = self.read(move |mut db| {
             Box::pin(async move {
-                let (uploads, now) = (&db.store.tables.uploads, db.store.database.now());
-                let sql = format!("SELECT upload FROM {uploads} WHERE version IS NULL AND {now} - touched_at > ?");
+                let (uploads, now) = (&db.store.tables.uploads, db.store.dialect.now());
+                let sql = format!("SELECT upload FROM {uploads} WHERE {STAGED} AND {now} - touched_at > ?");
                 let rows = db.fetch(sql, vec![age.into()]).await?;
                 rows.into_iter().map(|mut row| row.int()).collect::<Result<Vec<i64>>>()
             })
@@ -165,10 +173,10 @@ impl Session {
 
     /// Removes an upload unless an entry owns it.
     async fn abandon(&self, upload: i64) -> Result<()> {
-        self.write(move |mut db| {
+        self.write_once(move |mut db| {
             Box::pin(async move {
                 let uploads = &db.store.tables.uploads;
-                let sql = format!("DELETE FROM {uploads} WHERE upload = ? AND version IS NULL");
+                let sql = format!("DELETE FROM {uploads} WHERE upload = ? AND {STAGED}");
                 db.execute(sql, vec![upload.into()]).await.map(drop)
             })
         })
@@ -185,19 +193,21 @@ impl Staged {
     }
 
     async fn append(&mut self, batch: Vec<Bytes>) -> Result<()> {
-        let (upload, mut index) = (self.upload, self.size / self.chunk);
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let (upload, index) = (self.upload, self.size / self.chunk);
         self.size += batch.iter().map(|chunk| chunk.len() as i64).sum::<i64>();
         let appended = self.session.write(move |mut db| {
+            let batch = batch.clone();
             Box::pin(async move {
                 touch(&mut db, upload).await?;
-                for chunk in batch {
-                    let chunks = &db.store.tables.chunks;
-                    let sql = format!("INSERT INTO {chunks} (upload, idx, data) VALUES (?, ?, ?)");
-                    let row = vec![upload.into(), index.into(), Value::Bytes(chunk)];
-                    db.execute(sql, row).await?;
-                    index += 1;
-                }
-                Ok(())
+                let chunks = &db.store.tables.chunks;
+                let rows = vec!["(?, ?, ?)"; batch.len()].join(", ");
+                let sql = format!("INSERT INTO {chunks} (upload, idx, data) VALUES {rows}");
+                let rows = batch.into_iter().zip(index..);
+                let rows = rows.flat_map(|(chunk, index)| [upload.into(), index.into(), Value::Bytes(chunk)]);
+                db.execute(sql, rows.collect()).await.map(drop)
             })
         });
         appended.await
@@ -220,10 +230,10 @@ impl Drop for Staged {
 }
 
 /// Makes an entry the owner of what was staged.
-pub(crate) async fn adopt(db: &mut Db<'_>, upload: i64, version: i64) -> Result<()> {
+pub(crate) async fn adopt(db: &mut Db<'_>, upload: i64, entry: i64) -> Result<()> {
     let uploads = &db.store.tables.uploads;
-    let sql = format!("UPDATE {uploads} SET version = ? WHERE upload = ? AND version IS NULL");
-    match db.execute(sql, vec![version.into(), upload.into()]).await? {
+    let sql = format!("UPDATE {uploads} SET entry = ? WHERE upload = ? AND {STAGED}");
+    match db.execute(sql, vec![entry.into(), upload.into()]).await? {
         1 => Ok(()),
         _ => Err(swept()),
     }
@@ -231,8 +241,8 @@ pub(crate) async fn adopt(db: &mut Db<'_>, upload: i64, version: i64) -> Result<
 
 /// Says that the writer is still there.
 async fn touch(db: &mut Db<'_>, upload: i64) -> Result<()> {
-    let (uploads, now) = (&db.store.tables.uploads, db.store.database.now());
-    let sql = format!("UPDATE {uploads} SET touched_at = {now} WHERE upload = ? AND version IS NULL");
+    let (uploads, now) = (&db.store.tables.uploads, db.store.dialect.now());
+    let sql = format!("UPDATE {uploads} SET touched_at = {now} WHERE upload = ? AND {STAGED}");
     match db.execute(sql, vec![upload.into()]).await? {
         1 => Ok(()),
         _ => Err(swept()),

@@ -73,7 +73,10 @@ impl Fate {
     /// # Errors
     /// When the caller has lost interest before; nobody will see the error.
     pub(crate) fn seal(&self) -> Result<()> {
-        exchange(&self.state, RUNNING, SEALED).map_err(|_| Error::new(ErrorKind::Other, "the call was dropped"))
+        match exchange(&self.state, RUNNING, SEALED) {
+            Ok(()) | Err(SEALED | ORPHANED) => Ok(()),
+            Err(_) => Err(Error::new(ErrorKind::Other, "the call was dropped")),
+        }
     }
 }
 

@@ -1,14 +1,13 @@
 //! A transaction: a session on one connection, and its end.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
-use futures_util::future::BoxFuture;
 use storage_core::{Error, ErrorKind, Result, Transaction, async_trait};
 use tokio::sync::{Mutex, OwnedSemaphorePermit};
 
 use crate::{
-    dialect::Connection,
-    session::{Db, Session, Store, permit},
+    pool::Connection,
+    session::{Db, Job, Session, Store, permit},
     task::Fate,
 };
 
@@ -62,24 +61,20 @@ impl Open {
     }
 
     /// Runs a job that only reads.
-    pub(crate) async fn read<T>(
-        &mut self,
-        store: &Store,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
-    ) -> Result<T> {
+    pub(crate) async fn read<T>(&mut self, store: &Store, job: impl Job<T>) -> Result<T> {
         let connection = self.connection()?;
-        let result = job(Db { store, connection }).await;
+        let result = job(Db { store, connection, snapshot: true }).await;
         self.doomed |= result.as_ref().is_err_and(ends_transaction);
-        result
+        result.map_err(|e| self.conflict(e))
     }
 
-    /// Runs a job that writes; if it fails, the transaction is as it was before.
-    pub(crate) async fn write<T>(
-        &mut self,
-        store: &Store,
-        job: impl for<'c> FnOnce(Db<'c>) -> BoxFuture<'c, Result<T>>,
-    ) -> Result<T> {
+    /// Runs a job that writes; if it fails, the transaction is as it was before, or can only be rolled back. A job of one
+    /// statement is whole by itself.
+    pub(crate) async fn write<T>(&mut self, store: &Store, job: impl Job<T>, several: bool) -> Result<T> {
         self.begin_writing(store).await?;
+        if !several {
+            return self.read(store, job).await;
+        }
         self.execute("SAVEPOINT job").await?;
         let result = self.read(store, job).await;
         if result.is_err() && !self.doomed {
@@ -117,34 +112,40 @@ impl Open {
     }
 
     async fn execute(&mut self, sql: &str) -> Result<()> {
-        let done = self.connection()?.execute(sql.into(), vec![]).await;
+        let done = self.connection()?.run(sql.into()).await;
         self.doomed |= done.is_err();
-        done.map(drop)
+        done.map_err(|e| self.conflict(e))
     }
 
-    /// Takes the write lock at the first write.
+    /// Takes the write lock at the first write, where there is one.
     async fn begin_writing(&mut self, store: &Store) -> Result<()> {
         self.connection()?;
-        if self.permit.is_some() {
+        let Some(sql) = store.dialect.begin_writing(&store.tables).filter(|_| self.permit.is_none()) else {
             return Ok(());
-        }
+        };
         let permit = permit(store, PATIENCE).await?;
         let Some(permit) = permit else {
             self.doomed = true;
             return Err(overtaken());
         };
-        let begun = self.connection()?.begin_writing(&store.tables).await;
-        match begun {
-            Ok(()) => self.permit = Some(permit),
-            Err(_) => self.doomed = true,
+        self.execute(&sql).await?;
+        self.permit = Some(permit);
+        Ok(())
+    }
+
+    /// A lock that was not to be had means that somebody else was faster.
+    fn conflict(&self, e: Error) -> Error {
+        match e.kind() {
+            ErrorKind::Timeout if self.doomed && e.source().is_some() => overtaken().with_source(e),
+            _ => e,
         }
-        begun
     }
 }
 
-/// Whether the database may have rolled back by itself, after which each statement would be a transaction of its own.
+/// Whether the database has failed, after which it may have rolled back by itself, or takes nothing but a rollback.
 fn ends_transaction(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Corrupt | ErrorKind::Other)
+    e.source().is_some()
+        || matches!(e.kind(), ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Corrupt | ErrorKind::Other)
 }
 
 fn overtaken() -> Error {

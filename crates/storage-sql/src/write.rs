@@ -1,174 +1,232 @@
-//! Writing, deleting, copying and moving one key. Everything that writes an entry goes through [`replace`].
+//! Writing entries. Everything that writes a value goes through [`write_all`].
 
-use std::sync::Arc;
-
-use storage_core::{
-    Body, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, RenameOptions,
-    Result,
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
 };
 
+use storage_core::{Condition, DeleteOptions, Entry, Error, ErrorKind, FieldValue, Key, Metadata, PutOptions, Result};
+
 use crate::{
-    dialect::{Tables, Value},
-    query::columns,
-    read::{self, Stored},
-    session::{Db, Session, Version},
+    dialect::{How, Tables},
+    query::{columns, head},
+    read,
+    session::{Db, Version},
     staging::{Content, adopt},
+    value::Value,
+    versions,
 };
 
 /// How many rows one statement inserts, so that it stays below the most arguments that databases take.
-const ROWS: usize = 500;
+pub(crate) const ROWS: usize = 500;
 
-/// What is replaced.
-struct Old {
+/// A value to be written.
+#[derive(Clone)]
+pub(crate) struct Item {
+    pub(crate) key: Key,
+    pub(crate) content: Content,
+    metadata: Arc<Metadata>,
+    pub(crate) how: How,
+    /// What is there now, if [`How::Match`].
+    pub(crate) matches: Option<Version>,
+    /// The random part of the new version.
+    pub(crate) nonce: i64,
+}
+
+/// What the database says of an entry that it wrote.
+pub(crate) struct Written {
+    id: i64,
     version: Version,
     created_at: i64,
     updated_at: i64,
+    leftovers: i64,
 }
 
-impl Session {
-    pub(crate) async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let received = self.receive(body).await?;
-        let (key, content) = (key.clone(), received.content.clone());
-        let entry = self.write(move |mut db| Box::pin(async move { replace(&mut db, key, content, options).await }));
-        let entry = entry.await?;
-        received.keep();
-        Ok(entry)
-    }
-
-    pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
-        let key = key.clone();
-        self.write(move |mut db| Box::pin(async move { delete(&mut db, &key, &options).await })).await
-    }
-
-    pub(crate) async fn clear(&self, prefix: &str) -> Result<()> {
-        let bounds = bounds(prefix);
-        self.write(move |mut db| {
-            Box::pin(async move {
-                let entries = &db.store.tables.entries;
-                let sql = format!("DELETE FROM {entries} WHERE key >= ? AND key < ?");
-                db.execute(sql, bounds.into()).await.map(drop)
-            })
-        })
-        .await
-    }
-
-    pub(crate) async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
-        let source = self.find(from).await?.ok_or_else(|| no_source(from))?;
-        if from == to && options == CopyOptions::new() {
-            return Ok(source.entry);
-        }
-        let mut put = PutOptions::new();
-        put.condition = options.condition;
-        let staged = match source.value {
-            // The source is read again in the same step as the target is written.
-            Stored::Inline(_) => None,
-            Stored::Chunks { upload, chunk } => {
-                put.metadata = options.metadata.clone().or(source.entry.metadata);
-                let size = source.entry.size;
-                Some(self.stage_copy(upload, chunk, size).await?)
+impl Item {
+    /// # Errors
+    /// `PreconditionFailed` for an etag that is none of ours.
+    pub(crate) fn new(key: Key, content: Content, options: PutOptions) -> Result<Self> {
+        let (how, matches) = match options.condition {
+            None => (How::Replace, None),
+            Some(Condition::IfAbsent) => (How::Create, None),
+            Some(Condition::IfMatch(etag)) => {
+                (How::Match, Some(Version::parse(etag.as_str()).ok_or_else(|| failed(How::Match))?))
             }
+            Some(_) => return Err(Error::unsupported("this condition")),
         };
-        let content = staged.as_ref().map(|staged| staged.content.clone());
-        let (from, to) = (from.clone(), to.clone());
-        let entry = self.write(move |mut db| {
-            Box::pin(async move {
-                if let Some(content) = content {
-                    return replace(&mut db, to, content, put).await;
-                }
-                let source = read::find(&mut db, &from).await?;
-                let source = source.ok_or_else(|| no_source(&from))?;
-                let Stored::Inline(data) = source.value else {
-                    return Err(changed(&from));
-                };
-                put.metadata = options.metadata.or(source.entry.metadata);
-                replace(&mut db, to, Content::Inline(data), put).await
-            })
-        });
-        let entry = entry.await?;
-        if let Some(staged) = staged {
-            staged.keep();
-        }
-        Ok(entry)
+        let metadata = options.metadata.unwrap_or_default();
+        Ok(Self { key, content, metadata, how, matches, nonce: fastrand::i64(..) })
     }
 
-    pub(crate) async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
-        let (from, to) = (from.clone(), to.clone());
-        self.write(move |mut db| {
-            Box::pin(async move {
-                let source = old(&mut db, &from).await?.ok_or_else(|| no_source(&from))?;
-                let target = old(&mut db, &to).await?;
-                check(&to, target.as_ref(), options.condition.as_ref())?;
-                let (version, created_at, updated_at) = stamp(&mut db, target.as_ref()).await?;
-                if let Some(target) = target {
-                    remove(&mut db, target.version.number).await?;
-                }
-                let entries = &db.store.tables.entries;
-                // The value stays where it is; its fields, tags and chunks follow the version.
-                let sql = format!(
-                    "UPDATE {entries} SET version = ?, nonce = ?, key = ?, created_at = ?, updated_at = ? WHERE version = ?"
-                );
-                let row =
-                    vec![version.number.into(), version.nonce.into(), (&to).into(), created_at.into(), updated_at.into(), source.version.number.into()];
-                db.execute(sql, row).await?;
-                let moved = read::find(&mut db, &to).await?;
-                moved.map(|moved| moved.entry).ok_or_else(|| no_source(&from))
-            })
-        })
-        .await
+    /// Whether it has nothing outside of its row.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.content, Content::Inline(_)) && !self.is_described()
+    }
+
+    fn is_described(&self) -> bool {
+        !self.metadata.fields.is_empty() || !self.metadata.tags.is_empty()
+    }
+
+    /// In the order of [`ARGUMENTS`](crate::dialect::ARGUMENTS).
+    fn arguments(&self) -> Vec<Value> {
+        let (chunk, upload, data) = match &self.content {
+            Content::Inline(data) => (None, None, Some(Value::Bytes(data.clone()))),
+            Content::Staged { upload, chunk, .. } => (Some(*chunk), Some(*upload), None),
+        };
+        let mut arguments = vec![
+            self.nonce.into(),
+            self.content.size().into(),
+            self.metadata.content_type.as_ref().map(Value::bytes).into(),
+            Value::Text(self.metadata.to_json()),
+            chunk.into(),
+            upload.into(),
+            data.into(),
+            i64::from(self.is_described()).into(),
+            (&self.key).into(),
+        ];
+        arguments.extend(self.matches.iter().flat_map(|version| [version.number.into(), version.nonce.into()]));
+        arguments
+    }
+
+    fn entry(&self, written: &Written, versioned: bool) -> Entry {
+        let mut entry = Entry::new(self.key.clone(), self.content.size().unsigned_abs());
+        entry.etag = Some(written.version.etag());
+        entry.version = versioned.then(|| written.version.id());
+        entry.created = Some(read::time(written.created_at));
+        entry.modified = Some(read::time(written.updated_at));
+        entry.metadata = Some(self.metadata.clone());
+        entry
     }
 }
 
-/// Writes a value under a key, with its metadata, if the condition holds.
-pub(crate) async fn replace(db: &mut Db<'_>, key: Key, content: Content, options: PutOptions) -> Result<Entry> {
-    let old = old(db, &key).await?;
-    check(&key, old.as_ref(), options.condition.as_ref())?;
-    let (version, created_at, updated_at) = stamp(db, old.as_ref()).await?;
-    if let Some(old) = old {
-        remove(db, old.version.number).await?;
+/// Writes one value by one statement, unless there is something outside of the row that it replaces, or its condition does
+/// not hold: then `None`, and nothing was written.
+pub(crate) async fn write_plain(db: &mut Db<'_>, item: &Item) -> Result<Option<Entry>> {
+    see_deletes(db, std::slice::from_ref(&item.key)).await?;
+    let written = write_rows(db, std::slice::from_ref(item), true).await?;
+    Ok(written.get(&item.nonce).map(|written| item.entry(written, false)))
+}
+
+/// Writes one value.
+pub(crate) async fn write_one(db: &mut Db<'_>, item: Item) -> Result<Entry> {
+    let key = item.key.clone();
+    let entry = write_all(db, &[item]).await?.pop();
+    entry.unwrap_or_else(|| Err(read::damaged())).map_err(|e| e.with_key(&key))
+}
+
+/// Writes values with their metadata, each if its condition holds. A later one replaces an earlier one of the same key. Must
+/// be part of a transaction.
+pub(crate) async fn write_all(db: &mut Db<'_>, items: &[Item]) -> Result<Vec<Result<Entry>>> {
+    let mut results = Vec::with_capacity(items.len());
+    let mut rest = items;
+    while !rest.is_empty() {
+        let (together, others) = rest.split_at(first_group(rest));
+        rest = others;
+        results.extend(write_group(db, together).await?);
     }
-    let metadata: Arc<Metadata> = options.metadata.unwrap_or_default();
-    let (size, chunk, upload, data) = match content {
-        Content::Inline(data) => (data.len() as i64, None, None, Some(Value::Bytes(data))),
-        Content::Staged { upload, chunk, size } => (size, Some(chunk), Some(upload), None),
+    Ok(results)
+}
+
+/// How many of the items one statement can write: those of different keys and with the same condition.
+fn first_group(items: &[Item]) -> usize {
+    let mut keys = BTreeSet::new();
+    let how = items.first().map(|item| item.how);
+    let most = if how == Some(How::Match) { 1 } else { ROWS };
+    items.iter().take(most).take_while(|item| Some(item.how) == how && keys.insert(&item.key)).count().max(1)
+}
+
+async fn write_group(db: &mut Db<'_>, items: &[Item]) -> Result<Vec<Result<Entry>>> {
+    let keys: Vec<Key> = items.iter().map(|item| item.key.clone()).collect();
+    see_deletes(db, &keys).await?;
+    let versioned = db.store.versions.is_some();
+    let written = match versioned {
+        true => versions::write_rows(db, items).await?,
+        false => write_rows(db, items, false).await?,
     };
-    let entries = &db.store.tables.entries;
-    let sql = format!(
-        "INSERT INTO {entries} (version, nonce, key, size, created_at, updated_at, content_type, metadata, chunk, data) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    );
-    let row = vec![
-        version.number.into(),
-        version.nonce.into(),
-        (&key).into(),
-        size.into(),
-        created_at.into(),
-        updated_at.into(),
-        metadata.content_type.clone().map(Value::Text).into(),
-        Value::Text(metadata.to_json()),
-        chunk.into(),
-        data.into(),
-    ];
-    db.execute(sql, row).await?;
-    if let Some(upload) = upload {
-        adopt(db, upload, version.number).await?;
+    let of = |item: &Item| written.get(&item.nonce);
+    let ids = |leftovers: i64| {
+        let ids = written.values().filter(move |written| written.leftovers & leftovers != 0);
+        ids.map(|written| written.id).collect::<Vec<i64>>()
+    };
+    let Tables { fields, tags, uploads, .. } = &db.store.tables;
+    for (table, ids) in [(fields, ids(1)), (tags, ids(1)), (uploads, ids(2))] {
+        remove(db, table, "entry", &ids).await?;
     }
-    describe(db, version.number, &metadata).await?;
-    let mut entry = Entry::new(key, size as u64);
-    entry.etag = Some(version.etag());
-    entry.created = Some(read::time(created_at));
-    entry.modified = Some(read::time(updated_at));
-    entry.metadata = Some(metadata);
-    Ok(entry)
+    for item in items {
+        if let (Content::Staged { upload, .. }, Some(written)) = (&item.content, of(item)) {
+            adopt(db, *upload, written.id).await?;
+        }
+    }
+    describe(db, items.iter().filter_map(|item| Some((of(item)?.id, &*item.metadata)))).await?;
+    if versioned {
+        versions::prune(db, &keys).await?;
+    }
+    Ok(items
+        .iter()
+        .map(|item| of(item).map(|written| item.entry(written, versioned)).ok_or_else(|| failed(item.how)))
+        .collect())
 }
 
-/// Deletes a key if the condition holds.
-pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) -> Result<()> {
-    if options.condition.is_some() {
-        let old = old(db, key).await?;
-        check(key, old.as_ref(), options.condition.as_ref())?;
+/// Writes the rows, and returns those that were written by their nonce.
+pub(crate) async fn write_rows(db: &mut Db<'_>, items: &[Item], plain: bool) -> Result<BTreeMap<i64, Written>> {
+    let Some(how) = items.first().map(|item| item.how) else {
+        return Ok(BTreeMap::new());
+    };
+    db.advance(items.len()).await?;
+    // In one order, so that of two writers of the same keys one waits for the other, and not both.
+    let mut ordered: Vec<&Item> = items.iter().collect();
+    ordered.sort_by(|a, b| a.key.cmp(&b.key));
+    let sql = db.store.dialect.write(&db.store.tables, how, items.len(), plain);
+    let arguments = ordered.iter().flat_map(|item| item.arguments()).collect();
+    let rows = db.fetch(sql, arguments).await?;
+    let mut written = BTreeMap::new();
+    for mut row in rows {
+        let (_, id, version) = (row.bytes()?, row.int()?, Version::from_row(&mut row)?);
+        let (created_at, updated_at, leftovers) = (row.int()?, row.int()?, row.int()?);
+        written.insert(version.nonce, Written { id, version, created_at, updated_at, leftovers });
     }
-    let sql = format!("DELETE FROM {} WHERE key = ?", db.store.tables.entries);
-    db.execute(sql, vec![key.into()]).await.map(drop)
+    Ok(written)
+}
+
+/// Deletes a key if the condition holds, by one statement.
+pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) -> Result<()> {
+    see_deletes(db, std::slice::from_ref(key)).await?;
+    let sql = format!("DELETE FROM {} WHERE entry_key = ?", db.store.tables.entries);
+    let Some(condition) = &options.condition else {
+        return db.execute(sql, vec![key.into()]).await.map(drop);
+    };
+    let Condition::IfMatch(etag) = condition else {
+        return Err(Error::unsupported("this condition"));
+    };
+    let version = Version::parse(etag.as_str()).ok_or_else(|| failed(How::Match))?;
+    let sql = format!("{sql} AND version = ? AND nonce = ?");
+    match db.execute(sql, vec![key.into(), version.number.into(), version.nonce.into()]).await? {
+        0 => Err(failed(How::Match)),
+        _ => Ok(()),
+    }
+}
+
+/// Deletes keys, whatever they hold, and has a result for each.
+pub(crate) async fn delete_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Result<()>>> {
+    // In one order, so that of two writers of the same keys one waits for the other, and not both.
+    let distinct: Vec<Key> = keys.iter().collect::<BTreeSet<&Key>>().into_iter().cloned().collect();
+    for some in distinct.chunks(ROWS) {
+        see_deletes(db, some).await?;
+        let places = vec!["?"; some.len()].join(", ");
+        let sql = format!("DELETE FROM {} WHERE entry_key IN ({places})", db.store.tables.entries);
+        db.execute(sql, some.iter().map(Value::from).collect()).await?;
+    }
+    Ok(keys.iter().map(|_| Ok(())).collect())
+}
+
+/// Deletes the rows of a table in which a column is one of these.
+pub(crate) async fn remove(db: &mut Db<'_>, table: &str, column: &str, values: &[i64]) -> Result<()> {
+    for some in values.chunks(ROWS) {
+        let places = vec!["?"; some.len()].join(", ");
+        let sql = format!("DELETE FROM {table} WHERE {column} IN ({places})");
+        db.execute(sql, some.iter().map(|value| Value::Int(*value)).collect()).await?;
+    }
+    Ok(())
 }
 
 /// The keys with a prefix, as a range: from the first value up to and without the second.
@@ -183,75 +241,71 @@ pub(crate) fn bounds(prefix: &str) -> [Value; 2] {
     [Value::bytes(prefix), Value::bytes(end)]
 }
 
+/// Makes sure, where the database does not, that none of these keys was deleted since the transaction began.
+pub(crate) async fn see_deletes(db: &mut Db<'_>, keys: &[Key]) -> Result<()> {
+    if !db.snapshot || !db.store.dialect.misses_deletes() {
+        return Ok(());
+    }
+    let entries = &db.store.tables.entries;
+    let places = vec!["?"; keys.len()].join(", ");
+    // The inner count sees what the transaction sees, the outer one what there is, which stays so until the end.
+    let sql = format!(
+        "SELECT count(*), (SELECT count(*) FROM {entries} o WHERE o.entry_key IN ({places})) \
+         FROM {entries} e WHERE e.entry_key IN ({places}) FOR UPDATE"
+    );
+    let arguments = keys.iter().chain(keys).map(Value::from).collect();
+    let mut row = db.fetch_one(sql, arguments).await?.ok_or_else(read::damaged)?;
+    match row.int()? == row.int()? {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Conflict, "another writer deleted the value; run the transaction again")),
+    }
+}
+
 /// Writes what queries ask for. The metadata itself stands in the entry.
-async fn describe(db: &mut Db<'_>, version: i64, metadata: &Metadata) -> Result<()> {
+async fn describe(db: &mut Db<'_>, all: impl Iterator<Item = (i64, &Metadata)> + Clone) -> Result<()> {
     let Tables { fields, tags, indexes, .. } = &db.store.tables;
-    let row = format!("(?, ?, ?, ?, ?, ?, EXISTS (SELECT 1 FROM {indexes} WHERE name = ?))");
-    let all: Vec<_> = metadata.fields.iter().collect();
-    for some in all.chunks(ROWS) {
+    let described = |(entry, metadata): (i64, _)| {
+        let metadata: &Metadata = metadata;
+        metadata.fields.iter().zip(0..).map(move |(field, i)| (entry, i, field))
+    };
+    let rows: Vec<(i64, i64, (&String, &FieldValue))> = all.clone().flat_map(described).collect();
+    let row = format!("(?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM {indexes} WHERE name = ?))");
+    for some in rows.chunks(ROWS) {
         let rows = vec![row.as_str(); some.len()].join(", ");
         let sql = format!(
-            "INSERT INTO {fields} (version, name, kind, int_value, float_value, text_value, indexed) VALUES {rows}"
+            "INSERT INTO {fields} (entry, idx, name, kind, int_value, float_value, text_value, head, field) VALUES {rows}"
         );
-        let mut arguments = Vec::with_capacity(some.len() * 7);
-        for (name, value) in some {
+        let mut arguments = Vec::with_capacity(some.len() * 9);
+        for (entry, i, (name, value)) in some {
             let name = Value::bytes(name);
-            arguments.extend([version.into(), name.clone()]);
+            arguments.extend([(*entry).into(), (*i).into(), name.clone()]);
             arguments.extend(columns(value));
+            arguments.push(match value {
+                FieldValue::String(text) => head(text),
+                _ => Value::Null,
+            });
             arguments.push(name);
         }
         db.execute(sql, arguments).await?;
     }
-    let all: Vec<_> = metadata.tags.iter().collect();
-    for some in all.chunks(ROWS) {
-        let rows = vec!["(?, ?)"; some.len()].join(", ");
-        let sql = format!("INSERT INTO {tags} (version, tag) VALUES {rows}");
-        let arguments = some.iter().flat_map(|tag| [version.into(), Value::bytes(tag)]);
+    let tagged = |(entry, metadata): (i64, _)| {
+        let metadata: &Metadata = metadata;
+        metadata.tags.iter().zip(0..).map(move |(tag, i)| (entry, i, tag))
+    };
+    let rows: Vec<(i64, i64, &String)> = all.flat_map(tagged).collect();
+    for some in rows.chunks(ROWS) {
+        let rows = vec!["(?, ?, ?, ?)"; some.len()].join(", ");
+        let sql = format!("INSERT INTO {tags} (entry, idx, tag, head) VALUES {rows}");
+        let arguments =
+            some.iter().flat_map(|(entry, i, tag)| [(*entry).into(), (*i).into(), Value::bytes(tag), head(tag)]);
         db.execute(sql, arguments.collect()).await?;
     }
     Ok(())
 }
 
-async fn old(db: &mut Db<'_>, key: &Key) -> Result<Option<Old>> {
-    let entries = &db.store.tables.entries;
-    let sql = format!("SELECT version, nonce, created_at, updated_at FROM {entries} WHERE key = ?");
-    let Some(mut row) = db.fetch_one(sql, vec![key.into()]).await? else {
-        return Ok(None);
-    };
-    Ok(Some(Old { version: Version::from_row(&mut row)?, created_at: row.int()?, updated_at: row.int()? }))
-}
-
-fn check(key: &Key, old: Option<&Old>, condition: Option<&Condition>) -> Result<()> {
-    let Some(condition) = condition else {
-        return Ok(());
-    };
-    // All that a condition looks at is the etag.
-    let current = old.map(|old| {
-        let mut entry = Entry::new(key.clone(), 0);
-        entry.etag = Some(old.version.etag());
-        entry
-    });
-    condition.check(current.as_ref())
-}
-
-/// The version, creation and modification time of what replaces `old`.
-async fn stamp(db: &mut Db<'_>, old: Option<&Old>) -> Result<(Version, i64, i64)> {
-    let (version, now) = db.next_version().await?;
-    // The clock can step back; the time of a key does not.
-    let updated_at = old.map_or(now, |old| now.max(old.updated_at));
-    Ok((version, old.map_or(now, |old| old.created_at), updated_at))
-}
-
-/// Removes an entry; its fields, tags and chunks go with it.
-async fn remove(db: &mut Db<'_>, version: i64) -> Result<()> {
-    let sql = format!("DELETE FROM {} WHERE version = ?", db.store.tables.entries);
-    db.execute(sql, vec![version.into()]).await.map(drop)
-}
-
-fn no_source(key: &Key) -> Error {
-    Error::new(ErrorKind::NotFound, "the source does not exist").with_key(key)
-}
-
-fn changed(key: &Key) -> Error {
-    Error::new(ErrorKind::Conflict, "the source was overwritten while it was copied; copy it again").with_key(key)
+fn failed(how: How) -> Error {
+    match how {
+        How::Create => Error::new(ErrorKind::AlreadyExists, "the key already has a value"),
+        _ => Error::new(ErrorKind::PreconditionFailed, "the value has another etag, or the key has no value"),
+    }
 }

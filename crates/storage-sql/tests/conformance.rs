@@ -1,19 +1,51 @@
-//! The conformance suite on a real file.
+//! The conformance suite on a real file and on real servers.
+
+use std::env;
 
 use storage_conformance::{Namespace, Target};
-use storage_core::Capabilities;
+use storage_core::{Capabilities, ConnectionConfig, Result};
 use storage_sql::{Config, Sql};
 
+const ALL: Capabilities = Capabilities::new()
+    .atomic()
+    .streaming()
+    .conditional()
+    .conditional_delete()
+    .unique_etags()
+    .transactions()
+    .queryable();
+
+async fn file(ns: Namespace, versions: Option<u32>) -> Result<Sql> {
+    let mut config = Config::sqlite(ns.dir().join("test.db"));
+    config.versions = versions.and_then(std::num::NonZeroU32::new);
+    Sql::connect(config).await
+}
+
+/// Tables of its own in the database that the variable names.
+async fn server(variable: &str, ns: Namespace, versions: Option<u32>) -> Result<Sql> {
+    let connection = ConnectionConfig::new(env::var(variable).unwrap_or_default());
+    let mut config = Config::from_connection(&connection)?;
+    config.table = ns.name().into();
+    // Many checks run at once, and a server has only so many connections.
+    config.max_connections = 5;
+    config.versions = versions.and_then(std::num::NonZeroU32::new);
+    Sql::connect(config).await
+}
+
+/// The target of a server, in both ways in which it can keep versions.
+fn on_server(name: &str, variable: &'static str, versions: Option<u32>) -> Target {
+    let capabilities = if versions.is_some() { ALL.versioning() } else { ALL };
+    Target::new(name, move |ns| server(variable, ns, versions))
+        .needs_env(variable)
+        .runs_on("server")
+        .requires(capabilities)
+}
+
 storage_conformance::main!(
-    Target::new("sqlite", |ns: Namespace| async move { Sql::connect(Config::sqlite(ns.dir().join("test.db"))).await })
-        .requires(
-            Capabilities::new()
-                .atomic()
-                .streaming()
-                .conditional()
-                .conditional_delete()
-                .unique_etags()
-                .transactions()
-                .queryable()
-        )
+    Target::new("sqlite", |ns| file(ns, None)).requires(ALL),
+    Target::new("sqlite-versions", |ns| file(ns, Some(10))).requires(ALL.versioning()),
+    on_server("postgres", "STORAGE_TEST_POSTGRES", None),
+    on_server("postgres-versions", "STORAGE_TEST_POSTGRES", Some(10)),
+    on_server("mariadb", "STORAGE_TEST_MARIADB", None),
+    on_server("mariadb-versions", "STORAGE_TEST_MARIADB", Some(10)),
 );

@@ -217,4 +217,21 @@ ready() {
         let needed: Vec<_> = all.iter().filter(|server| server.head.needed).map(|s| s.name.as_str()).collect();
         assert_eq!(needed, ["mariadb", "postgres"]);
     }
+
+    #[test]
+    fn docker_has_the_needed_servers_at_the_same_ports() {
+        let compose = fs::read_to_string(root().join("compose.yaml")).unwrap();
+        for server in Description::all(&root().join("conformance/services")).unwrap() {
+            let section = compose.split_once(&format!("\n  {}:\n", server.name)).map(|(_, after)| after);
+            assert!(section.is_some() || !server.head.needed, "{} is missing", server.name);
+            if let Some(section) = section.and_then(|after| after.split("\n\n").next()) {
+                assert!(section.contains(&format!("\"127.0.0.1:{}:", server.head.port)), "{section}");
+                assert_eq!(section.contains("profiles: [all]"), !server.head.needed, "{section}");
+            }
+            if server.head.needed {
+                let line = format!("export {}={}\n", server.head.variable, server.address(server.head.port));
+                assert!(compose.contains(&line), "{line}");
+            }
+        }
+    }
 }

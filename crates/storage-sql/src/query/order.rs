@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use storage_core::{Continuation, Order, OrderBy, Rank};
 
 use super::{BOOL, Clause, FLOAT, INT, NULL, TEXT};
-use crate::dialect::{Tables, Value};
+use crate::{dialect::Tables, value::Value};
 
 /// The numbers of the ranks that are no types of fields.
 const SIZE: i64 = 3;
@@ -15,17 +15,17 @@ const TIME: i64 = 7;
 pub(super) fn order(tables: &Tables, order: &Order) -> Option<(Clause, String)> {
     let direction = if order.descending { "DESC" } else { "ASC" };
     let by = match &order.by {
-        OrderBy::Key => return Some((Clause::new("", []), format!("e.key {direction}"))),
+        OrderBy::Key => return Some((Clause::new("", []), format!("e.entry_key {direction}"))),
         OrderBy::Field(name) => {
-            let join = format!(" LEFT JOIN {} o ON o.version = e.version AND o.name = ?", tables.fields);
+            let join = format!(" LEFT JOIN {} o ON o.entry = e.id AND o.name = ?", tables.fields);
             let columns = ["coalesce(o.kind, 0)", "o.int_value", "o.float_value", "o.text_value"]
                 .map(|column| format!("{column} {direction}"))
                 .join(", ");
-            return Some((Clause::new(join, [Value::bytes(name)]), format!("{columns}, e.key ASC")));
+            return Some((Clause::new(join, [Value::bytes(name)]), format!("{columns}, e.entry_key ASC")));
         }
         by => column(by)?,
     };
-    Some((Clause::new("", []), format!("{by} {direction}, e.key ASC")))
+    Some((Clause::new("", []), format!("{by} {direction}, e.entry_key ASC")))
 }
 
 /// Only what lies behind an earlier page; `None` as for [`order`].
@@ -34,7 +34,7 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
     let beyond = if descending { "<" } else { ">" };
     let key = Value::from(from.key());
     Some(match &from.order().by {
-        OrderBy::Key => Clause::new(format!("e.key {beyond} ?"), [key]),
+        OrderBy::Key => Clause::new(format!("e.entry_key {beyond} ?"), [key]),
         OrderBy::Field(_) => {
             let (kind, value) = match from.rank() {
                 Rank::Missing => (0, None),
@@ -47,9 +47,9 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
                 Rank::Time(_) => (TIME, None),
             };
             let (within, value) = match value {
-                None => ("e.key > ?".to_owned(), None),
+                None => ("e.entry_key > ?".to_owned(), None),
                 Some((column, value)) => {
-                    (format!("({column} {beyond} ? OR ({column} = ? AND e.key > ?))"), Some(value))
+                    (format!("({column} {beyond} ? OR ({column} = ? AND e.entry_key > ?))"), Some(value))
                 }
             };
             let sql = format!("(coalesce(o.kind, 0) {beyond} ? OR (coalesce(o.kind, 0) = ? AND {within}))");
@@ -70,7 +70,7 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
                 // All values of the column have another kind than the rank, and kinds are ordered.
                 None => Clause::constant(if kind == own { descending } else { (own > kind) != descending }),
                 Some(at) if at.exact => Clause::new(
-                    format!("({column} {beyond} ? OR ({column} = ? AND e.key > ?))"),
+                    format!("({column} {beyond} ? OR ({column} = ? AND e.entry_key > ?))"),
                     [at.floor.into(), at.floor.into(), key],
                 ),
                 Some(at) => {

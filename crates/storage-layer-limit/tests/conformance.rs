@@ -1,0 +1,25 @@
+//! The whole suite through the layer, over memory and over a directory, also with a single permit: whoever held it while
+//! waiting for another would wait for ever.
+
+use storage_conformance::{Namespace, Target};
+use storage_core::{Capabilities, Storage, StorageBackend};
+use storage_fs::Fs;
+use storage_layer_limit::LimitLayer;
+use storage_memory::Memory;
+
+storage_conformance::main!(
+    Target::new("limit", |_: Namespace| async {
+        Ok(Storage::new(Memory::new()).layer(LimitLayer::new()).backend().clone())
+    })
+    .volatile()
+    .requires(Memory::new().info().capabilities),
+    Target::new("limit-one", |_: Namespace| async {
+        Ok(Storage::new(Memory::new()).layer(LimitLayer::new().concurrency(1)?).backend().clone())
+    })
+    .volatile()
+    .requires(Memory::new().info().capabilities),
+    Target::new("limit-fs", |ns: Namespace| async move {
+        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(LimitLayer::new().concurrency(1)?).backend().clone())
+    })
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+);

@@ -1,0 +1,19 @@
+//! The whole suite through the layer, over memory and over a directory.
+
+use storage_conformance::{Namespace, Target};
+use storage_core::{Capabilities, Storage, StorageBackend};
+use storage_fs::Fs;
+use storage_layer_trace::TraceLayer;
+use storage_memory::Memory;
+
+storage_conformance::main!(
+    Target::new("trace", |_: Namespace| async {
+        Ok(Storage::new(Memory::new()).layer(TraceLayer::new()).backend().clone())
+    })
+    .volatile()
+    .requires(Memory::new().info().capabilities),
+    Target::new("trace-fs", |ns: Namespace| async move {
+        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(TraceLayer::new()).backend().clone())
+    })
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+);

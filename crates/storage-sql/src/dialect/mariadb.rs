@@ -1,0 +1,231 @@
+//! MariaDB: rows are locked one by one, readers never wait, and a transaction that would overwrite what it has not seen fails.
+
+use sqlx::{
+    Column, MySql, Row as _, TypeInfo, ValueRef,
+    mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow},
+};
+use storage_core::{Durability, Error, ErrorKind, Result};
+
+use super::{ARGUMENTS, Begin, Dialect, FILLED, How, LEFTOVERS, SchemaLock, Tables, Types, WRITTEN, rows_of};
+use crate::{
+    Config,
+    config::Server,
+    error::from_sqlx,
+    pool::{Connection, Driver},
+    value::{Row, Value},
+};
+
+#[derive(Debug)]
+pub(crate) struct MariaDbDialect;
+
+pub(crate) fn options(server: &Server, config: &Config) -> Result<MySqlConnectOptions> {
+    if config.durability == Durability::Relaxed {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "what MariaDB's writes survive is a setting of the server, `innodb_flush_log_at_trx_commit`; leave out the option \
+             `durability`",
+        ));
+    }
+    let mut options: MySqlConnectOptions = server.url("mysql").parse().map_err(|e| server.unusable(e))?;
+    if let Some(mode) = &config.sslmode {
+        let known =
+            "the option `sslmode` must be one of `disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`";
+        options = options.ssl_mode(mode.parse().map_err(|_| Error::new(ErrorKind::Config, known))?);
+    }
+    if let Some(path) = &config.sslrootcert {
+        options = options.ssl_ca(path);
+    }
+    if let Some(path) = &config.sslcert {
+        options = options.ssl_client_cert(path);
+    }
+    if let Some(path) = &config.sslkey {
+        options = options.ssl_client_key(path);
+    }
+    Ok(options)
+}
+
+/// What each connection begins with.
+pub(crate) fn session(config: &Config) -> String {
+    // Whole seconds, and 0 would not wait at all.
+    let wait = config.busy_timeout.as_secs_f64().ceil().max(1.0) as u64;
+    // By default texts are sorted by no more than their first kilobyte.
+    format!(
+        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {wait}, \
+         innodb_snapshot_isolation = ON, max_sort_length = 131072, tx_isolation = 'READ-COMMITTED'"
+    )
+}
+
+/// Looks whether the server is one that this crate can use.
+pub(crate) async fn prepare(connection: &mut dyn Connection, config: &Config) -> Result<()> {
+    let sql = "SELECT @@max_allowed_packet, @@innodb_flush_log_at_trx_commit, CONCAT(DATABASE(), '')";
+    let mut row = connection.fetch(sql.into(), vec![]).await?.pop();
+    let row = row.as_mut().ok_or_else(|| Error::new(ErrorKind::Other, "the server does not know its own settings"))?;
+    let (packet, flush) = (row.int()?, row.int()?);
+    // Half of it is left for what comes with the bytes.
+    if config.chunk_size as i64 > packet / 2 || packet < 4 << 20 {
+        return Err(Error::new(
+            ErrorKind::Config,
+            "the server's `max_allowed_packet` must be at least 4 MiB and twice the option `chunk_size`",
+        ));
+    }
+    if flush != 1 {
+        tracing::warn!(
+            innodb_flush_log_at_trx_commit = flush,
+            "the server may lose acknowledged writes when the power fails"
+        );
+    }
+    Ok(())
+}
+
+impl Dialect for MariaDbDialect {
+    fn types(&self) -> Types {
+        Types {
+            id: "BIGINT AUTO_INCREMENT PRIMARY KEY",
+            int: "BIGINT",
+            float: "DOUBLE",
+            text: "LONGTEXT CHARACTER SET utf8mb4",
+            bytes: "LONGBLOB",
+            key: "VARBINARY(1024)",
+            head: "VARBINARY(255)",
+            table: " ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+            clustered: " ENGINE = InnoDB ROW_FORMAT = DYNAMIC",
+        }
+    }
+
+    fn misses_deletes(&self) -> bool {
+        true
+    }
+
+    fn quote(&self, identifier: &str) -> String {
+        format!("`{identifier}`")
+    }
+
+    fn count_names(&self, names: usize) -> String {
+        let list = vec!["lower(?)"; names].join(", ");
+        format!(
+            "SELECT count(*) FROM information_schema.tables WHERE table_schema = DATABASE() AND lower(table_name) IN ({list})"
+        )
+    }
+
+    fn create_sequence(&self, tables: &Tables) -> Option<String> {
+        Some(format!("CREATE SEQUENCE IF NOT EXISTS {}", tables.sequence))
+    }
+
+    fn add_owner(&self, uploads: &str, past: &str) -> String {
+        // Names of foreign keys are those of the whole database; the table of the past has one of its own.
+        format!(
+            "ALTER TABLE {uploads} ADD COLUMN IF NOT EXISTS past BIGINT, \
+             ADD FOREIGN KEY IF NOT EXISTS {past} (past) REFERENCES {past} (version) ON DELETE CASCADE"
+        )
+    }
+
+    fn now(&self) -> &'static str {
+        "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
+    }
+
+    fn version(&self, tables: &Tables, _: usize) -> String {
+        format!("NEXTVAL({})", tables.sequence)
+    }
+
+    fn begin(&self, _: &Tables, begin: Begin) -> String {
+        match begin {
+            Begin::Write => "START TRANSACTION".into(),
+            Begin::Snapshot => {
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT".into()
+            }
+        }
+    }
+
+    fn schema_lock(&self, tables: &Tables) -> SchemaLock {
+        // Statements that change the schema end every transaction, so a lock beside them is needed. Its name is short enough
+        // as a hash, whatever the database and the table are called.
+        let name = format!("CONCAT('storage-sql ', SHA1(CONCAT(DATABASE(), '.{}')))", tables.plain[0]);
+        SchemaLock {
+            begin: "START TRANSACTION",
+            lock: Some(format!("SELECT GET_LOCK({name}, 60)")),
+            unlock: Some(format!("SELECT RELEASE_LOCK({name})")),
+        }
+    }
+
+    fn write(&self, tables: &Tables, how: How, rows: usize, plain: bool) -> String {
+        let (entries, now, version) = (&tables.entries, self.now(), self.version(tables, 0));
+        let columns = ARGUMENTS.join(", ");
+        let insert = format!("INSERT INTO {entries} ({FILLED}, {columns})");
+        // Assignments are made in their order, each sees those before it. The guard stays what it was: an entry that has
+        // nothing outside of its row gets one that has nothing either.
+        let own = |text: &str| {
+            text.replace("described", &format!("{entries}.described")).replace("upload", &format!("{entries}.upload"))
+        };
+        let (guard, leftovers) = (own("described = 0 AND upload IS NULL"), own(LEFTOVERS));
+        let set = |column: &str, value: &str| match plain {
+            true => format!("{column} = IF({guard}, {value}, {entries}.{column})"),
+            false => format!("{column} = {value}"),
+        };
+        let newest = if how == How::Match { "VALUES(version)" } else { &version };
+        let later = format!("GREATEST({entries}.updated_at, VALUES(updated_at))");
+        let mut all = vec![set("leftovers", &leftovers), set("version", newest), set("updated_at", &later)];
+        all.extend(ARGUMENTS[..8].iter().map(|column| set(column, &format!("VALUES({column})"))));
+        let set = all.join(", ");
+        match how {
+            How::Replace => {
+                let rows = rows_of(self.version_rows(tables, rows));
+                format!("{insert} VALUES {rows} ON DUPLICATE KEY UPDATE {set} RETURNING {WRITTEN}")
+            }
+            How::Create => {
+                let rows = rows_of(self.version_rows(tables, rows));
+                format!("{insert} VALUES {rows} ON DUPLICATE KEY UPDATE nonce = nonce RETURNING {WRITTEN}")
+            }
+            How::Match => {
+                let places = vec!["?"; ARGUMENTS.len() - 1].join(", ");
+                let guard = if plain { " AND o.described = 0 AND o.upload IS NULL" } else { "" };
+                format!(
+                    "{insert} SELECT {version}, {now}, {now}, 0, {places}, o.entry_key FROM {entries} o \
+                     WHERE o.entry_key = ? AND o.version = ? AND o.nonce = ?{guard} FOR UPDATE \
+                     ON DUPLICATE KEY UPDATE {set} RETURNING {WRITTEN}"
+                )
+            }
+        }
+    }
+}
+
+impl Driver for MySql {
+    fn text(sql: String) -> String {
+        sql
+    }
+
+    fn bind(values: Vec<Value>) -> Result<MySqlArguments> {
+        use sqlx::Arguments;
+
+        let mut arguments = MySqlArguments::default();
+        for value in values {
+            let added = match value {
+                Value::Null => arguments.add(None::<i64>),
+                Value::Int(value) => arguments.add(value),
+                Value::Float(value) => arguments.add(value),
+                Value::Text(value) => arguments.add(value),
+                Value::Bytes(value) => arguments.add(&value[..]),
+            };
+            added.map_err(|e| from_sqlx(sqlx::Error::Encode(e)))?;
+        }
+        Ok(arguments)
+    }
+
+    fn read(row: &MySqlRow) -> Result<Row, sqlx::Error> {
+        let mut columns = Vec::with_capacity(row.len());
+        for column in row.columns() {
+            let index = column.ordinal();
+            let kind = column.type_info().name();
+            columns.push(match kind {
+                _ if row.try_get_raw(index)?.is_null() => Value::Null,
+                "DOUBLE" => Value::Float(row.try_get(index)?),
+                _ if kind.contains("INT UNSIGNED") => {
+                    Value::Int(row.try_get::<u64, _>(index)?.try_into().unwrap_or(i64::MAX))
+                }
+                _ if kind.contains("INT") => Value::Int(row.try_get(index)?),
+                _ if kind.contains("TEXT") || kind.contains("CHAR") => Value::Text(row.try_get(index)?),
+                _ => Value::Bytes(row.try_get::<Vec<u8>, _>(index)?.into()),
+            });
+        }
+        Ok(Row::new(columns))
+    }
+}

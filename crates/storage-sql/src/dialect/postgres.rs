@@ -1,0 +1,166 @@
+//! PostgreSQL: rows are locked one by one, readers never wait, and transactions are serializable.
+
+use sqlx::{
+    Column, Postgres, Row as _, TypeInfo, ValueRef,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgTypeInfo, types::Oid},
+};
+use storage_core::{Durability, Error, ErrorKind, Result};
+
+use super::{Begin, Dialect, SchemaLock, Tables, Types};
+use crate::{
+    Config,
+    config::Server,
+    error::from_sqlx,
+    pool::Driver,
+    value::{Row, Value},
+};
+
+#[derive(Debug)]
+pub(crate) struct PostgresDialect;
+
+pub(crate) fn options(server: &Server, config: &Config) -> Result<PgConnectOptions> {
+    let mut options: PgConnectOptions = server.url("postgres").parse().map_err(|e| server.unusable(e))?;
+    if let Some(mode) = &config.sslmode {
+        let known =
+            "the option `sslmode` must be one of `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`";
+        options = options.ssl_mode(mode.parse().map_err(|_| Error::new(ErrorKind::Config, known))?);
+    }
+    if let Some(path) = &config.sslrootcert {
+        options = options.ssl_root_cert(path);
+    }
+    if let Some(path) = &config.sslcert {
+        options = options.ssl_client_cert(path);
+    }
+    if let Some(path) = &config.sslkey {
+        options = options.ssl_client_key(path);
+    }
+    Ok(options.application_name("storage-sql"))
+}
+
+/// What each connection begins with.
+pub(crate) fn session(config: &Config) -> String {
+    // Only what is weaker is changed: a server may be set to more than its own disk.
+    let commit = match config.durability {
+        Durability::Relaxed => "SET synchronous_commit = off",
+        _ => "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
+    };
+    let wait = config.busy_timeout.as_millis().max(1);
+    format!("SET lock_timeout = {wait}; SET default_transaction_isolation = 'read committed'; {commit}")
+}
+
+impl Dialect for PostgresDialect {
+    fn types(&self) -> Types {
+        Types {
+            id: "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+            int: "BIGINT",
+            float: "DOUBLE PRECISION",
+            text: "TEXT",
+            bytes: "BYTEA",
+            key: "BYTEA",
+            head: "BYTEA",
+            table: "",
+            clustered: "",
+        }
+    }
+
+    fn count_names(&self, names: usize) -> String {
+        let list = vec!["?"; names].join(", ");
+        format!(
+            "SELECT count(*) FROM pg_catalog.pg_class WHERE relname IN ({list}) AND relnamespace = \
+             (SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = current_schema())"
+        )
+    }
+
+    fn create_sequence(&self, tables: &Tables) -> Option<String> {
+        Some(format!("CREATE SEQUENCE IF NOT EXISTS {}", tables.sequence))
+    }
+
+    fn now(&self) -> &'static str {
+        "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS BIGINT)"
+    }
+
+    fn version(&self, tables: &Tables, _: usize) -> String {
+        format!("nextval('{}')", tables.sequence)
+    }
+
+    fn begin(&self, tables: &Tables, begin: Begin) -> String {
+        match begin {
+            Begin::Write => "BEGIN".into(),
+            // What a transaction sees is settled by its first statement.
+            Begin::Snapshot => format!("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT one FROM {}", tables.meta),
+        }
+    }
+
+    fn schema_lock(&self, tables: &Tables) -> SchemaLock {
+        let name = &tables.plain[0];
+        let lock = format!(
+            "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended('storage-sql ' || current_schema() || '.{name}', 0))"
+        );
+        SchemaLock { begin: "BEGIN", lock: Some(lock), unlock: None }
+    }
+}
+
+/// A null of whatever type the statement needs.
+struct Null;
+
+impl sqlx::Type<Postgres> for Null {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(0))
+    }
+}
+
+impl sqlx::Encode<'_, Postgres> for Null {
+    fn encode_by_ref(&self, _: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        Ok(IsNull::Yes)
+    }
+}
+
+impl Driver for Postgres {
+    /// Arguments have numbers here. No text of ours has a `?` that is not one.
+    fn text(sql: String) -> String {
+        let mut numbered = String::with_capacity(sql.len() + 64);
+        for (i, part) in sql.split('?').enumerate() {
+            if i > 0 {
+                numbered += "$";
+                numbered += &i.to_string();
+            }
+            numbered += part;
+        }
+        numbered
+    }
+
+    fn bind(values: Vec<Value>) -> Result<PgArguments> {
+        use sqlx::Arguments;
+
+        let mut arguments = PgArguments::default();
+        for value in values {
+            let added = match value {
+                Value::Null => arguments.add(Null),
+                Value::Int(value) => arguments.add(value),
+                Value::Float(value) => arguments.add(value),
+                Value::Text(value) => arguments.add(value),
+                Value::Bytes(value) => arguments.add(&value[..]),
+            };
+            added.map_err(|e| from_sqlx(sqlx::Error::Encode(e)))?;
+        }
+        Ok(arguments)
+    }
+
+    fn read(row: &PgRow) -> Result<Row, sqlx::Error> {
+        let mut columns = Vec::with_capacity(row.len());
+        for column in row.columns() {
+            let index = column.ordinal();
+            columns.push(match column.type_info().name() {
+                _ if row.try_get_raw(index)?.is_null() => Value::Null,
+                "INT8" => Value::Int(row.try_get(index)?),
+                "INT4" => Value::Int(row.try_get::<i32, _>(index)?.into()),
+                "FLOAT8" => Value::Float(row.try_get(index)?),
+                "BYTEA" => Value::Bytes(row.try_get::<Vec<u8>, _>(index)?.into()),
+                _ => Value::Text(row.try_get(index)?),
+            });
+        }
+        Ok(Row::new(columns))
+    }
+}

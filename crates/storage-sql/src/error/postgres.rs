@@ -1,0 +1,32 @@
+//! PostgreSQL's codes, <https://www.postgresql.org/docs/current/errcodes-appendix.html>: the first two letters are a class.
+
+use storage_core::ErrorKind;
+
+use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE};
+
+pub(super) fn meaning(code: &str) -> Meaning {
+    match (code.get(..2).unwrap_or_default(), code) {
+        // The last is what every statement gets after one of the others.
+        (_, "40001" | "40P01" | "23505" | "25P02") => (ErrorKind::Conflict, FASTER),
+        (_, "55P03") => (ErrorKind::Timeout, BUSY),
+        (_, "57014") => (ErrorKind::Timeout, "the database cancelled the statement; try again"),
+        (_, "57P03" | "57P01" | "57P02" | "57P05") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
+        ("28", _) => {
+            (ErrorKind::Unauthenticated, "the database does not accept user and password; check them in the URI")
+        }
+        (_, "42501") => (ErrorKind::PermissionDenied, "the user may not do that; grant it the right to use the tables"),
+        (_, "25006") => (ErrorKind::PermissionDenied, "the database is read-only; name one that can be written"),
+        (_, "3D000") => (ErrorKind::NotFound, "the database does not exist; create it first"),
+        (_, "3F000") => (ErrorKind::NotFound, "the schema does not exist; create it, or change the user's search path"),
+        (_, "42P01") => (ErrorKind::NotFound, NO_TABLE),
+        (_, "53100") => (ErrorKind::Unavailable, "the server's disk is full; free some space"),
+        (_, "53300") => {
+            (ErrorKind::Unavailable, "the server has too many connections; try again, or lower `max_connections`")
+        }
+        ("53", _) => (ErrorKind::Unavailable, "the server ran out of memory or of another resource; try again"),
+        ("54", _) => (ErrorKind::TooLarge, "the statement is larger than the server takes"),
+        (_, "58030") => (ErrorKind::Unavailable, "the server cannot read or write its files; check its disk"),
+        ("XX", "XX001" | "XX002") => (ErrorKind::Corrupt, "the database is damaged; restore it from a backup"),
+        _ => (ErrorKind::Other, "the database refused the statement"),
+    }
+}

@@ -1,0 +1,86 @@
+//! Which database a configuration means, and what it can do.
+
+use std::time::Duration;
+
+use storage_core::{BackendInfo, Capabilities, Error, ErrorKind, Isolation, Result};
+
+use crate::{
+    Config,
+    config::Place,
+    dialect,
+    error::{from_sqlx, while_opening},
+    pool::{Connection, Connections, Database},
+};
+
+/// The database, to which nothing was connected yet.
+pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInfo)> {
+    match &config.place {
+        #[cfg(feature = "sqlite")]
+        Place::Sqlite(path) => {
+            let options = dialect::sqlite::options(path.clone(), config)?;
+            let path = path.clone();
+            let opening = Box::new(move |e| while_opening(e, &path));
+            let connections =
+                Connections::<sqlx::Sqlite>::new(options, &dialect::sqlite::SqliteDialect, config, None, opening);
+            let mut info = info("sqlite", "SQLite", Isolation::Serializable);
+            // SQLite's largest file at its usual page size, <https://www.sqlite.org/limits.html>, rounded down.
+            info.limits.value = 16 << 40;
+            info.limits.time_granularity = Duration::from_millis(1);
+            Ok((Box::new(connections), info))
+        }
+        #[cfg(feature = "postgres")]
+        Place::Postgres(server) => {
+            let options = dialect::postgres::options(server, config)?;
+            let session = Some(dialect::postgres::session(config));
+            let opening = Box::new(from_sqlx);
+            let dialect = &dialect::postgres::PostgresDialect;
+            let connections = Connections::<sqlx::Postgres>::new(options, dialect, config, session, opening);
+            Ok((Box::new(connections), info("postgres", "PostgreSQL", Isolation::Serializable)))
+        }
+        #[cfg(feature = "mysql")]
+        Place::MariaDb(server) => {
+            let options = dialect::mariadb::options(server, config)?;
+            let session = Some(dialect::mariadb::session(config));
+            let opening = Box::new(from_sqlx);
+            let dialect = &dialect::mariadb::MariaDbDialect;
+            let connections = Connections::<sqlx::MySql>::new(options, dialect, config, session, opening);
+            Ok((Box::new(connections), info("mariadb", "MariaDB", Isolation::Snapshot)))
+        }
+        #[allow(unreachable_patterns, reason = "with all features there is no other place")]
+        _ => Err(Error::new(
+            ErrorKind::Config,
+            "this program was built without that database; enable the feature `sqlite`, `postgres` or `mysql` of storage-sql",
+        )),
+    }
+}
+
+/// Looks whether the database can be used, and sets what it as a whole must be set to.
+pub(crate) async fn prepare(config: &Config, connection: &mut dyn Connection) -> Result<()> {
+    match &config.place {
+        #[cfg(feature = "sqlite")]
+        Place::Sqlite(_) => dialect::sqlite::prepare(connection, config.busy_timeout).await,
+        #[cfg(feature = "mysql")]
+        Place::MariaDb(_) => dialect::mariadb::prepare(connection, config).await,
+        _ => {
+            let _ = connection;
+            Ok(())
+        }
+    }
+}
+
+fn info(id: &str, name: &str, isolation: Isolation) -> BackendInfo {
+    let capabilities = Capabilities::new()
+        .atomic()
+        .streaming()
+        .conditional()
+        .conditional_delete()
+        .unique_etags()
+        .transactions()
+        .queryable();
+    let mut info = BackendInfo::new(id, capabilities);
+    info.name = name.into();
+    info.description = env!("CARGO_PKG_DESCRIPTION").into();
+    info.version = env!("CARGO_PKG_VERSION").into();
+    info.isolation = isolation;
+    info
+}

@@ -1,0 +1,280 @@
+//! Connections: a pool of the driver's, and what a session does with one connection.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection as _, Database as SqlxDatabase, Pool,
+    pool::{PoolConnection, PoolOptions},
+};
+use storage_core::{Error, ErrorKind, Result, async_trait};
+use tokio::{runtime::Handle, time};
+
+use crate::{
+    Config,
+    dialect::Dialect,
+    error::{from_sqlx, unreachable, while_committing},
+    value::{Row, Value},
+};
+
+/// How long closing waits for connections that are in use.
+const CLOSING: Duration = Duration::from_secs(1);
+/// A connection that nobody has used for so long is asked whether it still works.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// A database that can be reached.
+#[async_trait]
+pub(crate) trait Database: fmt::Debug + Send + Sync + 'static {
+    fn dialect(&self) -> &'static dyn Dialect;
+
+    /// A connection of the pool; it goes back when dropped.
+    async fn acquire(&self) -> Result<Box<dyn Connection>>;
+
+    fn is_closed(&self) -> bool;
+
+    /// Closes the connections that are in the pool, and every other as soon as it comes back.
+    async fn close(&self);
+}
+
+/// One connection. Dropped inside a transaction, or while a statement runs, it is closed, which rolls the transaction back.
+#[async_trait]
+pub(crate) trait Connection: Send {
+    /// Runs a statement with `?` for each argument, and returns how many rows it changed.
+    async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64>;
+
+    /// Runs a statement with `?` for each argument, and returns the rows it yields.
+    async fn fetch(&mut self, sql: String, arguments: Vec<Value>) -> Result<Vec<Row>>;
+
+    /// Runs statements without arguments.
+    async fn run(&mut self, sql: String) -> Result<()>;
+
+    /// Begins a transaction with these statements.
+    async fn begin(&mut self, sql: String) -> Result<()>;
+
+    async fn commit(&mut self) -> Result<()>;
+
+    async fn rollback(&mut self) -> Result<()>;
+}
+
+/// What of a driver is not generic.
+pub(crate) trait Driver: SqlxDatabase {
+    /// The statement as this database takes it.
+    fn text(sql: String) -> String;
+    fn bind(values: Vec<Value>) -> Result<Self::Arguments>;
+    fn read(row: &Self::Row) -> Result<Row, sqlx::Error>;
+}
+
+pub(crate) struct Connections<D: Driver> {
+    pool: Pool<D>,
+    dialect: &'static dyn Dialect,
+    most: usize,
+    in_use: Arc<AtomicUsize>,
+    /// How long a statement may take.
+    patience: Option<Duration>,
+    opening: Opening,
+    runtime: Handle,
+}
+
+/// What an error of opening a connection means.
+pub(crate) type Opening = Box<dyn Fn(sqlx::Error) -> Error + Send + Sync>;
+
+struct Pooled<D: Driver> {
+    /// `None` only while dropping.
+    inner: Option<PoolConnection<D>>,
+    in_transaction: bool,
+    /// Whether a statement was begun whose end nobody has seen.
+    unfinished: bool,
+    patience: Option<Duration>,
+    in_use: Arc<AtomicUsize>,
+    runtime: Handle,
+}
+
+impl<D: Driver> Pooled<D> {
+    fn inner(&mut self) -> Result<&mut D::Connection> {
+        self.inner.as_deref_mut().ok_or_else(Error::closed)
+    }
+}
+
+impl<D: Driver> Drop for Pooled<D> {
+    fn drop(&mut self) {
+        self.in_use.fetch_sub(1, Ordering::Relaxed);
+        // Giving a connection back takes a task, also when the last owner is dropped outside of the runtime.
+        let _entered = self.runtime.enter();
+        if let Some(mut connection) = self.inner.take()
+            && (self.in_transaction || (self.unfinished && self.patience.is_some()))
+        {
+            connection.close_on_drop();
+        }
+    }
+}
+
+impl<D: Driver> fmt::Debug for Connections<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The options of the pool hold the password.
+        f.debug_struct("Connections").field("dialect", &self.dialect).finish_non_exhaustive()
+    }
+}
+
+/// Runs what the driver does, for as long as a statement may take.
+async fn in_time<T>(
+    patience: Option<Duration>,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<Result<T, sqlx::Error>> {
+    let Some(patience) = patience else {
+        return Ok(work.await);
+    };
+    time::timeout(patience, work).await.map_err(|_| {
+        Error::new(ErrorKind::Timeout, "the database did not answer in time; try again, or raise the option `timeout`")
+    })
+}
+
+/// The same for each driver; a generic implementation would need bounds that the compiler cannot prove of futures.
+macro_rules! connections {
+    ($(#[$when:meta])* $driver:ty) => {
+        $(#[$when])*
+        impl Connections<$driver> {
+            /// A pool. Each connection of a server begins with the statements of `session`.
+            pub(crate) fn new(
+                options: <<$driver as SqlxDatabase>::Connection as sqlx::Connection>::Options,
+                dialect: &'static dyn Dialect,
+                config: &Config,
+                session: Option<String>,
+                opening: Opening,
+            ) -> Self {
+                let remote = session.is_some();
+                let pool = PoolOptions::new()
+                    .max_connections(config.max_connections)
+                    .acquire_timeout(config.busy_timeout.max(Duration::from_millis(100)))
+                    .test_before_acquire(false)
+                    // Neither is worth a background task for a file.
+                    .idle_timeout(remote.then_some(Duration::from_secs(600)))
+                    .max_lifetime(None)
+                    .before_acquire(move |connection: &mut <$driver as SqlxDatabase>::Connection, meta| {
+                        Box::pin(async move { Ok(!remote || meta.idle_for < IDLE || connection.ping().await.is_ok()) })
+                    })
+                    .after_connect(move |connection: &mut <$driver as SqlxDatabase>::Connection, _| {
+                        let session = session.clone();
+                        Box::pin(async move {
+                            match session {
+                                Some(session) => sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop),
+                                None => Ok(()),
+                            }
+                        })
+                    })
+                    // What stands in a statement is nobody's business but the database's.
+                    .connect_lazy_with(options.disable_statement_logging());
+                Self {
+                    pool,
+                    dialect,
+                    most: config.max_connections as usize,
+                    in_use: Arc::default(),
+                    patience: remote.then_some(config.timeout),
+                    opening,
+                    runtime: Handle::current(),
+                }
+            }
+        }
+
+        $(#[$when])*
+        #[async_trait]
+        impl Database for Connections<$driver> {
+            fn dialect(&self) -> &'static dyn Dialect {
+                self.dialect
+            }
+
+            async fn acquire(&self) -> Result<Box<dyn Connection>> {
+                let connection = self.pool.acquire().await.map_err(|e| match e {
+                    // With connections to spare, what took too long was making one.
+                    sqlx::Error::PoolTimedOut if self.in_use.load(Ordering::Relaxed) < self.most => unreachable(e),
+                    e => (self.opening)(e),
+                })?;
+                self.in_use.fetch_add(1, Ordering::Relaxed);
+                Ok(Box::new(Pooled {
+                    inner: Some(connection),
+                    in_transaction: false,
+                    unfinished: false,
+                    patience: self.patience,
+                    in_use: self.in_use.clone(),
+                    runtime: self.runtime.clone(),
+                }))
+            }
+
+            fn is_closed(&self) -> bool {
+                self.pool.is_closed()
+            }
+
+            async fn close(&self) {
+                // A transaction that is still open keeps its connection; it is closed when the transaction is dropped.
+                let _ = time::timeout(CLOSING, self.pool.close()).await;
+            }
+        }
+
+        $(#[$when])*
+        #[async_trait]
+        impl Connection for Pooled<$driver> {
+            async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64> {
+                let text = AssertSqlSafe(<$driver as Driver>::text(sql));
+                let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
+                self.unfinished = true;
+                let done = in_time(self.patience, query.execute(self.inner()?)).await?;
+                self.unfinished = false;
+                Ok(done.map_err(from_sqlx)?.rows_affected())
+            }
+
+            async fn fetch(&mut self, sql: String, arguments: Vec<Value>) -> Result<Vec<Row>> {
+                let text = AssertSqlSafe(<$driver as Driver>::text(sql));
+                let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
+                self.unfinished = true;
+                let rows = in_time(self.patience, query.fetch_all(self.inner()?)).await?;
+                self.unfinished = false;
+                rows.map_err(from_sqlx)?.iter().map(|row| <$driver>::read(row).map_err(from_sqlx)).collect()
+            }
+
+            async fn run(&mut self, sql: String) -> Result<()> {
+                let statements = sqlx::raw_sql(AssertSqlSafe(sql));
+                self.unfinished = true;
+                let done = in_time(self.patience, statements.execute(self.inner()?)).await?;
+                self.unfinished = false;
+                done.map(drop).map_err(from_sqlx)
+            }
+
+            async fn begin(&mut self, sql: String) -> Result<()> {
+                // From here on, for whoever drops this before the answer comes.
+                self.in_transaction = true;
+                self.run(sql).await
+            }
+
+            async fn commit(&mut self) -> Result<()> {
+                let statement = sqlx::raw_sql(AssertSqlSafe("COMMIT".to_owned()));
+                let done = in_time(self.patience, statement.execute(self.inner()?)).await.map_err(Error::ambiguous)?;
+                done.map_err(while_committing)?;
+                self.in_transaction = false;
+                Ok(())
+            }
+
+            async fn rollback(&mut self) -> Result<()> {
+                self.run("ROLLBACK".into()).await?;
+                self.in_transaction = false;
+                Ok(())
+            }
+        }
+    };
+}
+connections!(
+    #[cfg(feature = "sqlite")]
+    sqlx::Sqlite
+);
+connections!(
+    #[cfg(feature = "postgres")]
+    sqlx::Postgres
+);
+connections!(
+    #[cfg(feature = "mysql")]
+    sqlx::MySql
+);
