@@ -17,7 +17,7 @@ install() {
 }
 
 version() {
-    "$programs/bin/python" -c 'import moto; print(moto.__version__)'
+    "$programs/bin/python" -c 'from importlib.metadata import version; print(version("moto"))'
 }
 
 start() {

@@ -135,7 +135,9 @@ impl Server {
     /// Ends it as a crash would; its port stays its own.
     pub(crate) fn kill(&self) -> Result<()> {
         let _lock = self.lock()?;
-        self.end(self.must_live()?, Signal::KILL)
+        self.end(self.must_live()?, Signal::KILL)?;
+        // It may have started one more in its last moment.
+        self.sweep()
     }
 
     /// Ends it in order, and runs it again at the same port.
