@@ -1,5 +1,7 @@
 //! What a check is, and the list of all of them.
 
+use std::fmt;
+
 use futures_util::future::BoxFuture;
 use storage_core::{Capabilities, Error};
 
@@ -53,6 +55,13 @@ pub enum Failure {
     Failed(String),
     /// The rule cannot be tried here, and why.
     NotRun(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Failed(message) | Self::NotRun(message)) = self;
+        f.write_str(message)
+    }
 }
 
 impl From<Error> for Failure {

@@ -12,6 +12,7 @@ pub mod concurrency;
 pub mod conditional;
 pub mod copy;
 pub mod errors;
+pub mod faults;
 pub mod info;
 pub mod keys;
 pub mod lifecycle;

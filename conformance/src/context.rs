@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastrand::Rng;
 use storage_core::{BackendInfo, Capabilities, Consistency, Storage};
 
-use crate::{Failure, Namespace, Outcome, Target};
+use crate::{Failure, Namespace, Outcome, Target, faults::Plan, process::Process};
 
 /// An empty store of the target, and more handles to it or to others.
 #[derive(Debug)]
@@ -73,6 +73,42 @@ impl Context {
             return Ok(Storage::from_arc(self.storage.backend().clone()));
         }
         self.open_again().await
+    }
+
+    /// What the target says about itself.
+    pub(crate) fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Another process with a task on the check's own store.
+    ///
+    /// # Errors
+    /// Not run where another process cannot see that store; failed where none can be started.
+    pub(crate) fn process(&self, task: &str, argument: u64) -> Outcome<Process> {
+        if self.target.is_one_process() {
+            return Err(Failure::NotRun("another process cannot see the store".into()));
+        }
+        Process::start(&self.target, self.namespace.place(), task, argument, self.seed)
+    }
+
+    /// Another process with a task on a store of its own.
+    pub(crate) fn process_elsewhere(&self, task: &str, argument: u64) -> Outcome<Process> {
+        Process::start(&self.target, Namespace::new().place(), task, argument, self.seed)
+    }
+
+    /// Opens another, empty store in this namespace, and keeps the namespace until the check is over.
+    pub(crate) async fn open_in(&self, namespace: &Namespace) -> Outcome<Storage> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        open(&self.target, namespace).await
+    }
+
+    /// The plan of faults in the store below a layer.
+    ///
+    /// # Errors
+    /// Not run where the factory has not said which that is.
+    pub(crate) fn faults(&self) -> Outcome<&Plan> {
+        let plan = self.namespace.plan();
+        plan.map(|plan| &**plan).ok_or_else(|| Failure::NotRun("no store below it that the suite can let fail".into()))
     }
 
     /// Another, empty store of the target.

@@ -4,49 +4,34 @@
 //! the storage acknowledged it, so the parent knows what must be stored, and what was in flight when the kill came. This is
 //! about processes; what survives power loss is a matter of syncs, which no kill can show.
 
-mod writer;
+pub(crate) mod writer;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fmt, fs,
-    io::{BufRead, BufReader},
+    fmt, fs,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitCode, Stdio},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, channel},
-    },
-    thread,
+    process::ExitCode,
     time::Duration,
 };
 
-use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
+use futures_util::TryStreamExt;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::json;
 use storage_core::{FieldValue, GetOptions, Result, Storage, StorageBackend};
 
-use self::writer::{Write, keys, write};
-use crate::selection::variable;
+use self::writer::{Write, keys};
+use crate::{Namespace, Target, answer, process::Process, selection::variable};
 
-/// Says to the process that writes where, with which seed and in which round.
-const CHILD: &str = "STORAGE_CONFORMANCE_CHILD";
 /// Rounds unless `STORAGE_CONFORMANCE_ROUNDS` says otherwise.
 const ROUNDS: u64 = 20;
 /// Of so many rounds, one kills while the store is being opened, and not while it is written to.
 const OPENING: u64 = 16;
 /// How much of a hundred kills must interrupt a write in flight.
 const IN_FLIGHT: u64 = 80;
-/// How long a process may take for its next step until it counts as hung.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-type Open = dyn Fn(PathBuf) -> BoxFuture<'static, Result<Storage>> + Send + Sync;
 
 /// The test of one backend: the `main` of a test with `harness = false`.
-pub struct Crash {
-    name: String,
-    open: Arc<Open>,
-    leftovers: fn(&Path) -> usize,
-}
+#[derive(Debug)]
+pub struct Crash(Target);
 
 impl Crash {
     /// The test of the backend of this name. `open` opens the store in a directory; the same directory is the same store.
@@ -56,19 +41,14 @@ impl Crash {
         Fut: Future<Output = Result<B>> + Send + 'static,
         B: StorageBackend,
     {
-        let open = move |place| {
-            let opening = open(place);
-            async move { Ok(Storage::new(opening.await?).erase()) }.boxed()
-        };
-        Self { name: name.into(), open: Arc::new(open), leftovers: |_| 0 }
+        Self(Target::new(name, move |namespace: Namespace| open(namespace.dir().to_owned())))
     }
 
     /// Counts what unfinished writes left in a directory. It is asked after each kill, and must be 0 when the store has been
     /// opened again.
     #[must_use]
-    pub fn leftovers(mut self, count: fn(&Path) -> usize) -> Self {
-        self.leftovers = count;
-        self
+    pub fn leftovers(self, count: fn(&Path) -> usize) -> Self {
+        Self(self.0.leftovers(count))
     }
 
     /// Runs the test, or, in the process that is to be killed, writes.
@@ -76,16 +56,10 @@ impl Crash {
     /// `STORAGE_CONFORMANCE_ROUNDS` and `…_SEED` say how often and from which seed, `…_REPORT` where to write the outcome.
     #[must_use]
     pub fn main(self) -> ExitCode {
-        if let Ok(task) = env::var(CHILD) {
-            return match write(&*self.open, &task) {
-                Ok(()) => ExitCode::SUCCESS,
-                Err(message) => {
-                    eprintln!("the process that writes: {message}");
-                    ExitCode::FAILURE
-                }
-            };
+        if let Some(code) = answer(std::slice::from_ref(&self.0)) {
+            return code;
         }
-        let name = format!("{}/kill_9_keeps_acknowledged", self.name);
+        let name = format!("{}/kill_9_keeps_acknowledged", self.0.name());
         let trial = Trial::test(name, move || self.test().map_err(Into::into));
         libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit_code()
     }
@@ -97,53 +71,45 @@ impl Crash {
                 text.parse().map_err(|_| format!("STORAGE_CONFORMANCE_{name} is {text:?}, which is no number"))
             })
         };
-        let (rounds, seed) = (number("ROUNDS", ROUNDS)?, number("SEED", u64::from(fastrand::u32(..)))?);
+        let (count, seed) = (number("ROUNDS", ROUNDS)?, number("SEED", u64::from(fastrand::u32(..)))?);
         eprintln!("seed {seed} (set STORAGE_CONFORMANCE_SEED to use it again)");
-        let outcome = self.rounds(rounds, seed)?;
-        eprintln!("{}: {outcome}", self.name);
-        if let Some(path) = variable("REPORT")? {
-            let report = outcome.report(&self.name, seed).to_string();
-            fs::write(&path, report).map_err(|e| format!("the report cannot be written to {path:?}: {e}"))?;
-        }
-        outcome.verdict()
-    }
-
-    fn rounds(&self, rounds: u64, seed: u64) -> Result<Outcome, String> {
-        let directory = tempfile::tempdir().map_err(|e| format!("no temporary directory can be made: {e}"))?;
-        let place = directory.path().join("store");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|e| format!("no runtime can be built: {e}"))?;
-        let mut outcome = Outcome::default();
-        // What each key holds, as far as is known; `None` if it was deleted or never written.
-        let mut known = BTreeMap::new();
-        runtime.block_on(async { (self.open)(place.clone()).await }).map_err(|e| format!("cannot open: {e}"))?;
-        for round in 0..rounds {
-            let mut rng = fastrand::Rng::with_seed(seed ^ round << 32);
-            let killed = kill(&place, seed, round, &mut rng)?;
-            outcome.count(&killed, (self.leftovers)(&place));
-            let checked = runtime.block_on(async {
-                let storage = (self.open)(place.clone()).await.map_err(|e| format!("cannot open: {e}"))?;
-                let left = (self.leftovers)(&place);
-                if left > 0 {
-                    outcome.violations.push(format!("round {round}: {left} staged values are left after opening"));
-                }
-                let found = verify(&storage, seed, &mut known, &killed).await;
-                outcome.violations.extend(found.into_iter().map(|what| format!("round {round}: {what}")));
-                Ok::<_, String>(())
-            });
-            checked.map_err(|e| format!("round {round}: {e}"))?;
-            if (round + 1) % 50 == 0 {
-                eprintln!("{}: {outcome}", self.name);
-            }
+        let namespace = Namespace::new();
+        let killed = runtime.block_on(rounds(&self.0, &namespace, count, seed))?;
+        let name = self.0.name();
+        eprintln!("{name}: {killed}");
+        if let Some(path) = variable("REPORT")? {
+            let report = killed.report(name, seed).to_string();
+            fs::write(&path, report).map_err(|e| format!("the report cannot be written to {path:?}: {e}"))?;
         }
-        Ok(outcome)
+        killed.verdict(IN_FLIGHT)
     }
 }
 
-impl fmt::Debug for Crash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crash").field("name", &self.name).finish_non_exhaustive()
+/// Starts and kills so many processes that write.
+pub(crate) async fn rounds(target: &Target, place: &Namespace, rounds: u64, seed: u64) -> Result<Kills, String> {
+    let open = || async { target.open(place).await.map_err(|e| format!("cannot open: {e}")).map(Storage::from_arc) };
+    let mut kills = Kills::default();
+    // What each key holds, as far as is known; `None` if it was deleted or never written.
+    let mut known = BTreeMap::new();
+    open().await?;
+    for round in 0..rounds {
+        let mut rng = fastrand::Rng::with_seed(seed ^ round << 32);
+        let killed = kill(target, place, seed, round, &mut rng).await.map_err(|e| format!("round {round}: {e}"))?;
+        kills.count(&killed, target.left(place));
+        let storage = open().await.map_err(|e| format!("round {round}: {e}"))?;
+        let left = target.left(place);
+        if left > 0 {
+            kills.violations.push(format!("round {round}: {left} staged values are left after opening"));
+        }
+        let found = verify(&storage, seed, &mut known, &killed).await;
+        kills.violations.extend(found.into_iter().map(|what| format!("round {round}: {what}")));
+        if (round + 1) % 50 == 0 {
+            eprintln!("{}: {kills}", target.name());
+        }
     }
+    Ok(kills)
 }
 
 /// What a killed process had begun and what was acknowledged to it.
@@ -170,47 +136,26 @@ impl Killed {
 }
 
 /// Starts a process that writes, and kills it at a random moment.
-fn kill(place: &Path, seed: u64, round: u64, rng: &mut fastrand::Rng) -> Result<Killed, String> {
+async fn kill(
+    target: &Target,
+    place: &Namespace,
+    seed: u64,
+    round: u64,
+    rng: &mut fastrand::Rng,
+) -> crate::Outcome<Killed> {
     let mut killed = Killed { opening: round % OPENING == OPENING - 1, ..Killed::default() };
-    let task = format!("{seed} {round} {}", place.display());
-    let me = env::current_exe().map_err(|e| format!("the test binary is not to be found: {e}"))?;
-    let child = Command::new(me).env(CHILD, task).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let mut child = child.map_err(|e| format!("the process that writes cannot be started: {e}"))?;
-    let lines = listen(&mut child)?;
+    let mut process = Process::start(target, place.place(), "write", round, seed)?;
     if !killed.opening {
+        process.expect("ready").await?;
         // At least one write is begun, and any number more.
-        for _ in 0..2 + rng.u32(..40) {
-            let line = lines.recv_timeout(PATIENCE).map_err(|e| match e {
-                RecvTimeoutError::Timeout => format!("round {round}: the process that writes hangs"),
-                RecvTimeoutError::Disconnected => format!("round {round}: the process that writes ended by itself"),
-            });
-            match line {
-                Ok(line) => killed.note(&line),
-                Err(e) => {
-                    // It may have ended already.
-                    let _ = child.kill();
-                    return Err(e);
-                }
-            }
+        for _ in 0..1 + rng.u32(..40) {
+            killed.note(&process.hear().await?);
         }
     }
-    thread::sleep(Duration::from_micros(rng.u64(..5_000)));
-    child.kill().and_then(|()| child.wait()).map_err(|e| format!("round {round}: cannot be killed: {e}"))?;
+    tokio::time::sleep(Duration::from_micros(rng.u64(..5_000))).await;
     // What it said before is still in the pipe.
-    lines.iter().for_each(|line| killed.note(&line));
+    process.kill().await?.iter().for_each(|line| killed.note(line));
     Ok(killed)
-}
-
-fn listen(child: &mut Child) -> Result<Receiver<String>, String> {
-    let out = child.stdout.take().ok_or("the process that writes has no output")?;
-    let (sender, receiver) = channel();
-    thread::spawn(move || {
-        for line in BufReader::new(out).lines().map_while(std::io::Result::ok) {
-            // Nobody listens any more once the test has failed.
-            let _ = sender.send(line);
-        }
-    });
-    Ok(receiver)
 }
 
 /// Compares the store with what must be in it, and notes what is.
@@ -275,7 +220,7 @@ async fn stored(storage: &Storage, seed: u64, key: &str) -> Result<Option<Write>
 
 /// What all rounds came to.
 #[derive(Debug, Default)]
-struct Outcome {
+pub(crate) struct Kills {
     rounds: u64,
     opening: u64,
     in_flight: u64,
@@ -284,7 +229,7 @@ struct Outcome {
     violations: Vec<String>,
 }
 
-impl Outcome {
+impl Kills {
     fn count(&mut self, killed: &Killed, leftovers: usize) {
         self.rounds += 1;
         self.opening += u64::from(killed.opening);
@@ -301,18 +246,19 @@ impl Outcome {
         })
     }
 
-    fn verdict(&self) -> Result<(), String> {
+    /// Whether nothing was lost, and so much of a hundred kills interrupted a write.
+    pub(crate) fn verdict(&self, in_flight: u64) -> Result<(), String> {
         if let Some(first) = self.violations.first() {
             return Err(format!("{} violations, the first: {first}", self.violations.len()));
         }
-        if self.in_flight * 100 < self.rounds * IN_FLIGHT {
+        if self.in_flight * 100 < self.rounds * in_flight {
             return Err(format!("of {} kills only {} interrupted a write", self.rounds, self.in_flight));
         }
         Ok(())
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for Kills {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,

@@ -5,13 +5,14 @@ mod plan;
 use std::sync::Arc;
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
-    async_trait,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait,
 };
 
 use crate::methods::each_method;
-use plan::{Injure, Plan};
+use plan::Injure;
+pub(crate) use plan::{Plan, Settings};
 
 /// Plants faults into the calls of the wrapped backend, its transactions included.
 ///
@@ -90,11 +91,18 @@ impl<B: StorageBackend> Faults<B> {
         self.planned(|plan| plan.only = Some(methods.into()))
     }
 
-    fn planned(mut self, change: impl FnOnce(&mut Plan)) -> Self {
-        // Before the first call the plan is not shared, and these methods take the backend by value.
-        if let Some(plan) = Arc::get_mut(&mut self.plan) {
-            change(plan);
-        }
+    /// Fails before the call with this error instead of `Unavailable`.
+    #[must_use]
+    pub fn error(self, error: fn() -> Error) -> Self {
+        self.planned(|plan| plan.error = error)
+    }
+
+    pub(crate) fn with_plan(inner: B, plan: Arc<Plan>) -> Self {
+        Self { plan, inner: Arc::new(inner) }
+    }
+
+    fn planned(self, change: impl FnOnce(&mut Settings)) -> Self {
+        self.plan.change(change);
         self
     }
 }

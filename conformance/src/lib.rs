@@ -13,11 +13,15 @@ pub mod junit;
 mod linearize;
 mod main_with;
 mod methods;
+mod namespace;
+mod process;
+mod proxy;
 mod recorder;
 mod refuse;
 pub mod report;
 mod runner;
 pub mod saboteurs;
+mod secrets;
 mod selection;
 mod server;
 mod support;
@@ -28,11 +32,13 @@ pub use context::Context;
 pub use each_call::{METHODS, call};
 pub use faults::Faults;
 pub use main_with::{Origin, main_with};
+pub use namespace::Namespace;
+pub use process::answer;
 pub use recorder::{Log, Recorder};
 pub use runner::run;
 pub use selection::Selection;
 pub use server::server;
-pub use target::{IntoTarget, Namespace, Target};
+pub use target::{IntoTarget, Target};
 
 /// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.
 ///

@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use storage_core::BackendInfo;
 
 use crate::{
-    Check, Selection, Target, checks,
+    Check, Selection, Target, answer, checks,
     report::{CheckReport, Report, Status},
     runner::{describe, run_check},
     selection::variable,
@@ -29,6 +29,9 @@ pub struct Origin {
 /// Runs all checks on the targets, as [`main!`](crate::main) does.
 #[must_use]
 pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
+    if let Some(code) = answer(&targets) {
+        return code;
+    }
     let arguments = Arguments::from_args();
     let done = selected(targets).and_then(|(selection, targets)| {
         let report = variable("REPORT")?;

@@ -4,12 +4,15 @@
 //! entry beside each says exactly which checks fail on it.
 
 mod batches;
+mod below;
 mod conditions;
 mod copies;
 mod keys;
 mod lifecycle;
 mod listings;
 mod metadata;
+mod network;
+mod processes;
 mod queries;
 mod ranges;
 mod streams;
@@ -20,6 +23,7 @@ mod wrap;
 
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use storage_core::{Capabilities, Result, StorageBackend};
 
 use crate::{Namespace, Target};
@@ -37,7 +41,21 @@ pub struct Saboteur {
     pub catches: &'static [&'static str],
     /// Capabilities that its target pins.
     pub pins: Capabilities,
-    wrap: fn(Arc<dyn StorageBackend>, &Namespace) -> Arc<dyn StorageBackend>,
+    /// What it must be around.
+    pub base: Base,
+    wrap: fn(Arc<dyn StorageBackend>, Namespace) -> Opening,
+}
+
+/// A backend that is being opened.
+type Opening = BoxFuture<'static, Result<Arc<dyn StorageBackend>>>;
+
+/// The sound backend below a saboteur.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// One that can do everything, and lives as long as the process.
+    Memory,
+    /// One in the namespace's directory, which several processes share.
+    Files,
 }
 
 impl Saboteur {
@@ -51,7 +69,7 @@ impl Saboteur {
         let wrap = self.wrap;
         let open = move |namespace: Namespace| {
             let opening = factory(namespace.clone());
-            async move { Ok(wrap(Arc::new(opening.await?), &namespace)) }
+            async move { wrap(Arc::new(opening.await?), namespace).await }
         };
         Target::new(self.name, open).requires(self.pins)
     }
@@ -63,6 +81,7 @@ pub const SOUND: Saboteur = Saboteur {
     name: "sound",
     catches: &[],
     pins: Capabilities::new(),
+    base: Base::Memory,
     wrap: |inner, _| wrap::wrap(inner, Sound),
 };
 
@@ -71,6 +90,11 @@ struct Sound;
 
 #[storage_core::async_trait]
 impl Fault for Sound {}
+
+/// How keys begin that others have put into the store of a saboteur: its target must plant one.
+pub const FOREIGN: &str = "foreign ";
+/// The secret that a saboteur gives away: its target must name it.
+pub const PASSWORD: &str = "correct horse battery staple";
 
 /// All saboteurs.
 #[must_use]
@@ -89,6 +113,9 @@ pub fn saboteurs() -> Vec<Saboteur> {
         transactions::ALL,
         copies::ALL,
         lifecycle::ALL,
+        below::ALL,
+        processes::ALL,
+        network::ALL,
         &[
             values::LOSES_THE_TAIL,
             keys::FOLLOWS_PATHS,
@@ -103,12 +130,17 @@ pub fn saboteurs() -> Vec<Saboteur> {
 /// A table of saboteurs: `name = fault => ["group/check", …];`.
 macro_rules! table {
     ($($name:ident = $fault:expr => [$($check:literal),* $(,)?];)*) => {
+        $crate::saboteurs::table! { Memory, |inner, _, fault| super::wrap::wrap(inner, fault); $($name = $fault => [$($check),*];)* }
+    };
+    // Around another base, or with more than a fault around it.
+    ($base:ident, $wrap:expr; $($name:ident = $fault:expr => [$($check:literal),* $(,)?];)*) => {
         pub(super) const ALL: &[super::Saboteur] = &[$(super::Saboteur {
             group: module_path!(),
             name: stringify!($name),
             catches: &[$($check),*],
             pins: storage_core::Capabilities::new(),
-            wrap: |inner, _| super::wrap::wrap(inner, $fault),
+            base: super::Base::$base,
+            wrap: |inner, namespace| $wrap(inner, namespace, $fault),
         }),*];
     };
 }

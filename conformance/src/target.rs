@@ -1,16 +1,15 @@
 //! What the checks run on: a named way to open a store, and the namespaces they open it for.
 
-use std::{
-    env, fmt, fs,
-    path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
-};
+use std::{env, fmt, path::Path, sync::Arc};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use storage_core::{Capabilities, Result, StorageBackend};
-use tempfile::TempDir;
+
+pub(crate) use crate::namespace::Place;
+use crate::{Namespace, secrets::Secrets};
 
 type Open = dyn Fn(Namespace) -> BoxFuture<'static, Result<Arc<dyn StorageBackend>>> + Send + Sync;
+type Plant = dyn Fn(Namespace) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// A store under test.
 #[derive(Clone)]
@@ -19,9 +18,13 @@ pub struct Target {
     open: Arc<Open>,
     required: Capabilities,
     volatile: bool,
+    one_process: bool,
     basic: bool,
     needs_env: Option<String>,
     runs_on: String,
+    secrets: Secrets,
+    foreign: Option<Arc<Plant>>,
+    leftovers: Option<fn(&Path) -> usize>,
 }
 
 impl Target {
@@ -42,9 +45,13 @@ impl Target {
             open: Arc::new(open),
             required: Capabilities::new(),
             volatile: false,
+            one_process: false,
             basic: false,
             needs_env: None,
             runs_on: "embedded".into(),
+            secrets: Secrets::default(),
+            foreign: None,
+            leftovers: None,
         }
     }
 
@@ -59,6 +66,41 @@ impl Target {
     #[must_use]
     pub fn volatile(mut self) -> Self {
         self.volatile = true;
+        self
+    }
+
+    /// Says that a store lives only as long as the process, so that another process sees another store.
+    #[must_use]
+    pub fn one_process(mut self) -> Self {
+        self.one_process = true;
+        self
+    }
+
+    /// Names a secret that the factory uses, a password or a key, which no error, `Debug` or log line may contain, in
+    /// whatever notation.
+    #[must_use]
+    pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
+        self.secrets.add(secret.as_ref());
+        self
+    }
+
+    /// Says how others leave things in the store under names that the backend would not use. It is called for a namespace
+    /// that has been opened.
+    #[must_use]
+    pub fn foreign<F, Fut>(mut self, plant: F) -> Self
+    where
+        F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.foreign = Some(Arc::new(move |namespace| plant(namespace).boxed()));
+        self
+    }
+
+    /// Counts what unfinished writes of processes that have ended left in [`Namespace::dir`]. When the store has been
+    /// opened again it must be 0.
+    #[must_use]
+    pub fn leftovers(mut self, count: fn(&Path) -> usize) -> Self {
+        self.leftovers = Some(count);
         self
     }
 
@@ -113,6 +155,24 @@ impl Target {
         self.volatile
     }
 
+    pub(crate) fn is_one_process(&self) -> bool {
+        self.one_process || self.volatile
+    }
+
+    pub(crate) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Plants what others leave in a store; `None` when nobody has said how.
+    pub(crate) fn plant(&self, namespace: &Namespace) -> Option<BoxFuture<'static, Result<()>>> {
+        self.foreign.as_ref().map(|plant| plant(namespace.clone()))
+    }
+
+    /// What unfinished writes left; 0 when nobody has said how to count.
+    pub(crate) fn left(&self, namespace: &Namespace) -> usize {
+        self.leftovers.map_or(0, |count| count(namespace.dir()))
+    }
+
     pub(crate) fn is_basic(&self) -> bool {
         self.basic
     }
@@ -154,48 +214,5 @@ where
 {
     fn into_target(self, name: &str) -> Target {
         Target::new(name, self)
-    }
-}
-
-/// The place of one store, which no other check uses.
-#[derive(Clone, Debug)]
-pub struct Namespace(Arc<Place>);
-
-#[derive(Debug)]
-struct Place {
-    name: String,
-    dir: OnceLock<(TempDir, PathBuf)>,
-}
-
-impl Namespace {
-    pub(crate) fn new() -> Self {
-        // Not from the seed: on a shared server two runs with the same seed must not meet.
-        let name = format!("c{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
-        Self(Arc::new(Place { name, dir: OnceLock::new() }))
-    }
-
-    /// A unique name of 25 characters, `a` to `z` and `0` to `9`, the first a letter: for a table, a prefix, a bucket.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.0.name
-    }
-
-    /// An empty directory, made at the first call and removed when the check is over.
-    ///
-    /// # Panics
-    /// When no temporary directory can be made; the check then fails with that message.
-    #[must_use]
-    pub fn dir(&self) -> &Path {
-        let (_, root) = self.0.dir.get_or_init(|| {
-            let outer = tempfile::Builder::new()
-                .prefix("storage-conformance-")
-                .tempdir()
-                .expect("a temporary directory can be made");
-            // One level down, so that a check can see what escapes from it.
-            let root = outer.path().join("root");
-            fs::create_dir(&root).expect("a temporary directory can be made");
-            (outer, root)
-        });
-        root
     }
 }

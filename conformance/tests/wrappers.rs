@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use storage_conformance::{Faults, METHODS, Recorder, call};
-use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, PutOptions, Query, Storage};
+use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, IntoKey, PutOptions, Query, Storage, StorageBackend};
 use storage_memory::Memory;
 
 #[tokio::test]
@@ -32,8 +32,10 @@ async fn a_fault_after_is_ambiguous_for_writes_only() {
 async fn bodies_are_cut_or_broken_off() {
     let memory = Memory::new();
     Storage::new(memory.clone()).put("key", vec![b'x'; 1000]).await.unwrap();
-    let short = Storage::new(Faults::new(memory.clone(), 2).short_body(1.0));
-    assert!(short.get("key").await.unwrap().unwrap().len() < 1000);
+    let short = Faults::new(memory.clone(), 2).short_body(1.0);
+    let object = short.get(&"key".into_key().unwrap(), GetOptions::new()).await.unwrap().unwrap();
+    assert!(object.body.bytes(u64::MAX).await.unwrap().len() < 1000, "the backend does not notice");
+    assert_eq!(Storage::new(short).get("key").await.unwrap_err().kind(), ErrorKind::Unavailable, "the handle does");
     let reset = Storage::new(Faults::new(memory, 2).reset(1.0));
     assert_eq!(reset.get("key").await.unwrap_err().kind(), ErrorKind::Unavailable);
     let listing = reset.list("").await.unwrap();

@@ -15,6 +15,7 @@ use crate::{
     Context, Outcome,
     assert::{expect, expect_eq, expect_some},
     linearize::{Event, Operation, is_linearizable},
+    process::{Child, say},
     support::{entry, expect_value, keys, looked_at_while, race, with},
 };
 
@@ -29,26 +30,39 @@ pub async fn counter_loses_no_update(c: Context) -> Outcome {
     c.storage.put("n", "0").await?;
     race(THREADS, move |i| {
         let s = handles[i].clone();
-        async move {
-            let mut done = 0;
-            while done < EACH {
-                let object = expect_some("the counter", s.open("n", GetOptions::new()).await?)?;
-                let etag = expect_some("the etag", object.entry.etag)?;
-                let seen = number(&object.body.bytes(100).await?)?;
-                // Others have read it too by then.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                let options = PutOptions::new().condition(Condition::IfMatch(etag));
-                match s.put_with("n", (seen + 1).to_string(), options).await {
-                    Ok(_) => done += 1,
-                    Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
-                    Err(e) => return Err(e.into()),
-                }
-            }
-            Ok(())
-        }
+        async move { add(&s, EACH).await }
     })
     .await?;
     expect_value(&c.storage, "n", Some((THREADS * EACH).to_string().as_bytes())).await
+}
+
+/// Several processes that read, add one and write if unchanged lose no update.
+/// Needs: conditional
+pub async fn two_processes(c: Context) -> Outcome {
+    const EACH: usize = 15;
+    c.storage.put("n", "0").await?;
+    let mut others = [c.process("count", EACH as u64)?, c.process("count", EACH as u64)?];
+    for other in &mut others {
+        other.expect("ready").await?;
+    }
+    for other in &mut others {
+        other.say("go")?;
+    }
+    add(&c.storage, EACH).await?;
+    for other in &mut others {
+        other.expect("done").await?;
+    }
+    expect_value(&c.storage, "n", Some((3 * EACH).to_string().as_bytes())).await
+}
+
+/// The other processes' part.
+pub(crate) async fn count(child: Child) -> Outcome {
+    let s = child.open().await?;
+    say("ready");
+    child.hear().await;
+    add(&s, child.argument as usize).await?;
+    say("done");
+    Ok(())
 }
 
 /// Writes of different keys at the same time all land, each with its own value.
@@ -178,6 +192,25 @@ pub async fn linearizable_history(c: Context) -> Outcome {
         expect(is_linearizable(&history), || {
             format!("expected an order that explains what was read, saw none for {history:?}")
         })?;
+    }
+    Ok(())
+}
+
+/// Adds one to the counter, so many times.
+async fn add(s: &Storage, times: usize) -> Outcome {
+    let mut done = 0;
+    while done < times {
+        let object = expect_some("the counter", s.open("n", GetOptions::new()).await?)?;
+        let etag = expect_some("the etag", object.entry.etag)?;
+        let seen = number(&object.body.bytes(100).await?)?;
+        // Others have read it too by then.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let options = PutOptions::new().condition(Condition::IfMatch(etag));
+        match s.put_with("n", (seen + 1).to_string(), options).await {
+            Ok(_) => done += 1,
+            Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
+            Err(e) => return Err(e.into()),
+        }
     }
     Ok(())
 }

@@ -1,11 +1,14 @@
 //! What goes wrong is said, and said right.
 
-use futures_util::stream;
+use std::time::{Duration, Instant};
+
+use futures_util::{TryStreamExt, stream};
 use storage_core::{BatchOptions, Body, Bytes, Condition, Error, ErrorKind, GetOptions, PutOptions, Query, Storage};
 
 use crate::{
-    Context, Failure, Outcome,
+    Context, Failure, Namespace, Outcome,
     assert::{expect, expect_eq, expect_kind},
+    proxy::Mode,
     refuse::{REFUSABLE, refused},
     support::{expect_value, keys, noise, pieces},
 };
@@ -70,6 +73,46 @@ pub async fn value_too_large(c: Context) -> Outcome {
     }
     expect_value(s, "key", Some(&value[1..])).await?;
     expect_eq("the keys", keys(s, "").await?, ["key"])
+}
+
+/// While a server does not answer, every operation, opening included, ends with an error that can be tried again.
+pub async fn unreachable_times_out(c: Context) -> Outcome {
+    /// The default timeout of an operation, and some more.
+    const PATIENCE: Duration = Duration::from_secs(40);
+    let namespace = Namespace::proxied();
+    let s = c.open_in(&namespace).await?;
+    s.put("key", "v").await?;
+    if !namespace.network(Mode::Hang) {
+        return Err(Failure::NotRun("it reaches no server through an address of the suite".into()));
+    }
+    let put = async { s.put("other", "v").await.map(drop) };
+    let get = async { s.get("key").await.map(drop) };
+    let list = async { s.list("").await?.try_next().await.map(drop) };
+    let open = async { c.target().open(&namespace).await.map(drop) };
+    let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(put, get, list, open) }).await;
+    let ended = ended.map_err(|_| format!("expected an end within {} seconds, saw none", PATIENCE.as_secs()))?;
+    for (what, result) in [("put", ended.0), ("get", ended.1), ("list", ended.2), ("open", ended.3)] {
+        let retryable = result.as_ref().is_err_and(Error::is_retryable);
+        expect(retryable, || format!("{what} without an answer: expected an error to retry, saw {result:?}"))?;
+    }
+    namespace.network(Mode::Cut);
+    namespace.network(Mode::Pass);
+    let until = Instant::now() + PATIENCE;
+    while let Err(e) = s.get("key").await {
+        expect(e.is_retryable() && Instant::now() < until, || format!("expected it to go on, saw {e:?}"))?;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    expect_value(&s, "key", Some(b"v")).await
+}
+
+/// No error, `Debug` or log line, at whatever level, contains a secret.
+pub async fn secrets_redacted(c: Context) -> Outcome {
+    if c.target().secrets().is_empty() {
+        return Err(Failure::NotRun("the target has no secret".into()));
+    }
+    // In another process, because what is logged can be caught only for all of one.
+    let mut other = c.process_elsewhere("provoke", 0)?;
+    other.expect("done").await
 }
 
 /// After `disconnect` every call is `Closed`: through this handle and its clones, and where the backend has a connection

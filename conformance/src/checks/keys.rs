@@ -7,7 +7,8 @@ use storage_core::{ErrorKind, ListOptions};
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_kind},
-    support::{expect_value, keys, put_all, race, sorted},
+    process::{Child, say},
+    support::{expect_value, keys, positions, put_all, race, sorted},
 };
 
 /// Strings that some store or other treats specially.
@@ -309,6 +310,65 @@ pub async fn key_and_key_below_raced(c: Context) -> Outcome {
         }
     }
     expect_eq("the keys", keys(&c.storage, "").await?, sorted(expected))
+}
+
+/// `a` and `a/b` both exist when two processes create them at the same moment.
+pub async fn same_from_two_processes(c: Context) -> Outcome {
+    const ROUNDS: usize = 25;
+    let mut other = c.process("create", ROUNDS as u64)?;
+    for round in 0..ROUNDS {
+        other.expect("ready").await?;
+        other.say("go")?;
+        // Each of the two is the one with the key below in every second round.
+        let key = pair(round)[0].clone();
+        c.storage.put(&key, key.clone()).await?;
+        other.expect("done").await?;
+        for key in pair(round) {
+            expect_value(&c.storage, &key, Some(key.as_bytes())).await?;
+        }
+    }
+    expect_eq("the keys", keys(&c.storage, "").await?, sorted((0..ROUNDS).flat_map(pair)))
+}
+
+/// The other process's part.
+pub(crate) async fn create(child: Child) -> Outcome {
+    let s = child.open().await?;
+    for round in 0..child.argument as usize {
+        say("ready");
+        child.hear().await;
+        let key = pair(round)[1].clone();
+        s.put(&key, key.clone()).await?;
+        say("done");
+    }
+    Ok(())
+}
+
+/// What this process and the other create in a round.
+fn pair(round: usize) -> [String; 2] {
+    let (key, below) = (format!("{round}"), format!("{round}/below"));
+    if round.is_multiple_of(2) { [key, below] } else { [below, key] }
+}
+
+/// What others put into the store under names that this backend would not use breaks no listing: it is shown under a key
+/// that can be used, or skipped.
+pub async fn foreign_names_do_not_break_listing(c: Context) -> Outcome {
+    let own = ["a", "dir/b", "z"];
+    put_all(&c.storage, own).await?;
+    let planted = c.target().plant(c.namespace());
+    planted.ok_or_else(|| Failure::NotRun("nobody has said how others put things into this store".into()))?.await?;
+    let s = c.second_handle().await?;
+    let listed = keys(&s, "").await?;
+    expect_eq("the order of the keys", &listed, &sorted(&listed))?;
+    for key in own {
+        expect(listed.iter().any(|listed| listed == key), || format!("expected {key:?} among {listed:?}"))?;
+        expect_value(&s, key, Some(key.as_bytes())).await?;
+    }
+    for key in &listed {
+        expect(s.stat(key).await?.is_some(), || format!("expected an entry of {key:?}, which is listed, saw none"))?;
+    }
+    positions(&s, ListOptions::new().one_level(true)).await?;
+    positions(&s, ListOptions::new().metadata(true)).await?;
+    Ok(())
 }
 
 /// Random strings of any characters are keys.

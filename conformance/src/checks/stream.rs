@@ -6,8 +6,10 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_core::{Body, Bytes, Condition, Error, ErrorKind, GetOptions, Storage};
 
 use crate::{
-    Context, Outcome,
+    Context, Failure, Outcome,
     assert::{expect, expect_bytes, expect_eq, expect_kind, expect_some},
+    process::{Child, say},
+    selection::variable,
     support::{all, entry, expect_value, keys, noise, pieces},
 };
 
@@ -82,6 +84,82 @@ pub async fn pieces_are_bounded(c: Context) -> Outcome {
     }
     expect_eq("the number of bytes", total, value.len())?;
     expect(largest <= value.len() / 4, || format!("expected pieces of up to a quarter, saw one of {largest} bytes"))
+}
+
+/// A stream goes in and out in bounded memory, whatever its size: 64 MiB in a process that may grow by less than that. The
+/// variable `STORAGE_CONFORMANCE_STREAM_MIB` asks for more.
+/// Needs: streaming
+pub async fn bounded_memory(c: Context) -> Outcome {
+    /// Parts in flight and the like, for which the size of the stream does not matter.
+    const BOUND_MIB: u64 = 40;
+    let asked = variable("STREAM_MIB")?.map(|text| text.parse::<u64>());
+    let asked = asked.transpose().map_err(|e| format!("STORAGE_CONFORMANCE_STREAM_MIB: {e}"))?.unwrap_or(64);
+    if c.info().limits.value < asked << 20 {
+        return Err(Failure::NotRun(format!("its values are smaller than {asked} MiB")));
+    }
+    let mut other = c.process("stream", asked)?;
+    let started = peak(&other.hear().await?)?;
+    for step in ["written", "read"] {
+        let grown = peak(&other.hear().await?)? - started;
+        expect(grown <= BOUND_MIB << 10, || {
+            format!(
+                "{asked} MiB {step}: expected a process to grow by at most {BOUND_MIB} MiB, saw {} MiB",
+                grown >> 10
+            )
+        })?;
+    }
+    other.expect("done").await
+}
+
+/// The most KiB that the other process had in memory up to now, as it says.
+fn peak(line: &str) -> Outcome<u64> {
+    if line == "unknown" {
+        return Err(Failure::NotRun("this system does not say how much memory a process has".into()));
+    }
+    line.parse().map_err(|_| format!("expected a number of KiB, saw {line:?}").into())
+}
+
+/// The other process's part: writes and reads that many MiB, and says how much memory it had.
+pub(crate) async fn measure(child: Child) -> Outcome {
+    let say_peak = || {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next());
+        say(peak.unwrap_or("unknown"));
+    };
+    let s = child.open().await?;
+    // What a first write and read need in any case.
+    s.put("small", noise(1 << 20, 1)).await?;
+    s.get("small").await?;
+    say_peak();
+    let (pieces, piece) = (child.argument * 16, noise(64 << 10, 2));
+    let body = {
+        let piece = piece.clone();
+        stream::iter(0..pieces).then(move |_| {
+            // Behind a network every piece has memory of its own.
+            let piece = Bytes::copy_from_slice(&piece);
+            async move {
+                tokio::task::yield_now().await;
+                Ok(piece)
+            }
+        })
+    };
+    s.put("large", Body::stream(body)).await?;
+    say_peak();
+    let mut body = expect_some("the value", s.open("large", GetOptions::new()).await?)?.body.into_stream();
+    let mut at = 0;
+    while let Some(bytes) = body.try_next().await? {
+        let mut rest = &bytes[..];
+        while !rest.is_empty() {
+            let expected = &piece[at % piece.len()..];
+            let n = rest.len().min(expected.len());
+            expect_bytes(&format!("the bytes from {at} on"), &rest[..n], &expected[..n])?;
+            (at, rest) = (at + n, &rest[n..]);
+        }
+    }
+    expect_eq("the bytes read", at, pieces as usize * piece.len())?;
+    say_peak();
+    say("done");
+    Ok(())
 }
 
 /// A body that ends in an error stores nothing, not even a part, and its error is the error.

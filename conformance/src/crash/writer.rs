@@ -1,11 +1,14 @@
 //! The process that is killed, and what it writes.
 
-use std::{fmt, io::Write as _, path::PathBuf};
+use std::fmt;
 
 use futures_util::{future::select_all, stream};
 use storage_core::{Body, Bytes, Error, Metadata, PutOptions, Result, Storage};
 
-use super::Open;
+use crate::{
+    Outcome,
+    process::{Child, say},
+};
 
 /// How many write at the same time.
 const WRITERS: u64 = 4;
@@ -16,28 +19,28 @@ const SIZES: (f64, f64) = (100.0, 3e6);
 
 /// The how many-eth write of a writer in a round. All else about it follows from that and the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Write {
-    pub(super) round: u64,
-    pub(super) writer: u64,
-    pub(super) number: u64,
+pub(crate) struct Write {
+    pub(crate) round: u64,
+    pub(crate) writer: u64,
+    pub(crate) number: u64,
 }
 
 impl Write {
     /// No key belongs to two writers. Every second one has an empty segment, which not every store can hold under its name.
-    pub(super) fn key(self) -> String {
+    pub(crate) fn key(self) -> String {
         key(self.writer, self.number % KEYS)
     }
 
-    pub(super) fn is_delete(self) -> bool {
+    pub(crate) fn is_delete(self) -> bool {
         self.number % 8 == 7
     }
 
-    pub(super) fn metadata(self) -> Metadata {
+    pub(crate) fn metadata(self) -> Metadata {
         Metadata::new().content_type("application/octet-stream").tag("written").field("write", self.to_string())
     }
 
     /// Numbers that count up from a random one, so that a mix, a part and a shift of values show.
-    pub(super) fn value(self, seed: u64) -> Vec<u8> {
+    pub(crate) fn value(self, seed: u64) -> Vec<u8> {
         let mut rng = fastrand::Rng::with_seed(seed ^ self.round << 40 ^ self.writer << 32 ^ self.number);
         let (least, most) = SIZES;
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it lies between the two sizes")]
@@ -51,7 +54,7 @@ impl Write {
         value
     }
 
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split('.').map(str::parse);
         let mut next = || numbers.next()?.ok();
         Some(Self { round: next()?, writer: next()?, number: next()? })
@@ -65,7 +68,7 @@ impl fmt::Display for Write {
 }
 
 /// The keys of all writers.
-pub(super) fn keys() -> impl Iterator<Item = String> {
+pub(crate) fn keys() -> impl Iterator<Item = String> {
     (0..WRITERS).flat_map(|writer| (0..KEYS).map(move |number| key(writer, number)))
 }
 
@@ -75,27 +78,22 @@ fn key(writer: u64, number: u64) -> String {
 }
 
 /// What the process that is to be killed does: several writers write until the end.
-pub(super) fn write(open: &Open, task: &str) -> Result<(), String> {
-    let mut words = task.splitn(3, ' ');
-    let mut next = || words.next().ok_or("its task is incomplete");
-    let number = |text: &str| text.parse::<u64>().map_err(|e| e.to_string());
-    let (seed, round, place) = (number(next()?)?, number(next()?)?, PathBuf::from(next()?));
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.map_err(|e| e.to_string())?.block_on(async {
-        let storage = open(place).await.map_err(|e| e.to_string())?;
-        say("ready");
-        let writers = (0..WRITERS).map(|writer| {
-            let storage = storage.clone();
-            tokio::spawn(async move {
-                for number in 0.. {
-                    write_one(&storage, seed, Write { round, writer, number }).await?;
-                }
-                Ok::<_, Error>(())
-            })
-        });
-        let ended = select_all(writers).await.0;
-        Err(format!("a writer ended: {ended:?}"))
-    })
+pub(crate) async fn write(child: Child) -> Outcome {
+    let (seed, round) = (child.seed, child.argument);
+    let storage = child.open().await?;
+    say("ready");
+    let writers = (0..WRITERS).map(|writer| {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            // Elsewhere in the sequence every time, or deletes would be reached in long rounds only.
+            for number in round * 3 % 40.. {
+                write_one(&storage, seed, Write { round, writer, number }).await?;
+            }
+            Ok::<_, Error>(())
+        })
+    });
+    let ended = select_all(writers).await.0;
+    Err(format!("a writer ended: {ended:?}").into())
 }
 
 async fn write_one(storage: &Storage, seed: u64, write: Write) -> Result<()> {
@@ -115,10 +113,4 @@ async fn write_one(storage: &Storage, seed: u64, write: Write) -> Result<()> {
     }
     say(&format!("done {write}"));
     Ok(())
-}
-
-/// A line to the parent, in one call, so that a kill cannot cut it.
-fn say(text: &str) {
-    // Without a parent to listen there is nothing to do but wait for the end.
-    let _ = std::io::stdout().lock().write_all(format!("{text}\n").as_bytes());
 }

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     future::pending,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -17,23 +17,33 @@ use super::FaultyTransaction;
 /// Methods whose failure after the call leaves a change behind.
 const WRITES: [&str; 8] = ["put", "delete", "put_batch", "delete_batch", "clear", "copy", "rename", "commit"];
 
-/// How often each fault is planted, and the randomness that decides.
+/// What faults are planted, and the randomness that decides when.
 #[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) before: f64,
-    pub(super) after: f64,
-    pub(super) short_body: f64,
-    pub(super) reset: f64,
-    pub(super) stall: f64,
-    pub(super) stall_streams: f64,
-    pub(super) latency: u32,
-    pub(super) only: Option<BTreeSet<&'static str>>,
+pub(crate) struct Plan {
+    settings: RwLock<Settings>,
     rng: Mutex<fastrand::Rng>,
     planted: AtomicU64,
 }
 
-impl Plan {
-    pub(super) fn new(seed: u64) -> Self {
+/// How often each fault is planted.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) before: f64,
+    pub(crate) after: f64,
+    pub(crate) short_body: f64,
+    pub(crate) reset: f64,
+    pub(crate) stall: f64,
+    pub(crate) stall_streams: f64,
+    pub(crate) latency: u32,
+    pub(crate) only: Option<BTreeSet<&'static str>>,
+    /// The error before the call.
+    pub(crate) error: fn() -> Error,
+    /// So many calls stay without a fault; then one may have one, and those after it have none.
+    pub(crate) once_after: Option<u64>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
         Self {
             before: 0.0,
             after: 0.0,
@@ -43,13 +53,32 @@ impl Plan {
             stall_streams: 0.0,
             latency: 0,
             only: None,
+            error: || Error::new(ErrorKind::Unavailable, "a planted fault before the call; try again"),
+            once_after: None,
+        }
+    }
+}
+
+impl Plan {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            settings: RwLock::default(),
             rng: Mutex::new(fastrand::Rng::with_seed(seed)),
             planted: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn planted(&self) -> u64 {
+    pub(crate) fn planted(&self) -> u64 {
         self.planted.load(Ordering::Relaxed)
+    }
+
+    /// Changes what is planted from now on.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Settings) -> T) -> T {
+        change(&mut self.settings.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Settings) -> T) -> T {
+        read(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
@@ -57,20 +86,34 @@ impl Plan {
     }
 
     /// Whether a fault of this probability is planted now.
-    fn strikes(&self, probability: f64) -> bool {
+    fn strikes(&self, probability: impl Fn(&Settings) -> f64) -> bool {
+        let probability = self.read(probability);
         // Nothing is drawn for a fault that is not asked for, so that adding a kind does not change the others.
         let strikes = probability > 0.0 && self.random(|rng| rng.f64()) < probability;
         self.planted.fetch_add(u64::from(strikes), Ordering::Relaxed);
         strikes
     }
 
+    /// Whether this call may have faults at all.
     fn concerns(&self, method: &'static str) -> bool {
-        self.only.as_ref().is_none_or(|only| only.contains(method))
+        if !self.read(|s| s.only.as_ref().is_none_or(|only| only.contains(method))) {
+            return false;
+        }
+        // Only the sweeps of the suite count calls, so that nobody else waits for the lock.
+        if self.read(|s| s.once_after.is_none()) {
+            return true;
+        }
+        self.change(|s| {
+            let now = s.once_after == Some(0);
+            s.once_after = s.once_after.map(|left| left.checked_sub(1).unwrap_or(u64::MAX));
+            now
+        })
     }
 
     async fn wait(&self) {
-        if self.latency > 0 {
-            for _ in 0..self.random(|rng| rng.u32(0..=self.latency)) {
+        let latency = self.read(|s| s.latency);
+        if latency > 0 {
+            for _ in 0..self.random(|rng| rng.u32(0..=latency)) {
                 tokio::task::yield_now().await;
             }
         }
@@ -78,19 +121,16 @@ impl Plan {
 
     /// The call with the faults before and after it.
     async fn call<T: Send>(&self, method: &'static str, call: impl Future<Output = Result<T>> + Send) -> Result<T> {
-        if !self.concerns(method) {
-            return call.await;
-        }
         self.wait().await;
-        if self.strikes(self.stall) {
+        if self.strikes(|s| s.stall) {
             return pending().await;
         }
-        if self.strikes(self.before) {
-            return Err(Error::new(ErrorKind::Unavailable, "a planted fault before the call; try again"));
+        if self.strikes(|s| s.before) {
+            return Err(self.read(|s| s.error)());
         }
         let result = call.await?;
         self.wait().await;
-        if self.strikes(self.after) {
+        if self.strikes(|s| s.after) {
             return Err(if WRITES.contains(&method) {
                 Error::new(ErrorKind::Timeout, "a planted fault after the call; see whether it was done").ambiguous()
             } else {
@@ -110,7 +150,7 @@ pub(super) trait Injure: Sized + Send {
 #[async_trait]
 impl Injure for bool {
     async fn injure(plan: &Arc<Plan>, method: &'static str, call: impl Future<Output = Self> + Send) -> Self {
-        if plan.concerns(method) && plan.strikes(plan.stall) {
+        if plan.concerns(method) && plan.strikes(|s| s.stall) {
             return pending().await;
         }
         call.await
@@ -120,8 +160,11 @@ impl Injure for bool {
 #[async_trait]
 impl<T: Injured> Injure for Result<T> {
     async fn injure(plan: &Arc<Plan>, method: &'static str, call: impl Future<Output = Self> + Send) -> Self {
-        let result = plan.call(method, call).await;
-        result.map(|result| if plan.concerns(method) { result.injured(plan) } else { result.followed(plan) })
+        if plan.concerns(method) {
+            plan.call(method, call).await.map(|result| result.injured(plan))
+        } else {
+            call.await.map(|result| result.followed(plan))
+        }
     }
 }
 
@@ -156,11 +199,11 @@ impl Injured for Arc<dyn Transaction> {
 
 impl<T: Send + 'static> Injured for BoxStream<'static, Result<T>> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
-        if plan.strikes(plan.reset) {
+        if plan.strikes(|s| s.reset) {
             let until = plan.random(|rng| rng.usize(0..8));
             return self.take(until).chain(stream::iter([Err(broken_off())])).boxed();
         }
-        if plan.strikes(plan.stall_streams) {
+        if plan.strikes(|s| s.stall_streams) {
             let until = plan.random(|rng| rng.usize(0..8));
             return self.take(until).chain(stream::pending()).boxed();
         }
@@ -171,13 +214,13 @@ impl<T: Send + 'static> Injured for BoxStream<'static, Result<T>> {
 impl Injured for Option<Object> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
         let mut object = self?;
-        if plan.strikes(plan.stall_streams) {
+        if plan.strikes(|s| s.stall_streams) {
             let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));
             object.body = Body::stream(first(object.body, left).chain(stream::pending()));
             return Some(object);
         }
-        let short = plan.strikes(plan.short_body);
-        if short || plan.strikes(plan.reset) {
+        let short = plan.strikes(|s| s.short_body);
+        if short || plan.strikes(|s| s.reset) {
             let left = plan.random(|rng| rng.u64(0..=object.entry.size / 2));
             let end = (!short).then(|| Err(broken_off()));
             object.body = Body::stream(first(object.body, left).chain(stream::iter(end)));

@@ -80,6 +80,7 @@ pub(super) const FOLLOWS_PATHS: Saboteur = Saboteur {
     name: "follows_paths",
     catches: &["keys/symlink_confined", "keys/traversal_confined"],
     pins: storage_core::Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, namespace| wrap(inner, FollowsPaths { root: namespace.dir().to_owned() }),
 };
 

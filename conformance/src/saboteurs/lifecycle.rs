@@ -16,25 +16,10 @@ use super::{
 };
 
 table! {
-    deletes_before_it_writes = DeletesFirst => [
-        "cancellation/dropped_put",
-        "cancellation/dropped_put_keeps_metadata_with_its_value",
-        "concurrency/linearizable_history",
-        "concurrency/no_torn_reads",
-        "concurrency/read_during_replace",
-        "metadata/created_stays",
-    ];
+    deletes_before_it_writes = DeletesFirst => ["cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/read_during_replace", "faults/fail_after", "faults/fail_before", "metadata/created_stays"];
     metadata_follows_later = MetadataFollows => ["cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/no_torn_reads"];
-    writes_in_place = WritesInPlace => [
-        "cancellation/dropped_batch",
-        "cancellation/dropped_copy_and_rename",
-        "cancellation/dropped_put",
-        "cancellation/dropped_put_keeps_metadata_with_its_value",
-        "concurrency/linearizable_history",
-        "concurrency/no_torn_reads",
-        "concurrency/racing_puts_leave_one_whole",
-    ];
-    empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history"];
+    writes_in_place = WritesInPlace => ["cancellation/dropped_batch", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/racing_puts_leave_one_whole", "faults/fail_after", "faults/fail_before"];
+    empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before"];
     everything_is_ambiguous = EverythingIsAmbiguous => ["errors/conditions_taxonomy", "errors/taxonomy"];
     begins_undeclared = BeginsUndeclared => [
         "batch/atomic_all_or_nothing",
@@ -71,6 +56,7 @@ pub(super) const TAKES_BACK: Saboteur = Saboteur {
     name: "takes_back_a_capability",
     catches: &["info/required_capabilities"],
     pins: Capabilities::new().atomic().conditional(),
+    base: super::Base::Memory,
     wrap: |inner, _| wrap(inner, Declares(|info| info.capabilities.atomic = false)),
 };
 
@@ -80,6 +66,7 @@ pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
     name: "six_connections",
     catches: &["lifecycle/instances_at_once"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, namespace| {
         let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
         let open = open.get_or_insert_default().entry(namespace.name().to_owned()).or_default().clone();
@@ -93,12 +80,13 @@ pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
     name: "declares_by_chance",
     catches: &["info/is_stable"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, namespace| {
         let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.insert(namespace.name().to_owned()) {
             return wrap(inner, Declares(|info| info.limits.metadata -= 1));
         }
-        inner
+        Box::pin(std::future::ready(Ok(inner)))
     },
 };
 

@@ -15,27 +15,7 @@ use super::{
 };
 
 table! {
-    truncates_large = TruncatesLarge => [
-        "basic/reopen_persists",
-        "basic/roundtrip",
-        "cancellation/dropped_copy_and_rename",
-        "cancellation/dropped_put",
-        "concurrency/racing_puts_leave_one_whole",
-        "copy/does_not_alias",
-        "copy/onto_itself",
-        "copy/replaces_the_target",
-        "errors/value_too_large",
-        "range/random_of_a_large_value",
-        "rename/moves",
-        "rename/onto_itself",
-        "stream/chunked_equals_whole",
-        "stream/conditional",
-        "stream/declared_length",
-        "stream/one_version_per_stream",
-        "stream/pipe",
-        "stream/read_in_pieces",
-        "versioning/old_can_be_read",
-    ];
+    truncates_large = TruncatesLarge => ["basic/reopen_persists", "basic/roundtrip", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "concurrency/racing_puts_leave_one_whole", "copy/does_not_alias", "copy/onto_itself", "copy/replaces_the_target", "errors/value_too_large", "faults/short_body", "range/random_of_a_large_value", "rename/moves", "rename/onto_itself", "stream/chunked_equals_whole", "stream/conditional", "stream/declared_length", "stream/one_version_per_stream", "stream/pipe", "stream/read_in_pieces", "versioning/old_can_be_read"];
     empty_is_absence = EmptyIsAbsence => [
         "basic/empty_value",
         "basic/overwrite",
@@ -65,45 +45,8 @@ table! {
         "stream/consumer_drop_releases",
         "versioning/old_can_be_read",
     ];
-    missing_is_an_error = MissingIsAnError => [
-        "basic/acknowledged_is_visible",
-        "basic/delete_idempotent",
-        "basic/delete_removes",
-        "basic/keys_are_independent",
-        "basic/missing_is_none",
-        "cancellation/dropped_batch",
-        "cancellation/dropped_commit",
-        "cancellation/dropped_copy_and_rename",
-        "cancellation/dropped_delete",
-        "cancellation/dropped_put",
-        "cancellation/dropped_reads",
-        "cancellation/dropped_stream_put",
-        "concurrency/linearizable_history",
-        "conditional/conditional_delete",
-        "conditional/delete_race_one_winner",
-        "conditional/read_conditions",
-        "keys/traversal_confined",
-        "list/no_staging_visible",
-        "range/beyond_end",
-        "rename/conditional",
-        "rename/moves",
-        "stream/body_error_stores_nothing",
-        "stream/consumer_drop_releases",
-        "stream/wrong_length_stores_nothing",
-        "transactions/drop_rolls_back",
-        "transactions/failed_work_rolls_back",
-        "transactions/invisible_before_commit",
-        "transactions/rollback_forgets",
-        "versioning/delete_hides_and_keeps",
-        "versioning/missing_is_none",
-        "versioning/old_can_be_deleted",
-    ];
-    delete_of_missing_fails = DeleteOfMissingFails => [
-        "basic/delete_idempotent",
-        "basic/keys_are_independent",
-        "concurrency/linearizable_history",
-        "keys/traversal_confined",
-    ];
+    missing_is_an_error = MissingIsAnError => ["basic/acknowledged_is_visible", "basic/delete_idempotent", "basic/delete_removes", "basic/keys_are_independent", "basic/missing_is_none", "cancellation/dropped_batch", "cancellation/dropped_commit", "cancellation/dropped_copy_and_rename", "cancellation/dropped_delete", "cancellation/dropped_put", "cancellation/dropped_reads", "cancellation/dropped_stream_put", "concurrency/linearizable_history", "conditional/conditional_delete", "conditional/delete_race_one_winner", "conditional/read_conditions", "faults/fail_after", "faults/fail_before", "keys/traversal_confined", "list/no_staging_visible", "range/beyond_end", "rename/conditional", "rename/moves", "stream/body_error_stores_nothing", "stream/consumer_drop_releases", "stream/wrong_length_stores_nothing", "transactions/drop_rolls_back", "transactions/failed_work_rolls_back", "transactions/invisible_before_commit", "transactions/rollback_forgets", "versioning/delete_hides_and_keeps", "versioning/missing_is_none", "versioning/old_can_be_deleted"];
+    delete_of_missing_fails = DeleteOfMissingFails => ["basic/delete_idempotent", "basic/keys_are_independent", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before", "keys/traversal_confined"];
     deletes_what_begins_so = DeletesWhatBeginsSo => ["basic/delete_removes", "basic/keys_are_independent"];
     returns_another_size = ReturnsAnotherSize => [
         "basic/empty_value",
@@ -113,11 +56,7 @@ table! {
         "stream/declared_length",
         "versioning/listed_newest_first",
     ];
-    stale_cache = StaleCache::default() => [
-        "basic/acknowledged_is_visible",
-        "concurrency/linearizable_history",
-        "transactions/invisible_before_commit",
-    ];
+    stale_cache = StaleCache::default() => ["basic/acknowledged_is_visible", "concurrency/linearizable_history", "faults/short_body", "transactions/invisible_before_commit"];
 }
 
 /// What was written last before an instance is opened is gone.
@@ -126,6 +65,7 @@ pub(super) const LOSES_THE_TAIL: Saboteur = Saboteur {
     name: "loses_the_tail_on_recovery",
     catches: &["basic/reopen_persists", "lifecycle/disconnect_is_final"],
     pins: Capabilities::new(),
+    base: super::Base::Memory,
     wrap: |inner, _| {
         // The store below never waits.
         let _ = recover(&inner).now_or_never();

@@ -23,14 +23,14 @@ table! {
         "versioning/listed_newest_first",
         "versioning/old_can_be_deleted",
     ];
-    streams_replace_the_newest = StreamsReplace => ["versioning/every_way_to_write_makes_one"];
+    streams_replace_the_newest = StreamsReplace => ["faults/fail_after", "faults/fail_before", "versioning/every_way_to_write_makes_one"];
     old_values_have_new_metadata = NewMetadata => ["versioning/old_can_be_read"];
-    delete_purges = DeletePurges => ["versioning/delete_hides_and_keeps", "versioning/of_one_key_only"];
+    delete_purges = DeletePurges => ["faults/fail_after", "faults/fail_before", "versioning/delete_hides_and_keeps", "versioning/of_one_key_only"];
     old_versions_stay = OldVersionsStay => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
     missing_version_is_the_newest = MissingIsNewest => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
     versions_by_prefix = ByPrefix => ["versioning/of_one_key_only"];
     copies_the_newest = CopiesTheNewest => ["versioning/copy_restores", "versioning/missing_is_none"];
-    racing_versions_are_lost = RacingVersions::default() => ["versioning/racing_writers_are_distinct"];
+    racing_versions_are_lost = RacingVersions::default() => ["faults/fail_after", "faults/fail_before", "versioning/racing_writers_are_distinct"];
 }
 
 async fn versions_of(s: Sides<'_>, key: &Key) -> Result<Vec<Entry>> {

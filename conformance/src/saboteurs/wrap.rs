@@ -117,8 +117,9 @@ macro_rules! fault {
 each_method!(fault);
 
 /// The backend with the fault.
-pub(super) fn wrap<F: Fault>(inner: Arc<dyn StorageBackend>, fault: F) -> Arc<dyn StorageBackend> {
-    Arc::new(Wrapped::new(inner, fault))
+pub(super) fn wrap<F: Fault>(inner: Arc<dyn StorageBackend>, fault: F) -> super::Opening {
+    let wrapped: Arc<dyn StorageBackend> = Arc::new(Wrapped::new(inner, fault));
+    Box::pin(std::future::ready(Ok(wrapped)))
 }
 
 /// The transaction with the fault.

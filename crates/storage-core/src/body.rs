@@ -55,6 +55,11 @@ impl Body {
         Self::Stream(BodyStream { pieces: pieces.boxed(), declared, left: declared.unwrap_or(0), mismatch })
     }
 
+    /// The same body, which ends in `Unavailable` unless it has exactly this length.
+    pub(crate) fn expecting(self, len: u64) -> Self {
+        if self.len() == Some(len) { self } else { Self::stored(len, self.into_stream()) }
+    }
+
     /// The same body, its errors passed through a function.
     pub(crate) fn map_err(self, f: impl Fn(Error) -> Error + Send + 'static) -> Self {
         match self {

@@ -126,10 +126,15 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
         let call = self.call("get");
         let key = call.key(key)?;
-        let check = options.check(self.info());
+        let (check, range) = (options.check(self.info()), options.range);
         let mut object = call.run(&key, check, || self.backend.get(&key, options)).await?;
         if let Some(object) = &mut object {
-            let (explain, body) = (call.explain_later(), std::mem::take(&mut object.body));
+            let (explain, mut body) = (call.explain_later(), std::mem::take(&mut object.body));
+            // What a backend says of the size binds it, so that a value that breaks off is never taken for a whole one.
+            let size = object.entry.size;
+            if let Ok(range) = range.map_or(Ok(0..size), |range| range.resolve(size)) {
+                body = body.expecting(range.end - range.start);
+            }
             object.body = body.map_err(move |e| explain(e).with_key(&key));
         }
         Ok(object)

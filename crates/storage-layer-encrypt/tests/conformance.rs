@@ -12,11 +12,15 @@ fn capabilities() -> Capabilities {
     capabilities
 }
 
+/// Not a key for anything else.
+const KEY: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
+
 storage_conformance::main!(
-    Target::new("encrypt", |_: Namespace| async {
-        let keys = StaticKeys::new("test", &DataKey::new([7; 32]))?;
-        Ok(Storage::new(Memory::new()).layer(EncryptLayer::new(keys)).backend().clone())
+    Target::new("encrypt", |ns: Namespace| async move {
+        let keys = StaticKeys::new("test", &DataKey::new(KEY))?;
+        Ok(Storage::new(ns.below(Memory::new())).layer(EncryptLayer::new(keys)).backend().clone())
     })
     .volatile()
+    .secret(KEY)
     .requires(capabilities())
 );

@@ -6,8 +6,8 @@ use storage_layer_retry::RetryLayer;
 use storage_memory::Memory;
 
 storage_conformance::main!(
-    Target::new("retry", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(RetryLayer::new()).backend().clone())
+    Target::new("retry", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(RetryLayer::new()).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities)

@@ -18,17 +18,17 @@ fn over_memory() -> Capabilities {
 }
 
 storage_conformance::main!(
-    Target::new("versioned", |_: Namespace| async {
-        Versioned::new(Arc::new(Memory::new()), VersionedLayer::new().max_versions(1000))
+    Target::new("versioned", |ns: Namespace| async move {
+        Versioned::new(Arc::new(ns.below(Memory::new())), VersionedLayer::new().max_versions(1000))
     })
     .volatile()
     .requires(over_memory()),
     Target::new("versioned-filesystem", |ns: Namespace| async move {
-        Versioned::new(Arc::new(Fs::open(ns.dir()).await?), VersionedLayer::new())
+        Versioned::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), VersionedLayer::new())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().versioning()),
-    Target::new("versioned-minimal", |_: Namespace| async {
-        Versioned::new(Arc::new(Hashed::default()), VersionedLayer::new())
+    Target::new("versioned-minimal", |ns: Namespace| async move {
+        Versioned::new(Arc::new(ns.below(Hashed::default())), VersionedLayer::new())
     })
     .volatile()
     .requires(Capabilities::new().atomic().versioning()),

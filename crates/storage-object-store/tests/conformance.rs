@@ -26,6 +26,8 @@ async fn local(namespace: Namespace) -> storage_core::Result<ObjectStoreBackend>
 }
 
 storage_conformance::main!(
-    Target::new("object-store", memory).requires(Capabilities::new().atomic().conditional().unique_etags()),
+    Target::new("object-store", memory)
+        .one_process()
+        .requires(Capabilities::new().atomic().conditional().unique_etags()),
     Target::new("object-store-local", local).requires(Capabilities::new().atomic().unique_etags().streaming()),
 );

@@ -1,0 +1,322 @@
+//! What goes wrong below: the store, the disk, the network, the process.
+
+use std::{
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures_util::{StreamExt, future::BoxFuture, stream};
+use storage_core::{Body, Bytes, ErrorKind, Metadata, Result, Storage};
+
+use crate::{
+    Context, Failure, Namespace, Outcome,
+    assert::{brief, expect, expect_bytes, expect_eq, expect_some},
+    crash,
+    process::{Child, say},
+    proxy::Mode,
+    support::{all, expect_value, keys, noise, with},
+};
+
+/// Calls below in which one operation can fail, at most.
+const CALLS: u64 = 64;
+
+/// When a call of the store below fails before it did anything, the operation succeeds all the same, or its error is
+/// honest: definite only if nothing was done. Whichever call it is.
+pub async fn fail_before(c: Context) -> Outcome {
+    sweep(&c, |plan| plan.before = 1.0).await
+}
+
+/// When the answer of the store below is lost after it did its work, the operation succeeds all the same, or its error is
+/// honest: ambiguous if anything may have been done. Whichever call it is.
+pub async fn fail_after(c: Context) -> Outcome {
+    sweep(&c, |plan| plan.after = 1.0).await
+}
+
+/// When the store below delivers less of a value than it has, or breaks off, a reader gets an error or the whole value,
+/// never a part as if it were the whole.
+pub async fn short_body(c: Context) -> Outcome {
+    let plan = c.faults()?;
+    let value = noise(c.size(300_000), 1);
+    for key in ["short", "broken off"] {
+        c.storage.put(key, value.clone()).await?;
+        plan.change(|plan| if key == "short" { plan.short_body = 1.0 } else { plan.reset = 1.0 });
+        for _ in 0..4 {
+            if let Ok(read) = c.storage.get(key).await {
+                let read = expect_some("the value", read)?;
+                expect_bytes("a value that arrived without an error", &read, &value)?;
+            }
+        }
+        plan.change(|plan| (plan.short_body, plan.reset) = (0.0, 0.0));
+        expect_value(&c.storage, key, Some(&value)).await?;
+    }
+    Ok(())
+}
+
+type Write = fn(Storage) -> BoxFuture<'static, Result<()>>;
+
+/// Writes, with what `a`, `b` and `new` are afterwards. Before, `a` is `old` and the others are not there.
+const WRITES: [(&str, Write, [Option<&str>; 3]); 5] = [
+    ("a put", |s| Box::pin(async move { s.put("new", "value").await.map(drop) }), [Some("old"), None, Some("value")]),
+    (
+        "a put over another",
+        |s| Box::pin(async move { s.put("a", "value").await.map(drop) }),
+        [Some("value"), None, None],
+    ),
+    (
+        "a put of a stream",
+        |s| {
+            let pieces = stream::iter(["val", "ue"].map(|piece| Ok(Bytes::from(piece))));
+            Box::pin(async move { s.put("a", Body::stream(pieces)).await.map(drop) })
+        },
+        [Some("value"), None, None],
+    ),
+    ("a delete", |s| Box::pin(async move { s.delete("a").await }), [None, None, None]),
+    ("a copy", |s| Box::pin(async move { s.copy("a", "b").await.map(drop) }), [Some("old"), Some("old"), None]),
+];
+
+/// Lets the first call below fail, then the second, and so on, for every write.
+async fn sweep(c: &Context, fault: fn(&mut crate::faults::Settings)) -> Outcome {
+    const KEYS: [&str; 3] = ["a", "b", "new"];
+    const BEFORE: [Option<&str>; 3] = [Some("old"), None, None];
+    let (s, plan) = (&c.storage, c.faults()?);
+    for (what, write, after) in WRITES {
+        for call in 0..CALLS {
+            for key in KEYS {
+                s.delete(key).await?;
+            }
+            s.put("a", "old").await?;
+            let planted = plan.planted();
+            plan.change(|plan| {
+                fault(plan);
+                plan.once_after = Some(call);
+            });
+            let result = write(s.clone()).await;
+            plan.change(|plan| *plan = crate::faults::Settings::default());
+            let mut seen = Vec::new();
+            for key in KEYS {
+                seen.push(s.get(key).await?);
+            }
+            let is = |expected: &[Option<&str>; 3]| {
+                seen.iter().zip(expected).all(|(seen, expected)| seen.as_deref() == expected.map(str::as_bytes))
+            };
+            let honest = match &result {
+                Ok(()) => is(&after),
+                Err(e) if e.is_ambiguous() => is(&BEFORE) || is(&after),
+                Err(_) => is(&BEFORE),
+            };
+            expect(honest, || {
+                format!(
+                    "{what} when call {call} below fails: expected an outcome that fits what is stored, saw {} and {}",
+                    brief(&result),
+                    brief(&seen)
+                )
+            })?;
+            if plan.planted() == planted {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// On a full disk a write fails with an error that can be tried again, what was stored stays whole, and when there is
+/// space again writes succeed.
+pub async fn disk_full(c: Context) -> Outcome {
+    if !c.namespace().uses_dir() {
+        return Err(Failure::NotRun("it stores nothing in the directory of the suite".into()));
+    }
+    let disk = Disk::mount()?;
+    // Beside the store, so that space can be made without its help: a delete may need some first.
+    let (root, ballast) = (disk.0.path().join("root"), disk.0.path().join("ballast"));
+    let made = std::fs::create_dir(&root).and_then(|()| std::fs::write(&ballast, vec![1; 2 << 20]));
+    made.map_err(|e| format!("the small disk cannot be used: {e}"))?;
+    let namespace = Namespace::in_dir(&root);
+    let s = c.open_in(&namespace).await?;
+    let value = noise(300_000, 1);
+    s.put("kept", value.clone()).await?;
+    if std::fs::read_dir(&root).is_ok_and(|mut names| names.next().is_none()) {
+        return Err(Failure::NotRun("it stores nothing in the directory of the suite".into()));
+    }
+    let (mut stored, mut error) = (Vec::new(), None);
+    for i in 0..200 {
+        let key = format!("fill/{i}");
+        match s.put(&key, value.clone()).await {
+            Ok(_) => stored.push(key),
+            Err(e) => {
+                error = Some(e);
+                break;
+            }
+        }
+    }
+    let error = expect_some("an error on a full disk", error)?;
+    let retryable = error.is_retryable() && error.kind() == ErrorKind::Unavailable;
+    expect(retryable, || format!("a put on a full disk: expected the error Unavailable, saw {error:?}"))?;
+    expect_value(&s, "kept", Some(&value)).await?;
+    for key in &stored {
+        expect_value(&s, key, Some(&value)).await?;
+    }
+    let mut expected = stored.clone();
+    expected.push("kept".into());
+    expected.sort();
+    expect_eq("the keys on a full disk", keys(&s, "").await?, expected)?;
+    std::fs::remove_file(&ballast).map_err(|e| format!("no space can be made: {e}"))?;
+    s.put("again", value.clone()).await?;
+    expect_value(&s, "again", Some(&value)).await?;
+    expect_value(&s, "kept", Some(&value)).await
+}
+
+/// A small disk, unmounted when it is dropped.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    fn mount() -> Outcome<Self> {
+        let place = tempfile::tempdir().map_err(|e| format!("no temporary directory can be made: {e}"))?;
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(place.path());
+        match mount.output() {
+            Ok(output) if output.status.success() => Ok(Self(place)),
+            _ => Err(Failure::NotRun("no small disk can be mounted here, which takes Linux and root".into())),
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily, because the store may still have files open.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// While a server is gone every operation ends with an error that can be tried again; when it is back the same handle goes
+/// on, and nothing acknowledged is lost.
+pub async fn server_restart(c: Context) -> Outcome {
+    /// Acknowledged writes before the server goes.
+    const WARM: usize = 20;
+    let namespace = Namespace::proxied();
+    let s = c.open_in(&namespace).await?;
+    if !namespace.network(Mode::Pass) {
+        return Err(Failure::NotRun("it reaches no server through an address of the suite".into()));
+    }
+    let (over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let writers = (0..4).map(|writer| {
+        let (s, over, acknowledged) = (s.clone(), over.clone(), acknowledged.clone());
+        async move {
+            let (mut done, mut failed) = (Vec::new(), 0);
+            for n in 0.. {
+                if over.load(Ordering::SeqCst) {
+                    break;
+                }
+                let key = format!("{writer}/{n}");
+                match s.put(&key, key.clone()).await {
+                    Ok(_) => {
+                        acknowledged.fetch_add(1, Ordering::SeqCst);
+                        done.push(key);
+                    }
+                    Err(e) => {
+                        failed += 1;
+                        expect(e.is_retryable(), || {
+                            format!("a put while the server is gone: expected an error to retry, saw {e:?}")
+                        })?;
+                        tokio::time::sleep(Duration::from_millis(20)).await;
+                    }
+                }
+            }
+            Ok((done, failed))
+        }
+    });
+    let writing = tokio::spawn(all(writers.collect::<Vec<_>>()));
+    let reached = |more: usize| {
+        let (acknowledged, writing) = (acknowledged.clone(), &writing);
+        async move {
+            let until = Instant::now() + Duration::from_secs(30);
+            while acknowledged.load(Ordering::SeqCst) < more {
+                expect(Instant::now() < until && !writing.is_finished(), || "expected writes to go on".into())?;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Outcome::Ok(())
+        }
+    };
+    let outcome = async {
+        reached(WARM).await?;
+        namespace.network(Mode::Cut);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        namespace.network(Mode::Pass);
+        reached(acknowledged.load(Ordering::SeqCst) + WARM).await
+    };
+    let outcome: Outcome = outcome.await;
+    over.store(true, Ordering::SeqCst);
+    let written = crate::support::joined(writing).await?;
+    outcome?;
+    let failed: usize = written.iter().map(|(_, failed)| failed).sum();
+    expect(failed > 0, || "expected some of the writes to fail while the server was gone, saw none".into())?;
+    for key in written.iter().flat_map(|(done, _)| done) {
+        expect_value(&s, key, Some(key.as_bytes())).await?;
+    }
+    Ok(())
+}
+
+/// A process that is killed while it writes loses nothing that was acknowledged: each key has its last acknowledged value,
+/// or that of the write in flight, whole and with its metadata.
+pub async fn kill_9_keeps_acknowledged(c: Context) -> Outcome {
+    const ROUNDS: u64 = 6;
+    if c.target().is_one_process() {
+        return Err(Failure::NotRun("another process cannot see the store".into()));
+    }
+    let seed = c.rng().u64(..u64::from(u32::MAX));
+    let killed = crash::rounds(c.target(), c.namespace(), ROUNDS, seed).await?;
+    killed.verdict(50).map_err(Failure::Failed)
+}
+
+/// What a killed process had staged is gone when the store is opened again; what a living one has staged is not, and becomes
+/// its value.
+pub async fn stale_staging_swept(c: Context) -> Outcome {
+    let value = staged(c.size(STAGED));
+    let mut dead = c.process("stage", 1)?;
+    let mut living = c.process("stage", 0)?;
+    for process in [&mut dead, &mut living] {
+        process.expect("staged").await?;
+    }
+    dead.kill().await?;
+    let s = c.open_again().await?;
+    expect_eq("the keys while both are staged", keys(&s, "").await?, Vec::<String>::new())?;
+    living.say("go on")?;
+    living.expect("done").await?;
+    drop(living);
+    expect_value(&s, "staged 0", Some(&value)).await?;
+    drop(s);
+    let s = c.open_again().await?;
+    expect_eq("what the killed process left", c.target().left(c.namespace()), 0)?;
+    expect_eq("the keys", keys(&s, "").await?, ["staged 0"])?;
+    expect_value(&s, "staged 0", Some(&value)).await
+}
+
+/// Bytes of the value that is staged.
+const STAGED: usize = 3_000_000;
+
+fn staged(size: usize) -> Bytes {
+    noise(size, 3)
+}
+
+/// Stages the first half of a value, and puts the rest when it is told to.
+pub(crate) async fn stage(child: Child) -> Outcome {
+    let s = child.open().await?;
+    let size = usize::try_from(s.info().limits.value).map_or(STAGED, |limit| limit.min(STAGED));
+    let mut first = staged(size);
+    let second = first.split_off(size / 2);
+    let key = format!("staged {}", child.argument);
+    let pieces: Vec<Bytes> = first.chunks(1 << 16).map(Bytes::copy_from_slice).collect();
+    let rest = async move {
+        // By now the first half was taken.
+        say("staged");
+        child.hear().await;
+        Ok(second)
+    };
+    let pieces = stream::iter(pieces.into_iter().map(Ok)).chain(stream::once(rest));
+    s.put_with(&key, Body::stream(pieces), with(Metadata::new().tag("staged"))).await?;
+    say("done");
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! The place of one store, and what lies between it and the backend.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
+};
+
+use serde::{Deserialize, Serialize};
+use storage_core::{Result, StorageBackend};
+use tempfile::TempDir;
+
+use crate::{
+    Faults,
+    faults::Plan,
+    proxy::{Mode, Proxy},
+};
+
+/// The place of one store, which no other check uses.
+#[derive(Clone, Debug)]
+pub struct Namespace(Arc<Inside>);
+
+#[derive(Debug)]
+struct Inside {
+    place: Place,
+    dir: OnceLock<Directory>,
+    /// The faults in a store below a layer; none until a check plants some.
+    plan: OnceLock<Arc<Plan>>,
+    proxy: OnceLock<Proxy>,
+    opened: OnceLock<()>,
+}
+
+/// What of a namespace another process has to know.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Place {
+    name: String,
+    dir: Option<PathBuf>,
+    proxied: bool,
+}
+
+#[derive(Debug)]
+struct Directory {
+    root: PathBuf,
+    /// Removed with the namespace; `None` where another process owns it.
+    _owned: Option<TempDir>,
+}
+
+impl Namespace {
+    pub(crate) fn new() -> Self {
+        // Not from the seed: on a shared server two runs with the same seed must not meet.
+        let name = format!("c{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..));
+        Self::at(Place { name, dir: None, proxied: false })
+    }
+
+    /// The same namespace as another process has, or one in a given directory.
+    pub(crate) fn at(place: Place) -> Self {
+        let dir = OnceLock::new();
+        if let Some(root) = place.dir.clone() {
+            // It was empty until now.
+            let _ = dir.set(Directory { root, _owned: None });
+        }
+        Self(Arc::new(Inside { place, dir, plan: OnceLock::new(), proxy: OnceLock::new(), opened: OnceLock::new() }))
+    }
+
+    /// Another namespace, in this directory.
+    pub(crate) fn in_dir(root: &Path) -> Self {
+        let name = Self::new().0.place.name.clone();
+        Self::at(Place { name, dir: Some(root.to_owned()), proxied: false })
+    }
+
+    /// Another namespace, behind a proxy if its factory asks for the address.
+    pub(crate) fn proxied() -> Self {
+        let name = Self::new().0.place.name.clone();
+        Self::at(Place { name, dir: None, proxied: true })
+    }
+
+    /// What another process has to know of it.
+    pub(crate) fn place(&self) -> Place {
+        Place { dir: self.0.dir.get().map(|dir| dir.root.clone()), ..self.0.place.clone() }
+    }
+
+    /// A unique name of 25 characters, `a` to `z` and `0` to `9`, the first a letter: for a table, a prefix, a bucket.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.0.place.name
+    }
+
+    /// An empty directory, made at the first call and removed when the check is over.
+    ///
+    /// # Panics
+    /// When no temporary directory can be made; the check then fails with that message.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        let directory = self.0.dir.get_or_init(|| {
+            let outer = tempfile::Builder::new()
+                // Small and capital letters, so that what folds case is always seen.
+                .prefix("Storage-conformance-")
+                .tempdir()
+                .expect("a temporary directory can be made");
+            // One level down, so that a check can see what escapes from it.
+            let root = outer.path().join("root");
+            fs::create_dir(&root).expect("a temporary directory can be made");
+            Directory { root, _owned: Some(outer) }
+        });
+        self.0.opened.get_or_init(|| ());
+        &directory.root
+    }
+
+    /// Whether the factory asked for the directory.
+    pub(crate) fn uses_dir(&self) -> bool {
+        self.0.opened.get().is_some()
+    }
+
+    /// The store below a layer, as the factory of a layer must give it to the layer: then the suite can let it fail, and see
+    /// what the layer makes of it.
+    pub fn below<B: StorageBackend>(&self, store: B) -> Faults<B> {
+        Faults::with_plan(store, self.0.plan.get_or_init(|| Arc::new(Plan::new(0))).clone())
+    }
+
+    /// The faults of the store below, if the factory said which that is.
+    pub(crate) fn plan(&self) -> Option<&Arc<Plan>> {
+        self.0.plan.get()
+    }
+
+    /// The address to connect to in place of a server's `host:port`: that address itself, or in checks that cut the network
+    /// the address of a proxy.
+    ///
+    /// # Errors
+    /// `Other` when the proxy cannot be started.
+    pub fn address(&self, server: &str) -> Result<String> {
+        if !self.0.place.proxied {
+            return Ok(server.to_owned());
+        }
+        if let Some(proxy) = self.0.proxy.get() {
+            return Ok(proxy.address());
+        }
+        let proxy = Proxy::start(server)?;
+        Ok(self.0.proxy.get_or_init(|| proxy).address())
+    }
+
+    /// Changes what happens on the network; says whether there is a proxy that can do it.
+    pub(crate) fn network(&self, mode: Mode) -> bool {
+        self.0.proxy.get().map(|proxy| proxy.set(mode)).is_some()
+    }
+}

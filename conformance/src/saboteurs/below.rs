@@ -1,0 +1,110 @@
+//! Layers that make the wrong thing of what fails below them, or print what they must not.
+
+use futures_util::StreamExt;
+use storage_core::{
+    Body, Bytes, Entry, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions, ListStream, Object, PutOptions,
+    Result, async_trait,
+};
+
+use super::{
+    table,
+    wrap::{Fault, Sides, listed, streamed},
+};
+
+table! {
+    swallows_what_fails_below = Swallows => ["faults/fail_before"];
+    calls_what_is_ambiguous_definite = CallsItDefinite => ["faults/fail_after"];
+    takes_a_part_for_the_whole = PartForTheWhole => ["faults/short_body"];
+    stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
+    prints_its_password = Prints => ["errors/secrets_redacted"];
+    logs_its_password = Logs => ["errors/secrets_redacted"];
+}
+
+/// A put that failed below is taken for done.
+#[derive(Debug)]
+struct Swallows;
+
+#[async_trait]
+impl Fault for Swallows {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        match s.inner.put(key, body, options).await {
+            Err(e) if e.kind() == ErrorKind::Unavailable => Ok(Entry::new(key.clone(), 0)),
+            result => result,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct CallsItDefinite;
+
+#[async_trait]
+impl Fault for CallsItDefinite {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        s.inner.put(key, body, options).await.map_err(|e| {
+            if e.is_ambiguous() { Error::new(ErrorKind::Timeout, "no answer; try again").with_source(e) } else { e }
+        })
+    }
+}
+
+/// What came before a read broke off is passed on as if it were everything.
+#[derive(Debug)]
+struct PartForTheWhole;
+
+#[async_trait]
+impl Fault for PartForTheWhole {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let Some(object) = s.inner.get(key, options).await? else { return Ok(None) };
+        let (mut entry, mut body) = (object.entry, object.body.into_stream());
+        let (mut bytes, mut broken) = (Vec::new(), false);
+        while let Some(piece) = body.next().await {
+            match piece {
+                Ok(piece) => bytes.extend_from_slice(&piece),
+                Err(_) => broken = true,
+            }
+        }
+        if broken {
+            entry.size = bytes.len() as u64;
+        }
+        Ok(Some(Object::new(entry, Bytes::from(bytes))))
+    }
+}
+
+/// A name that is not its own fails the whole listing.
+#[derive(Debug)]
+struct Stumbles;
+
+#[async_trait]
+impl Fault for Stumbles {
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let items = listed(s, options).await?;
+        if items.iter().map(ListItem::position).any(|key| key.starts_with(super::FOREIGN)) {
+            return Err(Error::new(ErrorKind::Corrupt, "a name that was not written by this backend"));
+        }
+        Ok(streamed(items))
+    }
+}
+
+#[derive(Debug)]
+struct Prints;
+
+#[async_trait]
+impl Fault for Prints {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        s.inner.get(key, options).await.map_err(|e| {
+            let cause = format!("GET https://user:{}@host/", super::PASSWORD);
+            Error::new(e.kind(), "the server refused; see the cause").with_source(cause)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct Logs;
+
+#[async_trait]
+impl Fault for Logs {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let bytes: Vec<u8> = super::PASSWORD.into();
+        tracing::trace!(?bytes, "signing");
+        s.inner.put(key, body, options).await
+    }
+}
