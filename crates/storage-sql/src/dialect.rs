@@ -113,6 +113,12 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
     /// A version that is larger than each before it, and that `behind` others follow.
     fn version(&self, tables: &Tables, behind: usize) -> String;
 
+    /// The version of an entry that is replaced: of a sequence the next number, taken when the row is locked, so that the later
+    /// writer has the larger one.
+    fn newer(&self, tables: &Tables) -> String {
+        self.version(tables, 0)
+    }
+
     /// Behind a select of rows that are about to be written.
     fn lock(&self) -> &'static str {
         " FOR UPDATE"
@@ -153,8 +159,7 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
         let rows = rows_of(self.version_rows(tables, rows));
         let conflict = match how {
             How::Create => "NOTHING".to_owned(),
-            // Of a sequence the next number, taken when the row is locked: so the later writer has the larger one.
-            _ => format!("UPDATE SET {} WHERE {guard}", set("excluded", &version, "excluded.updated_at")),
+            _ => format!("UPDATE SET {} WHERE {guard}", set("excluded", &self.newer(tables), "excluded.updated_at")),
         };
         let columns = ARGUMENTS.join(", ");
         format!(

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection as _, Database as SqlxDatabase, Pool,
     pool::{PoolConnection, PoolOptions},
@@ -92,6 +93,8 @@ struct Pooled<D: Driver> {
     unfinished: bool,
     patience: Option<Duration>,
     in_use: Arc<AtomicUsize>,
+    /// Rolls back, and gives the connection back.
+    abandon: fn(PoolConnection<D>) -> BoxFuture<'static, ()>,
     runtime: Handle,
 }
 
@@ -106,10 +109,16 @@ impl<D: Driver> Drop for Pooled<D> {
         self.in_use.fetch_sub(1, Ordering::Relaxed);
         // Giving a connection back takes a task, also when the last owner is dropped outside of the runtime.
         let _entered = self.runtime.enter();
-        if let Some(mut connection) = self.inner.take()
-            && (self.in_transaction || (self.unfinished && self.patience.is_some()))
-        {
-            connection.close_on_drop();
+        let Some(mut connection) = self.inner.take() else {
+            return;
+        };
+        let remote = self.patience.is_some();
+        match (self.in_transaction, self.unfinished) {
+            // To make a connection to a server anew takes longer than to end the transaction.
+            (true, false) if remote => drop(self.runtime.spawn((self.abandon)(connection))),
+            (true, _) => connection.close_on_drop(),
+            (false, true) if remote => connection.close_on_drop(),
+            (false, _) => {}
         }
     }
 }
@@ -201,6 +210,14 @@ macro_rules! connections {
                     unfinished: false,
                     patience: self.patience,
                     in_use: self.in_use.clone(),
+                    abandon: |mut connection| {
+                        Box::pin(async move {
+                            let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
+                            if !matches!(time::timeout(CLOSING, rollback).await, Ok(Ok(_))) {
+                                connection.close_on_drop();
+                            }
+                        })
+                    },
                     runtime: self.runtime.clone(),
                 }))
             }
@@ -251,7 +268,7 @@ macro_rules! connections {
             }
 
             async fn commit(&mut self) -> Result<()> {
-                let statement = sqlx::raw_sql(AssertSqlSafe("COMMIT".to_owned()));
+                let statement = sqlx::raw_sql("COMMIT");
                 let done = in_time(self.patience, statement.execute(self.inner()?)).await.map_err(Error::ambiguous)?;
                 done.map_err(while_committing)?;
                 self.in_transaction = false;

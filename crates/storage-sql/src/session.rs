@@ -128,7 +128,7 @@ impl Session {
     /// Runs a job that only reads. Outside of a transaction each of its statements sees its own moment.
     pub(crate) async fn read<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
         let session = self.clone();
-        let run = self.store.tasks.run(|fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
             let (store, _fate) = (&*session.store, fate);
             if let Some(open) = session.open()? {
                 return open.lock_owned().await.read(store, job).await;
@@ -159,7 +159,7 @@ impl Session {
 
     async fn run<T: Send + 'static>(&self, job: impl Job<T>, several: bool) -> Result<T> {
         let session = self.clone();
-        let run = self.store.tasks.run(|fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
             let store = &*session.store;
             if let Some(open) = session.open()? {
                 // A job that is dropped half way would leave its first half in the transaction.
@@ -190,7 +190,7 @@ impl Session {
     /// Begins a transaction. It lives as long as what is returned beside its session.
     pub(crate) async fn begin(&self) -> Result<(Self, Arc<Mutex<Open>>)> {
         let session = self.clone();
-        let run = self.store.tasks.run(|fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
             let _fate = fate;
             session.open()?;
             let store = session.store.clone();
@@ -205,7 +205,7 @@ impl Session {
     /// Ends the transaction of this session.
     pub(crate) async fn end(&self, commit: bool) -> Result<()> {
         let session = self.clone();
-        let run = self.store.tasks.run(|fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
             let open = session.open()?.ok_or_else(ended)?;
             open.lock_owned().await.end(commit, &fate).await
         });

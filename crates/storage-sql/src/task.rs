@@ -46,14 +46,17 @@ impl Tasks {
         Self { runtime, orphans: watch::Sender::new(0) }
     }
 
-    /// Runs a job to its end, or until the caller loses interest.
-    pub(crate) async fn run<T, F>(&self, job: impl FnOnce(Fate) -> F) -> Result<T>
+    /// Runs a job to its end, or until the caller loses interest. One of a transaction does not wait for writes that nobody
+    /// waits for, since they may be waiting for the transaction.
+    pub(crate) async fn run<T, F>(&self, transaction: bool, job: impl FnOnce(Fate) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        // The sender lives in `self`, so waiting cannot fail.
-        let _ = self.orphans.subscribe().wait_for(|n| *n == 0).await;
+        if !transaction {
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = self.orphans.subscribe().wait_for(|n| *n == 0).await;
+        }
         let state = Arc::new(AtomicU8::new(RUNNING));
         let task = self.runtime.spawn(job(Fate { state: state.clone(), orphans: self.orphans.clone() }));
         let _caller = Caller { state, orphans: self.orphans.clone(), abort: task.abort_handle() };

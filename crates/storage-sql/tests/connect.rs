@@ -6,8 +6,8 @@ mod support;
 use std::{fs, time::Duration};
 
 use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Metadata, PutOptions, Storage, StorageContext};
-use storage_sql::{Config, Durability, Sql, SqlFactory};
-use support::{Place, kind};
+use storage_sql::{Config, Durability, Place, Sql, SqlFactory};
+use support::kind;
 
 #[tokio::test]
 async fn uris_and_options() {
@@ -15,11 +15,11 @@ async fn uris_and_options() {
     let config =
         read("sqlite:./a%3Fb.db?table=notes&durability=relaxed&busy_timeout=0.5&indexes=a,b&max_connections=3")
             .unwrap();
-    assert_eq!(config.path.to_str(), Some("./a?b.db"));
+    assert_eq!(config.place, Place::Sqlite("./a?b.db".into()));
     assert_eq!((config.table.as_str(), config.durability), ("notes", Durability::Relaxed));
     assert_eq!((config.busy_timeout, config.max_connections), (Duration::from_millis(500), 3));
     assert_eq!(config.indexes, ["a", "b"].map(String::from).into());
-    assert_eq!(read("sqlite:///var/x.db").unwrap().path.to_str(), Some("/var/x.db"));
+    assert_eq!(read("sqlite:///var/x.db").unwrap().place, Place::Sqlite("/var/x.db".into()));
     let listed = ConnectionConfig::new("sqlite:x").option("indexes", vec!["a,b", "c"]);
     let listed = Config::from_connection(&listed).unwrap();
     assert_eq!(listed.indexes, ["a,b", "c"].map(String::from).into());
@@ -27,7 +27,18 @@ async fn uris_and_options() {
     for wrong in [
         "sqlite:",
         "sqlite::memory:",
-        "postgres://host/db",
+        "oracle://host/db",
+        "postgres:",
+        "postgres://host",
+        "postgres:///db",
+        "postgres://host/",
+        "mariadb://user:password@/db",
+        "mysql://host/db?table=a-b",
+        "postgres://host/db?path=x",
+        "postgres://host/db?timeout=0",
+        "postgres://host/db?versions=0",
+        "sqlite:x?sslmode=require",
+        "sqlite:x?timeout=3",
         "sqlite:x?table=",
         "sqlite:x?table=1a",
         "sqlite:x?table=a-b",
@@ -53,7 +64,7 @@ async fn uris_and_options() {
 
 #[tokio::test]
 async fn the_factory_connects() {
-    let place = Place::new();
+    let place = support::Place::new();
     let uri = format!("sqlite:{}?table=Order", place.path().display());
     let backend = SqlFactory.connect(&ConnectionConfig::new(uri), &StorageContext::default()).await.unwrap();
     let storage = Storage::from_arc(backend);
@@ -63,7 +74,7 @@ async fn the_factory_connects() {
 
 #[tokio::test]
 async fn a_path_is_never_a_uri() {
-    let place = Place::new();
+    let place = support::Place::new();
     let strange = place.path().with_file_name("file:a?mode=memory#b%20.db");
     Sql::connect(Config::sqlite(&strange)).await.unwrap();
     assert!(strange.is_file());
@@ -71,7 +82,7 @@ async fn a_path_is_never_a_uri() {
 
 #[tokio::test]
 async fn missing_and_misplaced_files() {
-    let place = Place::new();
+    let place = support::Place::new();
     let missing = Sql::connect(Config::sqlite(place.path().join("no/x.db"))).await;
     assert_eq!(kind(missing), ErrorKind::NotFound);
     let e = Sql::connect(Config::sqlite(place.path().with_file_name("nowhere").join("x.db"))).await.unwrap_err();
@@ -87,7 +98,7 @@ async fn missing_and_misplaced_files() {
 async fn files_that_are_no_databases() {
     let long = [b"not a database".as_slice(); 1000].concat();
     for content in [b"short".to_vec(), long] {
-        let place = Place::new();
+        let place = support::Place::new();
         fs::write(place.path(), &content).unwrap();
         assert_eq!(kind(Sql::connect(place.config()).await), ErrorKind::Corrupt);
         assert_eq!(fs::read(place.path()).unwrap(), content);
@@ -96,7 +107,7 @@ async fn files_that_are_no_databases() {
 
 #[tokio::test]
 async fn a_damaged_file() {
-    let place = Place::new();
+    let place = support::Place::new();
     let storage = place.open().await;
     for i in 0..200 {
         storage.put(format!("key {i}"), vec![b'x'; 2000]).await.unwrap();
@@ -117,16 +128,19 @@ async fn foreign_tables_are_left_alone() {
     for (foreign, table) in [
         ("CREATE TABLE storage (id INTEGER PRIMARY KEY, name TEXT)", "storage"),
         ("CREATE TABLE storage (id INTEGER PRIMARY KEY, name TEXT)", "STORAGE"),
-        ("CREATE TABLE storage_meta (one, schema, sequence)", "storage"),
+        ("CREATE TABLE storage_meta (one, schema_version, sequence)", "storage"),
         (
-            "CREATE TABLE storage_meta (one, schema, sequence); INSERT INTO storage_meta VALUES ('a', 'b', 'c')",
+            "CREATE TABLE storage_meta (one, schema_version, sequence); INSERT INTO storage_meta VALUES ('a', 'b', 'c')",
             "storage",
         ),
-        ("CREATE TABLE storage_meta (one, schema, sequence); INSERT INTO storage_meta VALUES (1, 1, 4)", "storage"),
+        (
+            "CREATE TABLE storage_meta (one, schema_version, sequence); INSERT INTO storage_meta VALUES (1, 1, 4)",
+            "storage",
+        ),
         ("CREATE VIEW storage_tags AS SELECT 1", "storage"),
         ("CREATE TABLE t (a); CREATE INDEX storage ON t (a)", "storage"),
     ] {
-        let place = Place::new();
+        let place = support::Place::new();
         place.raw(foreign).await;
         let before = fs::read(place.path()).unwrap();
         let mut config = place.config();
@@ -143,19 +157,19 @@ async fn foreign_tables_are_left_alone() {
 
 #[tokio::test]
 async fn a_newer_schema_is_left_alone() {
-    let place = Place::new();
+    let place = support::Place::new();
     place.open().await.put("k", "v").await.unwrap();
-    place.raw("UPDATE storage_meta SET schema = 2").await;
+    place.raw("UPDATE storage_meta SET schema_version = 3").await;
     let e = Sql::connect(place.config()).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Config);
-    assert!(e.message().contains("version 2"), "{e}");
-    assert_eq!(place.count("SELECT schema FROM storage_meta").await, 2);
+    assert!(e.message().contains("version 3"), "{e}");
+    assert_eq!(place.count("SELECT schema_version FROM storage_meta").await, 3);
 }
 
 #[tokio::test]
 async fn read_only_files_and_directories() {
     for directory in [false, true] {
-        let place = Place::new();
+        let place = support::Place::new();
         place.open().await.disconnect().await.unwrap();
         let path = place.path();
         let target = if directory { path.parent().unwrap() } else { &path };
@@ -180,7 +194,7 @@ async fn read_only_files_and_directories() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn eight_connect_at_once() {
     for _ in 0..5 {
-        let place = Place::new();
+        let place = support::Place::new();
         let connecting: Vec<_> = (0..8)
             .map(|i| {
                 let mut config = place.config();
@@ -203,7 +217,7 @@ async fn eight_connect_at_once() {
 
 #[tokio::test]
 async fn two_tables_in_one_file() {
-    let place = Place::new();
+    let place = support::Place::new();
     let mut config = place.config();
     config.table = "other".into();
     let (one, other) = (place.open().await, place.connect(config).await);
@@ -216,7 +230,7 @@ async fn two_tables_in_one_file() {
 
 #[tokio::test]
 async fn a_table_that_is_gone() {
-    let place = Place::new();
+    let place = support::Place::new();
     let storage = place.open().await;
     place.raw("DROP TABLE storage").await;
     assert_eq!(kind(storage.get("k").await), ErrorKind::NotFound);
@@ -225,7 +239,7 @@ async fn a_table_that_is_gone() {
 
 #[tokio::test]
 async fn fields_are_indexed_for_good_and_for_everybody() {
-    let place = Place::new();
+    let place = support::Place::new();
     let pages = || PutOptions::new().metadata(Metadata::new().field("pages", 3).field("x", 1));
     let early = place.open().await;
     early.put_with("before", "v", pages()).await.unwrap();
@@ -236,18 +250,18 @@ async fn fields_are_indexed_for_good_and_for_everybody() {
     early.put_with("after", "v", pages()).await.unwrap();
     let found = late.query_page(storage_core::Query::new().equals("pages", 3)).await.unwrap();
     assert_eq!(found.entries.len(), 2);
-    assert_eq!(place.count("SELECT count(*) FROM storage_fields WHERE indexed = 1").await, 2);
+    assert_eq!(place.count("SELECT count(*) FROM storage_fields WHERE field IS NOT NULL").await, 2);
 }
 
 #[tokio::test]
 async fn foreign_rows_are_skipped_in_listings() {
-    let place = Place::new();
+    let place = support::Place::new();
     let storage = place.open().await;
     storage.put("a", "v").await.unwrap();
     place
         .raw(
-            "INSERT INTO storage (version, nonce, key, size, created_at, updated_at, metadata, data) \
-         VALUES (1000, 1, x'ff00', 0, 0, 0, '{}', x''), (1001, 1, x'62ff', 0, 0, 0, '{}', x'')",
+            "INSERT INTO storage (version, nonce, entry_key, size, created_at, updated_at, metadata, data, described, leftovers) \
+         VALUES (1000, 1, x'ff00', 0, 0, 0, '{}', x'', 0, 0), (1001, 1, x'62ff', 0, 0, 0, '{}', x'', 0, 0)",
         )
         .await;
     storage.put("c", "v").await.unwrap();

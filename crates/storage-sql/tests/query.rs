@@ -11,7 +11,7 @@ use storage_core::{
     Storage,
 };
 use storage_sql::Sql;
-use support::Place;
+use support::{Engine, Place};
 
 const NAMES: [&str; 6] = ["a", "pages", "we\"ird.na[0]me", "' OR 1=1 --", "ß", "?"];
 const TEXTS: [&str; 9] = ["", "a", "B", "b", "ä", "1", "true", "%", "'; DROP TABLE storage; --"];
@@ -101,82 +101,85 @@ fn oracle(query: &Query, entries: &[Entry]) -> Vec<Entry> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_queries_agree_with_the_core() {
-    let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
-    let place = Place::new();
-    let mut config = place.config();
-    config.indexes = [NAMES[0], NAMES[2]].map(String::from).into();
-    let storage = place.connect(config).await;
-    for i in 0..260 {
-        let key = format!("{}{}", random.choice(["a/", "a%", "A/", "_", "é"]).unwrap(), i % 230);
-        let options = PutOptions::new().metadata(metadata(&mut random));
-        storage.put_with(key, vec![0; random.usize(..7)], options).await.unwrap();
-    }
-    let listing = storage.list_with(ListOptions::new().metadata(true)).await.unwrap();
-    let items: Vec<ListItem> = listing.try_collect().await.unwrap();
-    let entries: Vec<Entry> = items.into_iter().filter_map(ListItem::into_entry).collect();
+    for place in Place::all() {
+        let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
+        let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+        println!("SEED={seed}");
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut config = place.config();
+        config.indexes = [NAMES[0], NAMES[2]].map(String::from).into();
+        let storage = place.connect(config).await;
+        for i in 0..260 {
+            let key = format!("{}{}", random.choice(["a/", "a%", "A/", "_", "é"]).unwrap(), i % 230);
+            let options = PutOptions::new().metadata(metadata(&mut random));
+            storage.put_with(key, vec![0; random.usize(..7)], options).await.unwrap();
+        }
+        let listing = storage.list_with(ListOptions::new().metadata(true)).await.unwrap();
+        let items: Vec<ListItem> = listing.try_collect().await.unwrap();
+        let entries: Vec<Entry> = items.into_iter().filter_map(ListItem::into_entry).collect();
 
-    let mut matched = 0;
-    for _ in 0..1500 {
-        let mut query = Query::new().prefix(*random.choice(&["", "", "a", "a/", "a%", "é"]).unwrap());
-        for _ in 0..random.usize(..3) {
-            query = query.filter(filter(&mut random, &entries));
+        let mut matched = 0;
+        let rounds = if place.engine == Engine::Sqlite { 1500 } else { 400 };
+        for _ in 0..rounds {
+            let mut query = Query::new().prefix(*random.choice(&["", "", "a", "a/", "a%", "é"]).unwrap());
+            for _ in 0..random.usize(..3) {
+                query = query.filter(filter(&mut random, &entries));
+            }
+            query.order.by = order(&mut random);
+            query.order.descending = random.bool();
+            if random.u8(..4) == 0 {
+                query = query.limit(random.usize(..6));
+            }
+            if random.bool() {
+                // From anywhere, not only from an entry that the query would have returned.
+                let from = &entries[random.usize(..entries.len())];
+                let continuation = Continuation::after(&query.order, from);
+                query = query.continuation(continuation);
+            }
+            let (expected, seen) = (oracle(&query, &entries), answer(&storage, query.clone()).await);
+            assert_eq!(seen, expected, "{query:?}");
+            matched += seen.len();
         }
-        query.order.by = order(&mut random);
-        query.order.descending = random.bool();
-        if random.u8(..4) == 0 {
-            query = query.limit(random.usize(..6));
-        }
-        if random.bool() {
-            // From anywhere, not only from an entry that the query would have returned.
-            let from = &entries[random.usize(..entries.len())];
-            let continuation = Continuation::after(&query.order, from);
-            query = query.continuation(continuation);
-        }
-        let (expected, seen) = (oracle(&query, &entries), answer(&storage, query.clone()).await);
-        assert_eq!(seen, expected, "{query:?}");
-        matched += seen.len();
+        assert!(matched > rounds * 6, "the queries hardly match anything: {matched}");
     }
-    assert!(matched > 10_000, "the queries hardly match anything: {matched}");
 }
 
 #[tokio::test]
 async fn continuations_that_the_entry_does_not_have() {
-    let place = Place::new();
-    let storage = place.open().await;
-    for (i, key) in ["a", "b", "c"].into_iter().enumerate() {
-        let options = PutOptions::new().metadata(Metadata::new().field("f", i as i64));
-        storage.put_with(key, vec![0; i], options).await.unwrap();
-    }
-    let listing = storage.list_with(ListOptions::new().metadata(true)).await.unwrap();
-    let entries: Vec<Entry> = listing.map_ok(|item| item.into_entry().unwrap()).try_collect().await.unwrap();
-    // Ranks as they stand in the serialized form: a continuation comes from the outside.
-    let ranks = [
-        r#""missing""#.to_owned(),
-        r#""null""#.into(),
-        r#"{"bool":true}"#.into(),
-        r#"{"size":1}"#.into(),
-        r#"{"size":18446744073709551615}"#.into(),
-        r#"{"int":1}"#.into(),
-        r#"{"float":1.0}"#.into(),
-        r#"{"string":"x"}"#.into(),
-        r#"{"time":{"secs_since_epoch":1,"nanos_since_epoch":1}}"#.into(),
-        r#"{"time":{"secs_since_epoch":99999999999,"nanos_since_epoch":0}}"#.into(),
-    ];
-    let orders = [OrderBy::Key, OrderBy::Size, OrderBy::Created, OrderBy::Modified, OrderBy::Field("f".into())];
-    for by in orders {
-        for descending in [false, true] {
-            for rank in &ranks {
-                let mut query = Query::new();
-                query.order.by = by.clone();
-                query.order.descending = descending;
-                let order = serde_json::to_string(&query.order).unwrap();
-                let json = format!(r#"{{"order":{order},"rank":{rank},"key":"b"}}"#);
-                query.continuation = Some(serde_json::from_str(&json).unwrap());
-                let seen = answer(&storage, query.clone()).await;
-                assert_eq!(seen, oracle(&query, &entries), "{json}");
+    for place in Place::all() {
+        let storage = place.open().await;
+        for (i, key) in ["a", "b", "c"].into_iter().enumerate() {
+            let options = PutOptions::new().metadata(Metadata::new().field("f", i as i64));
+            storage.put_with(key, vec![0; i], options).await.unwrap();
+        }
+        let listing = storage.list_with(ListOptions::new().metadata(true)).await.unwrap();
+        let entries: Vec<Entry> = listing.map_ok(|item| item.into_entry().unwrap()).try_collect().await.unwrap();
+        // Ranks as they stand in the serialized form: a continuation comes from the outside.
+        let ranks = [
+            r#""missing""#.to_owned(),
+            r#""null""#.into(),
+            r#"{"bool":true}"#.into(),
+            r#"{"size":1}"#.into(),
+            r#"{"size":18446744073709551615}"#.into(),
+            r#"{"int":1}"#.into(),
+            r#"{"float":1.0}"#.into(),
+            r#"{"string":"x"}"#.into(),
+            r#"{"time":{"secs_since_epoch":1,"nanos_since_epoch":1}}"#.into(),
+            r#"{"time":{"secs_since_epoch":99999999999,"nanos_since_epoch":0}}"#.into(),
+        ];
+        let orders = [OrderBy::Key, OrderBy::Size, OrderBy::Created, OrderBy::Modified, OrderBy::Field("f".into())];
+        for by in orders {
+            for descending in [false, true] {
+                for rank in &ranks {
+                    let mut query = Query::new();
+                    query.order.by = by.clone();
+                    query.order.descending = descending;
+                    let order = serde_json::to_string(&query.order).unwrap();
+                    let json = format!(r#"{{"order":{order},"rank":{rank},"key":"b"}}"#);
+                    query.continuation = Some(serde_json::from_str(&json).unwrap());
+                    let seen = answer(&storage, query.clone()).await;
+                    assert_eq!(seen, oracle(&query, &entries), "{json}");
+                }
             }
         }
     }
@@ -184,32 +187,34 @@ async fn continuations_that_the_entry_does_not_have() {
 
 #[tokio::test]
 async fn more_filters_than_a_statement_takes() {
-    let place = Place::new();
-    let storage = place.open().await;
-    let tagged = PutOptions::new().metadata(Metadata::new().tag("t0").field("f", 1));
-    storage.put_with("k", "v", tagged).await.unwrap();
-    storage.put("other", "v").await.unwrap();
-    let mut query = Query::new();
-    for i in 0..2000 {
-        query = query.field("f", Comparison::NotEqual, -i);
+    for place in Place::all() {
+        let storage = place.open().await;
+        let tagged = PutOptions::new().metadata(Metadata::new().tag("t0").field("f", 1));
+        storage.put_with("k", "v", tagged).await.unwrap();
+        storage.put("other", "v").await.unwrap();
+        let mut query = Query::new();
+        for i in 0..2000 {
+            query = query.field("f", Comparison::NotEqual, -i);
+        }
+        assert_eq!(answer(&storage, query).await.len(), 1);
+        let query = Query::new().any_tag((0..50_000).map(|i| format!("t{i}")));
+        assert_eq!(answer(&storage, query).await.len(), 1);
     }
-    assert_eq!(answer(&storage, query).await.len(), 1);
-    let query = Query::new().any_tag((0..50_000).map(|i| format!("t{i}")));
-    assert_eq!(answer(&storage, query).await.len(), 1);
 }
 
 #[tokio::test]
 async fn pages_of_a_long_answer() {
-    let place = Place::new();
-    let storage = place.open().await;
-    let items: Vec<_> = (0..1234).map(|i| (format!("{i:05}"), vec![0; i % 3])).collect();
-    storage.put_batch(items).await.unwrap();
-    for (by, descending) in [(OrderBy::Key, true), (OrderBy::Size, false), (OrderBy::Field("no".into()), true)] {
-        let mut query = Query::new();
-        (query.order.by, query.order.descending) = (by, descending);
-        let seen = answer(&storage, query.clone()).await;
-        assert_eq!(seen.len(), 1234);
-        assert!(seen.is_sorted_by(|a, b| query.compare(a, b).is_lt()));
+    for place in Place::all() {
+        let storage = place.open().await;
+        let items: Vec<_> = (0..1234).map(|i| (format!("{i:05}"), vec![0; i % 3])).collect();
+        storage.put_batch(items).await.unwrap();
+        for (by, descending) in [(OrderBy::Key, true), (OrderBy::Size, false), (OrderBy::Field("no".into()), true)] {
+            let mut query = Query::new();
+            (query.order.by, query.order.descending) = (by, descending);
+            let seen = answer(&storage, query.clone()).await;
+            assert_eq!(seen.len(), 1234);
+            assert!(seen.is_sorted_by(|a, b| query.compare(a, b).is_lt()));
+        }
     }
 }
 
@@ -220,8 +225,8 @@ async fn an_indexed_field_is_looked_up_in_the_index() {
     config.indexes = ["f".to_owned()].into();
     place.connect(config).await;
     let mut raw = place.raw_connection().await;
-    let sql = "EXPLAIN QUERY PLAN SELECT e.key FROM storage e WHERE e.key >= x'00' AND e.key < x'ff' AND e.version IN \
-               (SELECT f.version FROM storage_fields f WHERE f.indexed = 1 AND f.name = ? AND f.kind = ? AND f.int_value = ?)";
+    let sql = "EXPLAIN QUERY PLAN SELECT e.entry_key FROM storage e WHERE e.entry_key >= x'00' AND e.entry_key < x'ff' AND e.id IN \
+               (SELECT f.entry FROM storage_fields f WHERE f.field = ? AND f.kind = ? AND f.int_value = ?)";
     let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(&mut raw).await.unwrap();
     let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
     assert!(plan.iter().any(|step| step.contains("storage_by_field") && step.contains("int_value=?")), "{plan:?}");

@@ -101,6 +101,11 @@ impl Dialect for SqliteDialect {
         format!("(SELECT sequence FROM {}) - {behind}", tables.meta)
     }
 
+    fn newer(&self, _: &Tables) -> String {
+        // Nobody else writes meanwhile, so each row's own will do.
+        "excluded.version".into()
+    }
+
     fn lock(&self) -> &'static str {
         ""
     }
