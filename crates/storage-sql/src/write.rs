@@ -99,12 +99,17 @@ impl Item {
     }
 }
 
-/// Writes one value by one statement, unless there is something outside of the row that it replaces, or its condition does
-/// not hold: then `None`, and nothing was written.
+/// Writes one value by one statement. `None` when there is something outside of the row that it would replace, or its etag is
+/// not that of the row; nothing was written then.
 pub(crate) async fn write_plain(db: &mut Db<'_>, item: &Item) -> Result<Option<Entry>> {
     see_deletes(db, std::slice::from_ref(&item.key)).await?;
     let written = write_rows(db, std::slice::from_ref(item), true).await?;
-    Ok(written.get(&item.nonce).map(|written| item.entry(written, false)))
+    match written.get(&item.nonce) {
+        Some(written) => Ok(Some(item.entry(written, false))),
+        // Whatever there is outside of the row, a row is there.
+        None if item.how == How::Create => Err(failed(How::Create)),
+        None => Ok(None),
+    }
 }
 
 /// Writes one value.
