@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use storage_core::{ConnectionConfig, Error, ErrorKind, Metadata, PutOptions, Storage};
+use storage_core::{ConnectionConfig, Error, Metadata, PutOptions, Storage};
 use storage_sql::{Config, Sql};
 use support::{Engine, Place, proxy::Proxy};
 use tokio::time::sleep;
@@ -77,10 +77,8 @@ async fn write(storage: Storage<Sql>, writer: usize, over: Arc<AtomicBool>) -> (
         for key in keys {
             let known = known.0.entry(key).or_default();
             known.1 = n;
-            match &done {
-                Ok(()) => known.0 = n,
-                Err(e) if !e.is_ambiguous() && e.kind() == ErrorKind::Conflict => {}
-                Err(_) => {}
+            if done.is_ok() {
+                known.0 = n;
             }
         }
         if let Err(e) = done {
@@ -97,8 +95,9 @@ async fn under_load(place: &Place, proxy: &Proxy, what: &str, disturb: impl Asyn
     storage.clear().await.unwrap();
     let over = Arc::new(AtomicBool::new(false));
     let writers: Vec<_> = (0..4).map(|i| tokio::spawn(write(storage.clone(), i, over.clone()))).collect();
-    for _ in 0..8 {
-        sleep(Duration::from_millis(150)).await;
+    for _ in 0..6 {
+        // Long enough for new connections, which cost some computing.
+        sleep(Duration::from_millis(600)).await;
         disturb().await;
     }
     let begun = Instant::now();
@@ -124,7 +123,7 @@ async fn under_load(place: &Place, proxy: &Proxy, what: &str, disturb: impl Asyn
         let pair = storage.get_batch(["0/a", "0/b"]).await.unwrap();
         assert!(pair.values().collect::<Vec<_>>().windows(2).all(|pair| pair[0] == pair[1]), "half a transaction");
     }
-    println!("{:?}, {what}: {failures} calls failed, the last numbers add up to {acknowledged}", place.engine);
+    eprintln!("{:?}, {what}: {failures} calls failed, the last numbers add up to {acknowledged}", place.engine);
     assert!(failures > 0, "{what}: nothing was disturbed");
     // Nothing stays staged: it is removed at once, or by the next connection that sweeps.
     drop(storage);
@@ -192,7 +191,7 @@ async fn the_server_is_restarted() {
         let proxy = Proxy::new(place.engine).await;
         let times = std::sync::atomic::AtomicU32::new(0);
         under_load(&place, &proxy, "restarted", async || {
-            if times.fetch_add(1, Ordering::SeqCst) % 4 == 0 {
+            if times.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {
                 let mut shell = Command::new("sh");
                 shell.args(["-c", &command]);
                 let done = tokio::task::spawn_blocking(move || shell.status().unwrap()).await.unwrap();
