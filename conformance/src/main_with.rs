@@ -17,6 +17,31 @@ use crate::{
     selection::variable,
 };
 
+/// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.
+///
+/// Each argument is a [`Target`](crate::Target) or a bare factory `|ns: Namespace| async move { … }`; the target is then called like
+/// the package. If `harness = false` was forgotten, the one test that remains fails and says so.
+#[macro_export]
+macro_rules! main {
+    ($($target:expr),+ $(,)?) => {
+        fn main() -> std::process::ExitCode {
+            let origin = $crate::Origin {
+                package: env!("CARGO_PKG_NAME"),
+                test: env!("CARGO_CRATE_NAME"),
+            };
+            $crate::main_with(origin, vec![$($crate::IntoTarget::into_target($target, origin.package)),+])
+        }
+
+        #[test]
+        fn harness_must_be_off() {
+            panic!(
+                "no check has run: add `[[test]] name = {:?} harness = false` to Cargo.toml",
+                env!("CARGO_CRATE_NAME")
+            );
+        }
+    };
+}
+
 /// Where a test comes from, for the command that reproduces a failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
