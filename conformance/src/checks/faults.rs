@@ -137,7 +137,10 @@ pub async fn disk_full(c: Context) -> Outcome {
     made.map_err(|e| format!("the small disk cannot be used: {e}"))?;
     let namespace = Namespace::in_dir(&root);
     let s = c.open_in(&namespace).await?;
-    let value = noise(300_000, 1);
+    // Nothing in it repeats, so that it fills the disk through a layer that compresses too.
+    let mut value = vec![0; 300_000];
+    c.rng().fill(&mut value);
+    let value = Bytes::from(value);
     s.put("kept", value.clone()).await?;
     if std::fs::read_dir(&root).is_ok_and(|mut names| names.next().is_none()) {
         return Err(Failure::NotRun("it stores nothing in the directory of the suite".into()));

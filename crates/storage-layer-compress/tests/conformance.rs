@@ -16,18 +16,18 @@ fn over_memory() -> Capabilities {
 }
 
 storage_conformance::main!(
-    Target::new("compress", |_: Namespace| async {
-        Compressed::new(Arc::new(Memory::new()), CompressLayer::default())
+    Target::new("compress", |ns: Namespace| async move {
+        Compressed::new(Arc::new(ns.below(Memory::new())), CompressLayer::default())
     })
     .volatile()
     .requires(over_memory()),
-    Target::new("compress-gzip", |_: Namespace| async {
-        Compressed::new(Arc::new(Memory::new()), CompressLayer::new(Algorithm::Gzip))
+    Target::new("compress-gzip", |ns: Namespace| async move {
+        Compressed::new(Arc::new(ns.below(Memory::new())), CompressLayer::new(Algorithm::Gzip))
     })
     .volatile()
     .requires(over_memory()),
     Target::new("compress-fs", |ns: Namespace| async move {
-        Compressed::new(Arc::new(Fs::open(ns.dir()).await?), CompressLayer::default())
+        Compressed::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), CompressLayer::default())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().compression()),
 );

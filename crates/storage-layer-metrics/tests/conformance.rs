@@ -7,13 +7,13 @@ use storage_layer_metrics::MetricsLayer;
 use storage_memory::Memory;
 
 storage_conformance::main!(
-    Target::new("metrics", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(MetricsLayer::new()).backend().clone())
+    Target::new("metrics", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(MetricsLayer::new()).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities),
     Target::new("metrics-fs", |ns: Namespace| async move {
-        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(MetricsLayer::new()).backend().clone())
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(MetricsLayer::new()).backend().clone())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );

@@ -18,9 +18,9 @@ async fn among_others<B: StorageBackend>(backend: B) -> Result<Prefixed<B>> {
 }
 
 storage_conformance::main!(
-    Target::new("prefix", |_: Namespace| among_others(Memory::new()))
+    Target::new("prefix", |ns: Namespace| among_others(ns.below(Memory::new())))
         .volatile()
         .requires(Memory::new().info().capabilities),
-    Target::new("prefix-fs", |ns: Namespace| async move { among_others(Fs::open(ns.dir()).await?).await })
+    Target::new("prefix-fs", |ns: Namespace| async move { among_others(ns.below(Fs::open(ns.dir()).await?)).await })
         .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );

@@ -42,17 +42,7 @@ impl Place {
     /// One of each server that there is. Says which there is not.
     pub(crate) fn servers() -> Vec<Self> {
         let engines = [Engine::Postgres, Engine::MariaDb].into_iter();
-        let known = engines.filter(|engine| match env::var_os(engine.variable()) {
-            Some(_) if engine.is_enabled() => true,
-            Some(_) => {
-                eprintln!("did not run on {engine:?}: its feature is not enabled");
-                false
-            }
-            None => {
-                eprintln!("did not run on {engine:?}: {} is not set", engine.variable());
-                false
-            }
-        });
+        let known = engines.filter(|engine| storage_conformance::server(engine.variable()).is_some());
         known.map(|engine| Self { engine, table: format!("t{:016x}", fastrand::u64(..)), ..Self::new() }).collect()
     }
 
@@ -165,14 +155,6 @@ impl Place {
 }
 
 impl Engine {
-    fn is_enabled(self) -> bool {
-        match self {
-            Self::Sqlite => cfg!(feature = "sqlite"),
-            Self::Postgres => cfg!(feature = "postgres"),
-            Self::MariaDb => cfg!(feature = "mysql"),
-        }
-    }
-
     pub(crate) fn variable(self) -> &'static str {
         match self {
             Self::Sqlite => "",
