@@ -20,7 +20,11 @@ use serde_json::json;
 use storage_core::{FieldValue, GetOptions, Result, Storage, StorageBackend};
 
 use self::writer::{Write, keys};
-use crate::{Namespace, Target, answer, process::Process, selection::variable};
+use crate::{
+    Namespace, Target, answer,
+    process::Process,
+    selection::{report_file, variable},
+};
 
 /// Rounds unless `STORAGE_CONFORMANCE_ROUNDS` says otherwise.
 const ROUNDS: u64 = 20;
@@ -79,7 +83,7 @@ impl Crash {
         let killed = runtime.block_on(rounds(&self.0, &namespace, count, seed))?;
         let name = self.0.name();
         eprintln!("{name}: {killed}");
-        if let Some(path) = variable("REPORT")? {
+        if let Some(path) = report_file(&format!("kill9-{name}"))? {
             let report = killed.report(name, seed).to_string();
             fs::write(&path, report).map_err(|e| format!("the report cannot be written to {path:?}: {e}"))?;
         }

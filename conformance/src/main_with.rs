@@ -14,7 +14,7 @@ use crate::{
     Check, Selection, Target, answer, checks,
     report::{CheckReport, Report, Status},
     runner::{describe, run_check},
-    selection::variable,
+    selection::report_file,
 };
 
 /// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.
@@ -59,7 +59,7 @@ pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let done = selected(targets).and_then(|(selection, targets)| {
-        let report = variable("REPORT")?;
+        let report = report_file(origin.package)?;
         if report.is_some() && std::env::var_os("NEXTEST").is_some() {
             return Err("a report needs all checks in one process: use `cargo test`".into());
         }

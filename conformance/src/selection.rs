@@ -1,6 +1,6 @@
 //! What to run: seed, time limit, and what is left out.
 
-use std::{collections::BTreeSet, env, time::Duration};
+use std::{collections::BTreeSet, env, path::PathBuf, time::Duration};
 
 use crate::checks;
 
@@ -72,6 +72,13 @@ pub(crate) fn variable(name: &str) -> Result<Option<String>, String> {
 /// Whether `STORAGE_TEST_REQUIRE` says that no test may be passed over for want of a server.
 pub(crate) fn servers_are_required() -> bool {
     env::var_os("STORAGE_TEST_REQUIRE").is_some_and(|value| !value.is_empty())
+}
+
+/// Where the report of this name is to be written, if anywhere: `STORAGE_CONFORMANCE_REPORT`, or in it if that is a
+/// directory.
+pub(crate) fn report_file(name: &str) -> Result<Option<PathBuf>, String> {
+    let path = variable("REPORT")?.map(PathBuf::from);
+    Ok(path.map(|path| if path.is_dir() { path.join(format!("{name}.json")) } else { path }))
 }
 
 fn names(list: Option<String>) -> BTreeSet<String> {

@@ -90,7 +90,7 @@ fn run() -> Result<ExitCode> {
         "help" => print!("{HELP}"),
         "test" => {
             no_more(args)?;
-            ci::test()?;
+            ci::test(None)?;
         }
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
         "services" => services::run(args)?,
