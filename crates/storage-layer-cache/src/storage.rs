@@ -12,7 +12,7 @@ use storage_core::{
 use crate::{
     CacheLayer, Stats,
     load::{self, Loaded, Read},
-    table::{Scope, Table, Ticket},
+    table::{Join, Scope, Table, Ticket},
     transaction::Bypass,
     value::Value,
 };
@@ -82,10 +82,19 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
     /// The value by a load that all who ask for it meanwhile share.
     async fn shared(&self, key: &Key, options: GetOptions, known: Option<Arc<Value>>) -> Result<Option<Object>> {
         let counts = &self.table.counts;
+        let is_known = known.is_some();
         let begin = |ticket| load::load(self.inner.clone(), ticket, options.whole, self.max_value, known);
-        let Some((load, first)) = self.table.join(key, begin) else {
-            counts.read(false);
-            return self.inner.get(key, options).await;
+        let (load, first) = match self.table.join(key, is_known, begin) {
+            Join::Begun(load) => (load, true),
+            Join::Joined(load) => (load, false),
+            Join::Kept(value) => {
+                counts.read(true);
+                return value.answer(&options);
+            }
+            Join::Alone => {
+                counts.read(false);
+                return self.inner.get(key, options).await;
+            }
         };
         match load.await {
             Ok(Loaded::Known(value)) => {

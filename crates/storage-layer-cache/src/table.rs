@@ -71,6 +71,18 @@ struct Load {
     shared: Option<WeakShared<Loading>>,
 }
 
+/// How a reader gets a value.
+pub(crate) enum Join {
+    /// Somebody else's load was just done.
+    Kept(Arc<Value>),
+    /// Somebody else's load is under way.
+    Joined(SharedLoad),
+    /// A load that others can join begins.
+    Begun(SharedLoad),
+    /// The key is being written: the reader reads by himself.
+    Alone,
+}
+
 /// What a write can touch.
 pub(crate) enum Scope {
     Keys(Vec<Key>),
@@ -108,23 +120,25 @@ impl Table {
         (current && value.expires.is_none_or(|end| Instant::now() < end)).then_some(value)
     }
 
-    /// The load of a key that is under way, or a new one; and whether it is new. `None` when a reader must read by itself.
-    pub(crate) fn join(
-        self: &Arc<Self>,
-        key: &Key,
-        load: impl FnOnce(Ticket) -> SharedLoad,
-    ) -> Option<(SharedLoad, bool)> {
+    /// How a reader who found no value, or one that must be validated, gets it.
+    pub(crate) fn join(self: &Arc<Self>, key: &Key, known: bool, load: impl FnOnce(Ticket) -> SharedLoad) -> Join {
         let mut state = self.lock();
         let under_way = state.keys.get(key).and_then(|activity| activity.load.as_ref()?.shared.as_ref()?.upgrade());
         if let Some(shared) = under_way {
-            return Some((shared, false));
+            return Join::Joined(shared);
         }
-        let ticket = self.new_ticket(&mut state, key)?;
+        // A load may have ended between the look at the values and this one.
+        if let Some(value) = self.lookup(key).filter(|_| !known) {
+            return Join::Kept(value);
+        }
+        let Some(ticket) = self.new_ticket(&mut state, key) else {
+            return Join::Alone;
+        };
         let shared = load(ticket);
         if let Some(load) = state.keys.get_mut(key).and_then(|activity| activity.load.as_mut()) {
             load.shared = shared.downgrade();
         }
-        Some((shared, true))
+        Join::Begun(shared)
     }
 
     /// The right to keep what is read from now on, unless there is a write in between, or somebody has it already.
