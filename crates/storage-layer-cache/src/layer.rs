@@ -7,21 +7,29 @@ use storage_core::{Error, ErrorKind, Layer, Result, StorageBackend};
 
 use crate::Cache;
 
-/// Keeps up to 100 MiB of values for up to an hour, each of at most 1 MiB.
+/// Keeps up to 100 MiB of values for up to an hour, each of at most 1 MiB, and no key for a minute after a write of it that
+/// may still happen.
 ///
-/// In a configuration: `max_bytes`, `max_value`, `ttl_ms`, `validate`.
+/// In a configuration: `max_bytes`, `max_value`, `ttl_ms`, `doubt_ms`, `validate`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, try_from = "Settings")]
 pub struct CacheLayer {
     pub(crate) max_bytes: u64,
     max_value: Option<u64>,
     pub(crate) ttl: Duration,
+    pub(crate) doubt: Duration,
     pub(crate) validate: bool,
 }
 
 impl Default for CacheLayer {
     fn default() -> Self {
-        Self { max_bytes: Self::DEFAULT_MAX_BYTES, max_value: None, ttl: Self::DEFAULT_TTL, validate: false }
+        Self {
+            max_bytes: Self::DEFAULT_MAX_BYTES,
+            max_value: None,
+            ttl: Self::DEFAULT_TTL,
+            doubt: Self::DEFAULT_DOUBT,
+            validate: false,
+        }
     }
 }
 
@@ -30,6 +38,8 @@ impl CacheLayer {
     pub const DEFAULT_MAX_BYTES: u64 = 100 << 20;
     /// How long a value is kept unless set otherwise.
     pub const DEFAULT_TTL: Duration = Duration::from_secs(3600);
+    /// How long a key is not kept after a write of it that may still happen, unless set otherwise.
+    pub const DEFAULT_DOUBT: Duration = Duration::from_secs(60);
     /// The largest value that is kept unless set otherwise, where an eighth of `max_bytes` is not less.
     pub const DEFAULT_MAX_VALUE: u64 = 1 << 20;
     /// The largest value that can be kept at all: 1 GiB. What is kept is held in memory as one piece.
@@ -66,6 +76,14 @@ impl CacheLayer {
     pub fn ttl(mut self, ttl: Duration) -> Result<Self> {
         self.ttl = ttl;
         self.checked()
+    }
+
+    /// How long a key is not kept after a write of it was cancelled, or failed with an unknown outcome: the backend may still
+    /// be at it. Longer than the backend can go on by itself; zero where it stops at once.
+    #[must_use]
+    pub fn doubt(mut self, time: Duration) -> Self {
+        self.doubt = time;
+        self
     }
 
     /// Whether each value that is there is asked for below by `if_none_match`, so that what others wrote is seen.
@@ -114,13 +132,14 @@ struct Settings {
     max_bytes: u64,
     max_value: Option<u64>,
     ttl_ms: u64,
+    doubt_ms: u64,
     validate: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let CacheLayer { max_bytes, max_value, ttl, validate } = CacheLayer::default();
-        Self { max_bytes, max_value, ttl_ms: ttl.as_millis() as u64, validate }
+        let CacheLayer { max_bytes, max_value, ttl, doubt, validate } = CacheLayer::default();
+        Self { max_bytes, max_value, ttl_ms: ttl.as_millis() as u64, doubt_ms: doubt.as_millis() as u64, validate }
     }
 }
 
@@ -128,7 +147,8 @@ impl TryFrom<Settings> for CacheLayer {
     type Error = Error;
 
     fn try_from(settings: Settings) -> Result<Self> {
-        let Settings { max_bytes, max_value, ttl_ms, validate } = settings;
-        Self { max_bytes, max_value, ttl: Duration::from_millis(ttl_ms), validate }.checked()
+        let Settings { max_bytes, max_value, ttl_ms, doubt_ms, validate } = settings;
+        let (ttl, doubt) = (Duration::from_millis(ttl_ms), Duration::from_millis(doubt_ms));
+        CacheLayer { max_bytes, max_value, ttl, doubt, validate }.checked()
     }
 }

@@ -22,8 +22,6 @@ use crate::{
     value::Value,
 };
 
-/// How long a write may still happen after it was cancelled, or failed with an unknown outcome.
-pub(crate) const SETTLE: Duration = Duration::from_secs(60);
 /// So many keys are in doubt one by one; more put everything in doubt.
 const MAX_DOUBTS: usize = 4096;
 /// The longest time to live that moka takes is 1,000 years.
@@ -35,9 +33,13 @@ pub(crate) struct Table {
     epoch: AtomicU64,
     state: Mutex<State>,
     ttl: Duration,
+    doubt: Duration,
     max_bytes: u64,
     pub(crate) counts: Arc<Counts>,
 }
+
+/// A moment; `None` when it is too far away for the clock.
+type Until = Option<Instant>;
 
 #[derive(Default)]
 struct State {
@@ -48,9 +50,9 @@ struct State {
     /// The number of the last write or load.
     last: u64,
     /// Keys whose last write may still happen, and until when.
-    doubts: HashMap<Key, Instant>,
+    doubts: HashMap<Key, Until>,
     /// Until when every key is in doubt.
-    all_in_doubt: Option<Instant>,
+    all_in_doubt: Option<Until>,
     /// Bytes kept since there was last made room.
     unsettled: u64,
 }
@@ -108,6 +110,7 @@ impl Table {
             epoch: AtomicU64::new(0),
             state: Mutex::default(),
             ttl: settings.ttl,
+            doubt: settings.doubt,
             max_bytes: settings.max_bytes,
             counts,
         }
@@ -192,7 +195,7 @@ impl Table {
 
     /// A write ends. `doubtful` says of each of its keys whether it may still happen.
     fn end(&self, state: &mut State, scope: &Scope, doubtful: impl Fn(usize) -> bool) {
-        let until = Instant::now() + SETTLE;
+        let until = Instant::now().checked_add(self.doubt);
         match scope {
             Scope::Keys(keys) => {
                 for (i, key) in keys.iter().enumerate() {
@@ -249,7 +252,7 @@ impl Table {
 }
 
 impl State {
-    fn doubt(&mut self, key: &Key, until: Instant) {
+    fn doubt(&mut self, key: &Key, until: Until) {
         self.doubts.insert(key.clone(), until);
         if self.doubts.len() > MAX_DOUBTS {
             self.doubts.clear();
@@ -263,8 +266,9 @@ impl State {
             return false;
         }
         let now = Instant::now();
-        self.all_in_doubt = self.all_in_doubt.filter(|until| now < *until);
-        if self.doubts.get(key).is_some_and(|until| now >= *until) {
+        let is_over = |until: &Until| until.is_some_and(|until| now >= until);
+        self.all_in_doubt = self.all_in_doubt.filter(|until| !is_over(until));
+        if self.doubts.get(key).is_some_and(is_over) {
             self.doubts.remove(key);
         }
         self.all_in_doubt.is_some() || self.doubts.contains_key(key)

@@ -314,9 +314,12 @@ fn a_configuration_is_read_and_nonsense_refused() {
     }
     assert_eq!(json("{}").unwrap(), CacheLayer::new());
     let all = CacheLayer::new().max_bytes(5000).unwrap().max_value(9).unwrap();
-    let all = all.ttl(Duration::from_millis(1500)).unwrap().validate(true);
-    assert_eq!(json(r#"{"max_bytes": 5000, "max_value": 9, "ttl_ms": 1500, "validate": true}"#).unwrap(), all);
-    let toml = "max_bytes = 5000\nmax_value = 9\nttl_ms = 1500\nvalidate = true";
+    let all = all.ttl(Duration::from_millis(1500)).unwrap().doubt(Duration::from_millis(7)).validate(true);
+    assert_eq!(
+        json(r#"{"max_bytes": 5000, "max_value": 9, "ttl_ms": 1500, "doubt_ms": 7, "validate": true}"#).unwrap(),
+        all
+    );
+    let toml = "max_bytes = 5000\nmax_value = 9\nttl_ms = 1500\ndoubt_ms = 7\nvalidate = true";
     assert_eq!(toml::from_str::<CacheLayer>(toml).unwrap(), all);
     for (nonsense, says) in [
         (r#"{"max_bytes": 0}"#, "`max_bytes` must not be 0"),
