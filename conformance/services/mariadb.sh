@@ -5,7 +5,7 @@
 # apt: mariadb-server-core mariadb-client-core
 # user: nobody
 # variable: STORAGE_TEST_MARIADB
-# address: mysql://storage:storage@127.0.0.1:{port}/storage
+# address: mysql://storage:pa55-for-tests@127.0.0.1:{port}/storage
 # port: 23306
 # limits: not MySQL, which differs in its JSON type, its collations and in `returning`. The user may do everything.
 
@@ -19,7 +19,7 @@ prepare() {
     # The server runs these at every start.
     cat >"$DATA/init.sql" <<'SQL'
 create database if not exists storage;
-create user if not exists storage@'127.0.0.1' identified by 'storage';
+create user if not exists storage@'127.0.0.1' identified by 'pa55-for-tests';
 grant all on *.* to storage@'127.0.0.1' with grant option;
 SQL
 }
@@ -32,5 +32,5 @@ start() {
 }
 
 ready() {
-    mariadb --no-defaults -h 127.0.0.1 -P "$PORT" -u storage -pstorage storage -e 'select 1'
+    mariadb --no-defaults -h 127.0.0.1 -P "$PORT" -u storage -ppa55-for-tests storage -e 'select 1'
 }

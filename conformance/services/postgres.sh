@@ -5,7 +5,7 @@
 # apt: postgresql
 # user: nobody
 # variable: STORAGE_TEST_POSTGRES
-# address: postgres://storage:storage@127.0.0.1:{port}/storage
+# address: postgres://storage:pa55-for-tests@127.0.0.1:{port}/storage
 # port: 25432
 # signal: INT
 # limits: none known. The role is a superuser. Debian's package also makes a cluster of its own, which is not used here.
@@ -19,7 +19,7 @@ version() {
 }
 
 prepare() {
-    initdb --pgdata "$DATA" --username storage --pwfile <(echo storage) --auth scram-sha-256 \
+    initdb --pgdata "$DATA" --username storage --pwfile <(echo pa55-for-tests) --auth scram-sha-256 \
         --encoding UTF8 --locale C.UTF-8
     echo 'create database storage' | postgres --single -D "$DATA" postgres
 }
@@ -33,5 +33,5 @@ start() {
 }
 
 ready() {
-    PGPASSWORD=storage psql -h 127.0.0.1 -p "$PORT" -U storage -d storage -qtAc 'select 1'
+    PGPASSWORD=pa55-for-tests psql -h 127.0.0.1 -p "$PORT" -U storage -d storage -qtAc 'select 1'
 }

@@ -24,6 +24,7 @@ pub mod saboteurs;
 mod secrets;
 mod selection;
 mod server;
+mod shrink;
 mod support;
 mod target;
 

@@ -33,7 +33,7 @@ impl Selection {
         }
     }
 
-    /// What the environment asks for: `STORAGE_CONFORMANCE_SEED`, `…_DISABLE` and `…_TARGETS`, `STORAGE_TEST_REQUIRE`.
+    /// What the environment asks for: `STORAGE_CONFORMANCE_SEED`, `…_SECONDS`, `…_DISABLE` and `…_TARGETS`, `STORAGE_TEST_REQUIRE`.
     ///
     /// # Errors
     /// A message for a seed that is no number or a check that does not exist.
@@ -44,6 +44,11 @@ impl Selection {
                 text.parse().map_err(|_| format!("STORAGE_CONFORMANCE_SEED is {text:?}, which is no number"))?;
         }
         selection.require_servers = servers_are_required();
+        if let Some(text) = variable("SECONDS")? {
+            let seconds =
+                text.parse().map_err(|_| format!("STORAGE_CONFORMANCE_SECONDS is {text:?}, which is no number"))?;
+            selection.time_limit = Duration::from_secs(seconds);
+        }
         selection.targets = names(variable("TARGETS")?);
         selection.disabled = names(variable("DISABLE")?);
         let known: BTreeSet<String> = checks().iter().map(|check| check.path()).collect();

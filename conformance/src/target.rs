@@ -80,7 +80,10 @@ impl Target {
     /// whatever notation.
     #[must_use]
     pub fn secret(mut self, secret: impl AsRef<[u8]>) -> Self {
-        self.secrets.add(secret.as_ref());
+        // An empty one, as of a server that is not named, would be found everywhere.
+        if !secret.as_ref().is_empty() {
+            self.secrets.add(secret.as_ref());
+        }
         self
     }
 

@@ -29,11 +29,20 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
     pub(crate) manifest: PathBuf,
     pub(crate) seed: Option<u64>,
+    /// Only the check of bounded memory, with so many MiB.
+    pub(crate) stream_mib: Option<u64>,
 }
 
 impl Options {
     pub(crate) fn all() -> Self {
-        Self { backends: Vec::new(), format: Format::Table, out: None, manifest: root().join("Cargo.toml"), seed: None }
+        Self {
+            backends: Vec::new(),
+            format: Format::Table,
+            out: None,
+            manifest: root().join("Cargo.toml"),
+            seed: None,
+            stream_mib: None,
+        }
     }
 
     pub(crate) fn parse(mut args: Parser) -> Result<Self> {
@@ -186,6 +195,10 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
     command.env("STORAGE_CONFORMANCE_TARGETS", targets.join(","));
     if let Some(seed) = options.seed {
         command.env("STORAGE_CONFORMANCE_SEED", seed.to_string());
+    }
+    if let Some(mib) = options.stream_mib {
+        command.env("STORAGE_CONFORMANCE_STREAM_MIB", mib.to_string()).env("STORAGE_CONFORMANCE_SECONDS", "3600");
+        command.args(["--", "stream/bounded_memory"]);
     }
     services::provide(&mut command)?;
     let output = command.output()?;

@@ -55,6 +55,9 @@ cargo xtask COMMAND
       --backend NAME            which backend (default: fs)
       --seed N                  the seed of an earlier run
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
+  soak stream [OPTIONS]       writes and reads a large stream in bounded memory; see docs/soak.md
+      --backend A,B             which backends (default: all that this machine can run)
+      --mib N                   how large (default: 1024)
   figures [--check]           write (or compare) the figures in storage-core's README
   new-backend NAME            the scaffold of a backend, in crates/storage-NAME
   guide                       the backend of docs/add-a-backend.md, put to the suite

@@ -6,7 +6,9 @@ use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
 
 use crate::{
-    Result, services,
+    Result, conformance,
+    report::Status,
+    services,
     shell::{cargo, metadata, root, step},
 };
 
@@ -28,12 +30,53 @@ is one that was begun and not acknowledged. A kill says nothing about power loss
 |---|---|---|---|---|---|---|---|
 ";
 
+const STREAMS: &str = "
+## Large streams
+
+`cargo xtask soak stream --backend A,B --mib N` runs the check `stream/bounded_memory` with a larger stream: a process writes and reads that
+many MiB in pieces of 64 KiB, and may grow by 40 MiB at most.
+
+| backend | date | MiB | seconds to write and read | outcome |
+|---|---|---|---|---|
+";
+
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     match args.value().ok().map(|name| name.string()).transpose()?.as_deref() {
         Some("kill9") => kill9(args),
-        Some(name) => Err(format!("there is no long run `{name}`; known is kill9").into()),
-        None => Err("say which long run; known is kill9".into()),
+        Some("stream") => stream(args),
+        Some(name) => Err(format!("there is no long run `{name}`; known are kill9 and stream").into()),
+        None => Err("say which long run; known are kill9 and stream".into()),
     }
+}
+
+fn stream(mut args: Parser) -> Result<()> {
+    let mut options = conformance::Options::all();
+    let mut mib = 1024;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("backend") => {
+                options.backends = args.value()?.string()?.split(',').map(str::to_owned).collect();
+            }
+            Arg::Long("mib") => mib = args.value()?.parse()?,
+            Arg::Long("manifest-path") => options.manifest = fs::canonicalize(args.value()?)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.stream_mib = Some(mib);
+    let report = conformance::report(&options)?;
+    for backend in &report.backends {
+        for check in &backend.checks {
+            let outcome = match (check.status, &check.reason) {
+                (Status::Passed, _) => "passed".to_owned(),
+                (Status::Failed, _) => "failed".to_owned(),
+                (Status::NotRun, reason) => format!("not run: {}", reason.as_deref().unwrap_or_default()),
+            };
+            let seconds = check.duration_ms / 1000;
+            record(1, &backend.name, &format!("{mib} | {seconds} | {outcome}"))?;
+        }
+    }
+    println!("{}", report.table().trim_end());
+    if report.has_failed() { Err("a stream took more memory than it may".into()) } else { Ok(()) }
 }
 
 fn kill9(mut args: Parser) -> Result<()> {
@@ -63,7 +106,10 @@ fn kill9(mut args: Parser) -> Result<()> {
     services::provide(&mut test)?;
     let done = step(&mut test);
     if let Ok(report) = fs::read_to_string(&file) {
-        record(&serde_json::from_str(&report)?)?;
+        let report: Value = serde_json::from_str(&report)?;
+        let number = |name: &str| report[name].as_u64().unwrap_or_default().to_string();
+        let columns = ["rounds", "in_flight", "with_leftovers", "acknowledged", "violations", "seed"].map(number);
+        record(0, report["backend"].as_str().unwrap_or_default(), &columns.join(" | "))?;
     }
     done
 }
@@ -84,28 +130,21 @@ fn package(metadata: &Value, backend: &str) -> Result<String> {
 }
 
 /// Puts the backend's row into the document, in place of an older one.
-fn record(report: &Value) -> Result<()> {
+fn record(section: usize, backend: &str, row: &str) -> Result<()> {
     let path = root().join("docs/soak.md");
     let before = fs::read_to_string(&path).unwrap_or_default();
-    let backend = report["backend"].as_str().unwrap_or_default();
     let own = format!("| {backend} | ");
-    let rows = before.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
-    let mut rows: Vec<String> =
-        rows.filter(|line| line.starts_with("| ") && !line.starts_with(&own)).map(str::to_owned).collect();
+    let mut sections = before.split("\n## ").skip(1).map(|text| {
+        let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
+        rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
+    });
+    let mut tables = [sections.next().unwrap_or_default(), sections.next().unwrap_or_default()];
     let date = Command::new("date").args(["-u", "+%F"]).output()?;
     let date = String::from_utf8(date.stdout)?;
-    let number = |name: &str| report[name].as_u64().unwrap_or_default();
-    rows.push(format!(
-        "{own}{} | {} | {} | {} | {} | {} | {} |",
-        date.trim(),
-        number("rounds"),
-        number("in_flight"),
-        number("with_leftovers"),
-        number("acknowledged"),
-        number("violations"),
-        number("seed")
-    ));
-    rows.sort();
-    fs::write(path, format!("{HEAD}{}\n", rows.join("\n")))?;
+    tables[section].retain(|line| !line.starts_with(&own));
+    tables[section].push(format!("{own}{} | {row} |", date.trim()));
+    tables.iter_mut().for_each(|rows| rows.sort());
+    let [kills, streams] = tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}"))?;
     Ok(())
 }

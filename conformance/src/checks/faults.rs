@@ -130,13 +130,17 @@ pub async fn disk_full(c: Context) -> Outcome {
         return Err(Failure::NotRun("it stores nothing in the directory of the suite".into()));
     }
     let disk = Disk::mount()?;
-    // Beside the store, so that space can be made without its help: a delete may need some first.
+    // Beside the store, so that space can be made without its help: a delete may need some first. More than the store has,
+    // because one with a log may have to write everything once more.
     let (root, ballast) = (disk.0.path().join("root"), disk.0.path().join("ballast"));
-    let made = std::fs::create_dir(&root).and_then(|()| std::fs::write(&ballast, vec![1; 2 << 20]));
+    let made = std::fs::create_dir(&root).and_then(|()| std::fs::write(&ballast, vec![1; 8 << 20]));
     made.map_err(|e| format!("the small disk cannot be used: {e}"))?;
     let namespace = Namespace::in_dir(&root);
     let s = c.open_in(&namespace).await?;
-    let value = noise(300_000, 1);
+    // Nothing in it repeats, so that it fills the disk through a layer that compresses too.
+    let mut value = vec![0; 300_000];
+    c.rng().fill(&mut value);
+    let value = Bytes::from(value);
     s.put("kept", value.clone()).await?;
     if std::fs::read_dir(&root).is_ok_and(|mut names| names.next().is_none()) {
         return Err(Failure::NotRun("it stores nothing in the directory of the suite".into()));
@@ -176,7 +180,7 @@ impl Disk {
     fn mount() -> Outcome<Self> {
         let place = tempfile::tempdir().map_err(|e| format!("no temporary directory can be made: {e}"))?;
         let mut mount = Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(place.path());
+        mount.args(["-t", "tmpfs", "-o", "size=12m", "tmpfs"]).arg(place.path());
         match mount.output() {
             Ok(output) if output.status.success() => Ok(Self(place)),
             _ => Err(Failure::NotRun("no small disk can be mounted here, which takes Linux and root".into())),

@@ -8,6 +8,7 @@ use storage_core::{BatchOptions, Comparison, Entry, ErrorKind, FieldValue, Filte
 use crate::{
     Context, Failure, Outcome,
     assert::{expect_eq, expect_kind},
+    shrink::shortest,
     support::{entry, with},
 };
 
@@ -324,7 +325,11 @@ pub async fn random_vs_oracle(c: Context) -> Outcome {
     }
     let data = fill(&c.storage, data).await?;
     for _ in 0..80 {
-        agrees(&c.storage, &data, random_query(&mut rng, &data)).await?;
+        let query = random_query(&mut rng, &data);
+        if let Err(failure) = agrees(&c.storage, &data, query.clone()).await {
+            let short = shortest(&c.storage, data, query).await?;
+            return Err(format!("{failure}\n  {short}").into());
+        }
     }
     Ok(())
 }
@@ -440,7 +445,8 @@ async fn answer(s: &Storage, query: Query) -> Outcome<Vec<Entry>> {
     Ok(s.query(query).await?.try_collect().await?)
 }
 
-async fn agrees(s: &Storage, data: &[Entry], query: Query) -> Outcome {
+/// Whether the store's answer is that of the reference evaluator.
+pub(crate) async fn agrees(s: &Storage, data: &[Entry], query: Query) -> Outcome {
     let (seen, expected) = (answer(s, query.clone()).await?, reference(data, &query));
     expect_eq(&format!("the answer to {query:?}"), names(&seen), names(&expected))?;
     for (seen, expected) in seen.iter().zip(&expected) {

@@ -100,7 +100,11 @@ pub async fn bounded_memory(c: Context) -> Outcome {
     let mut other = c.process("stream", asked)?;
     let started = peak(&other.hear().await?)?;
     for step in ["written", "read"] {
-        let grown = peak(&other.hear().await?)? - started;
+        let mut line = other.hear().await?;
+        while line == MORE {
+            line = other.hear().await?;
+        }
+        let grown = peak(&line)? - started;
         expect(grown <= BOUND_MIB << 10, || {
             format!(
                 "{asked} MiB {step}: expected a process to grow by at most {BOUND_MIB} MiB, saw {} MiB",
@@ -110,6 +114,9 @@ pub async fn bounded_memory(c: Context) -> Outcome {
     }
     other.expect("done").await
 }
+
+/// Said from time to time, so that a slow process does not count as hung.
+const MORE: &str = "more";
 
 /// The most KiB that the other process had in memory up to now, as it says.
 fn peak(line: &str) -> Outcome<u64> {
@@ -134,7 +141,10 @@ pub(crate) async fn measure(child: Child) -> Outcome {
     let (pieces, piece) = (child.argument * 16, noise(64 << 10, 2));
     let body = {
         let piece = piece.clone();
-        stream::iter(0..pieces).then(move |_| {
+        stream::iter(0..pieces).then(move |n| {
+            if n % 512 == 0 {
+                say(MORE);
+            }
             // Behind a network every piece has memory of its own.
             let piece = Bytes::copy_from_slice(&piece);
             async move {
@@ -147,7 +157,12 @@ pub(crate) async fn measure(child: Child) -> Outcome {
     say_peak();
     let mut body = expect_some("the value", s.open("large", GetOptions::new()).await?)?.body.into_stream();
     let mut at = 0;
+    let mut told = 0;
     while let Some(bytes) = body.try_next().await? {
+        if at / (32 << 20) > told {
+            told = at / (32 << 20);
+            say(MORE);
+        }
         let mut rest = &bytes[..];
         while !rest.is_empty() {
             let expected = &piece[at % piece.len()..];

@@ -153,6 +153,15 @@ const WRITES: [(&str, Write, Option<&str>); 12] = [
     ),
 ];
 
+/// The method of the backend with which such a write takes effect.
+fn method(what: &'static str) -> &'static str {
+    match what {
+        "transaction" => "commit",
+        "atomic put_batch" => "put_batch",
+        _ => what.split(' ').next().unwrap(),
+    }
+}
+
 #[tokio::test]
 async fn a_write_during_a_load_is_never_overwritten_by_it() {
     for (what, write, after) in WRITES {
@@ -180,23 +189,63 @@ async fn a_write_during_a_load_is_never_overwritten_by_it() {
 }
 
 #[tokio::test]
-async fn a_read_begun_while_a_write_is_under_way_keeps_nothing() {
-    let gate = Gate::new("put");
-    let (storage, log, _) = gated(&gate).await;
-    storage.get("key").await.unwrap();
-    let _ = log.take();
-    let mut write = Box::pin(storage.put("key", "new"));
-    assert!((&mut write).now_or_never().is_none());
-    gate.arrived().await;
-    // The write has been done below and is not acknowledged yet.
-    for _ in 0..2 {
-        assert_eq!(storage.get("key").await.unwrap(), Some("new".into()));
+async fn while_a_write_is_under_way_nothing_is_served_from_memory_or_kept() {
+    for (what, write, after) in WRITES {
+        for cancelled in [false, true] {
+            let gate = Gate::new(method(what));
+            let (storage, log, below) = gated(&gate).await;
+            below.put("source", "new").await.unwrap();
+            storage.get("key").await.unwrap();
+            let mut write = write(storage.clone().erase());
+            assert!((&mut write).now_or_never().is_none());
+            gate.arrived().await;
+            // The write has been done below and is not acknowledged yet.
+            let _ = log.take();
+            let expected = after.map(Bytes::from);
+            for _ in 0..2 {
+                assert_eq!(storage.get("key").await.unwrap(), expected, "{what}");
+                assert_eq!(storage.stat("key").await.unwrap().is_some(), after.is_some(), "{what}");
+                assert_eq!(storage.get_batch(["key"]).await.unwrap().into_values().next(), expected, "{what}");
+            }
+            assert_eq!(log.take(), ["get", "stat", "get_batch", "get", "stat", "get_batch"], "{what}");
+            gate.release(1);
+            if cancelled {
+                drop(write);
+            } else {
+                write.await.unwrap();
+            }
+            for _ in 0..2 {
+                assert_eq!(storage.get("key").await.unwrap(), expected, "{what}");
+            }
+            let reads = if cancelled || after.is_none() { 2 } else { usize::from(what != "put") };
+            assert_eq!(log.take(), vec!["get"; reads], "{what}");
+        }
     }
-    assert_eq!(log.take(), ["put", "get", "get"]);
-    gate.release(1);
-    write.await.unwrap();
-    storage.get("key").await.unwrap();
-    assert_eq!(log.take(), [""; 0], "what was put is kept");
+}
+
+#[tokio::test]
+async fn what_was_read_while_a_write_was_under_way_is_for_its_reader_alone() {
+    for (what, write, after) in WRITES {
+        let (writing, reading) = (Gate::before(method(what)), Gate::new("get"));
+        let memory = Memory::new();
+        let below = Storage::new(memory.clone());
+        below.put("key", "old").await.unwrap();
+        below.put("source", "new").await.unwrap();
+        let storage = Storage::new(memory).layer(writing.clone()).layer(reading.clone()).layer(CacheLayer::new());
+        let mut write = write(storage.clone().erase());
+        reading.release(usize::from(what == "transaction"));
+        assert!((&mut write).now_or_never().is_none());
+        writing.arrived().await;
+        let mut older = Box::pin(storage.get("key"));
+        assert!((&mut older).now_or_never().is_none(), "{what}: it has read the old value and is held");
+        writing.release(1);
+        write.await.unwrap();
+        reading.release(8);
+        let expected = after.map(Bytes::from);
+        assert_eq!(storage.get("key").await.unwrap(), expected, "{what}");
+        assert_eq!(older.await.unwrap(), Some("old".into()), "{what}");
+        assert_eq!(storage.get("key").await.unwrap(), expected, "{what}");
+    }
 }
 
 #[tokio::test]

@@ -8,18 +8,18 @@ use storage_layer_limit::LimitLayer;
 use storage_memory::Memory;
 
 storage_conformance::main!(
-    Target::new("limit", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(LimitLayer::new()).backend().clone())
+    Target::new("limit", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(LimitLayer::new()).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities),
-    Target::new("limit-one", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(LimitLayer::new().concurrency(1)?).backend().clone())
+    Target::new("limit-one", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(LimitLayer::new().concurrency(1)?).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities),
     Target::new("limit-fs", |ns: Namespace| async move {
-        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(LimitLayer::new().concurrency(1)?).backend().clone())
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(LimitLayer::new().concurrency(1)?).backend().clone())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );

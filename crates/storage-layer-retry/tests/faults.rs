@@ -1,12 +1,11 @@
 //! Over a backend that fails often: every outcome is one the contract allows, and nothing is lost. Time is virtual.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_conformance::Faults;
 use storage_core::{
-    BackendInfo, Body, Bytes, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, Result, StatOptions, Storage, StorageBackend, async_trait,
+    Body, Bytes, Condition, Entry, Error, ErrorKind, GetOptions, Key, PutOptions, Query, Result, Storage,
 };
 use storage_layer_retry::{Retry, RetryLayer};
 use storage_memory::Memory;
@@ -118,49 +117,11 @@ async fn of_a_batch_only_what_failed_is_sent_again_and_the_last_of_equal_keys_wi
     Ok(())
 }
 
-/// Fails every call in the way it is told, and counts.
-#[derive(Debug)]
-struct Failing {
-    info: BackendInfo,
-    fail: fn() -> Error,
-    calls: Arc<std::sync::atomic::AtomicU32>,
-}
-
-impl Failing {
-    fn fails<T>(&self) -> Result<T> {
-        self.calls.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Err((self.fail)())
-    }
-}
-
-#[async_trait]
-impl StorageBackend for Failing {
-    fn info(&self) -> &BackendInfo {
-        &self.info
-    }
-    async fn get(&self, _: &Key, _: GetOptions) -> Result<Option<Object>> {
-        self.fails()
-    }
-    async fn put(&self, _: &Key, body: Body, _: PutOptions) -> Result<Entry> {
-        body.bytes(u64::MAX).await?;
-        self.fails()
-    }
-    async fn delete(&self, _: &Key, _: DeleteOptions) -> Result<()> {
-        self.fails()
-    }
-    async fn stat(&self, _: &Key, _: StatOptions) -> Result<Option<Entry>> {
-        self.fails()
-    }
-    async fn list(&self, _: ListOptions) -> Result<ListStream> {
-        self.fails()
-    }
-}
-
-async fn calls<T>(fail: fn() -> Error, layer: RetryLayer, run: impl AsyncFn(Storage<Retry<Failing>>) -> T) -> u32 {
-    let calls = Arc::new(std::sync::atomic::AtomicU32::new(0));
-    let info = Memory::new().info().clone();
-    run(Storage::new(Failing { info, fail, calls: calls.clone() }).layer(layer)).await;
-    calls.load(std::sync::atomic::Ordering::Relaxed)
+/// How many calls reach the backend when each fails like this.
+async fn calls<T>(error: fn() -> Error, layer: RetryLayer, run: impl AsyncFn(Stack) -> T) -> u64 {
+    let storage = stack(Faults::new(Memory::new(), 1).before(1.0).error(error), layer);
+    run(storage.clone()).await;
+    storage.backend().get_ref().planted()
 }
 
 fn unavailable() -> Error {
@@ -184,6 +145,21 @@ async fn only_what_may_be_repeated_is_repeated() {
     let body = || Body::stream(stream::iter([Ok(Bytes::from_static(b"v"))]));
     assert_eq!(calls(unavailable, layer(), async |s| s.put("k", body()).await).await, 1);
     assert_eq!(calls(unavailable, RetryLayer::new().retries(0), async |s| s.get("k").await).await, 1);
+}
+
+#[test]
+fn the_layer_is_read_from_a_configuration() {
+    let read = |json: &str| serde_json::from_str::<RetryLayer>(json).map_err(|e| e.to_string());
+    let layer = read(r#"{"retries": 9, "max_ms": 1000, "budget_ms": 60000}"#).unwrap();
+    let same = RetryLayer::new().retries(9).max(Duration::from_secs(1)).budget(Duration::from_secs(60));
+    assert_eq!(format!("{layer:?}"), format!("{same:?}"));
+    assert_eq!(format!("{:?}", read("{}").unwrap()), format!("{:?}", RetryLayer::new()));
+    for (wrong, known) in
+        [(r#"{"retry": 9}"#, "`retries`"), (r#"{"retries": -1}"#, "u32"), (r#"{"max_ms": "1s"}"#, "u64")]
+    {
+        let message = read(wrong).unwrap_err();
+        assert!(message.contains(known), "{message}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

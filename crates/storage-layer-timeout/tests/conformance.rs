@@ -7,13 +7,13 @@ use storage_layer_timeout::TimeoutLayer;
 use storage_memory::Memory;
 
 storage_conformance::main!(
-    Target::new("timeout", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(TimeoutLayer::new()).backend().clone())
+    Target::new("timeout", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(TimeoutLayer::new()).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities),
     Target::new("timeout-fs", |ns: Namespace| async move {
-        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(TimeoutLayer::new()).backend().clone())
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(TimeoutLayer::new()).backend().clone())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );

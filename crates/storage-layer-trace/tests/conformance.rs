@@ -7,13 +7,13 @@ use storage_layer_trace::TraceLayer;
 use storage_memory::Memory;
 
 storage_conformance::main!(
-    Target::new("trace", |_: Namespace| async {
-        Ok(Storage::new(Memory::new()).layer(TraceLayer::new()).backend().clone())
+    Target::new("trace", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(TraceLayer::new()).backend().clone())
     })
     .volatile()
     .requires(Memory::new().info().capabilities),
     Target::new("trace-fs", |ns: Namespace| async move {
-        Ok(Storage::new(Fs::open(ns.dir()).await?).layer(TraceLayer::new()).backend().clone())
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(TraceLayer::new()).backend().clone())
     })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );

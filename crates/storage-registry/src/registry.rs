@@ -22,7 +22,7 @@ impl Registry {
         let registry = registry.register(storage_fs::FsFactory);
         #[cfg(feature = "versioned-filesystem")]
         let registry = registry.register(crate::versioned::VersionedFsFactory);
-        #[cfg(feature = "sqlite")]
+        #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
         let registry = registry.register(storage_sql::SqlFactory);
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);

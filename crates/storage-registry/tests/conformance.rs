@@ -5,10 +5,11 @@ use storage_core::{Capabilities, DataKey, Result, Storage, StorageBackend};
 use storage_layer_encrypt::{EncryptLayer, StaticKeys};
 use storage_layer_retry::RetryLayer;
 
-async fn stack(uri: String) -> Result<impl StorageBackend> {
-    let keys = StaticKeys::new("test", &DataKey::new([7; 32]))?;
-    let storage: Storage = storage_registry::open(&uri).await?;
-    let storage = storage.layer(EncryptLayer::new(keys)).layer(RetryLayer::new());
+async fn stack(ns: Namespace, uri: String) -> Result<impl StorageBackend> {
+    let keys = StaticKeys::new("test", &DataKey::new(*b"0123456789abcdefghijklmnopqrstuv"))?;
+    let below: Storage = storage_registry::open(&uri).await?;
+    let storage =
+        Storage::new(ns.below(below.backend().clone())).layer(EncryptLayer::new(keys)).layer(RetryLayer::new());
     Ok(storage.backend().clone())
 }
 
@@ -16,17 +17,22 @@ async fn stack(uri: String) -> Result<impl StorageBackend> {
 const ALL: Capabilities = Capabilities::new().atomic().encryption().unique_etags();
 
 storage_conformance::main!(
-    Target::new("stack-memory", |_: Namespace| stack("memory:".into()))
+    Target::new("stack-memory", |ns: Namespace| stack(ns, "memory:".into()))
         .volatile()
         .requires(ALL.conditional().conditional_delete().transactions().versioning()),
-    Target::new("stack-fs", |ns: Namespace| async move { stack(format!("fs:{}", ns.dir().display())).await })
-        .requires(ALL.conditional().conditional_delete().streaming()),
-    Target::new("stack-sqlite", |ns: Namespace| async move {
-        stack(format!("sqlite:{}/test.db", ns.dir().display())).await
+    Target::new("stack-fs", |ns: Namespace| {
+        let uri = format!("fs:{}", ns.dir().display());
+        stack(ns, uri)
+    })
+    .requires(ALL.conditional().conditional_delete().streaming()),
+    Target::new("stack-sqlite", |ns: Namespace| {
+        let uri = format!("sqlite:{}/test.db", ns.dir().display());
+        stack(ns, uri)
     })
     .requires(ALL.conditional().conditional_delete().transactions().streaming()),
-    Target::new("stack-object-store", |ns: Namespace| async move {
-        stack(format!("object-store+file:{}", ns.dir().display())).await
+    Target::new("stack-object-store", |ns: Namespace| {
+        let uri = format!("object-store+file:{}", ns.dir().display());
+        stack(ns, uri)
     })
     .requires(ALL.streaming()),
 );

@@ -68,6 +68,23 @@ async fn an_unknown_option_lists_the_known_ones() {
     }
 }
 
+#[cfg(all(feature = "postgres", feature = "mysql"))]
+#[tokio::test]
+async fn a_server_that_is_not_there_is_a_clear_error_without_the_password() {
+    for scheme in ["postgres", "postgresql", "mariadb", "mysql"] {
+        let error =
+            open(&format!("{scheme}://me:hidden@127.0.0.1:1/db?busy_timeout=0.3")).await.expect_err("no server");
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+        assert!(!format!("{error:?} {error}").contains("hidden"), "{error:?}");
+        let (kind, message) = refused(&format!("{scheme}://me:hidden@host/db?tabel=x")).await;
+        assert_eq!(kind, ErrorKind::Config, "{message}");
+        assert!(
+            message.contains("`table`") && message.contains("`sslmode`") && !message.contains("hidden"),
+            "{message}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_bad_place_is_a_clear_error_and_nothing_is_touched() {
     let dir = tempfile::tempdir().unwrap();

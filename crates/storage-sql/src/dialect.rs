@@ -75,9 +75,10 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Whether a transaction must look by itself if what it is about to write was deleted since it began.
-    fn misses_deletes(&self) -> bool {
-        false
+    /// Makes sure, in a transaction, that none of so many keys was changed or deleted since it began, where writing them does
+    /// not. It fails, or yields two numbers that must be equal.
+    fn see_deletes(&self, _: &Tables, _: usize) -> Option<String> {
+        None
     }
 
     /// An identifier, quoted.

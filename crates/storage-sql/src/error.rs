@@ -66,12 +66,13 @@ pub(crate) fn while_committing(e: sqlx::Error) -> Error {
     if definite { e } else { e.ambiguous() }
 }
 
-/// An error of a statement that is a transaction of its own: if the connection is lost, nobody knows.
+/// An error of a statement that is a transaction of its own: if its answer is lost, nobody knows what it did.
 pub(crate) fn while_writing(e: Error) -> Error {
+    let driver = std::error::Error::source(&e).and_then(|source| source.downcast_ref::<sqlx::Error>());
+    let answered = driver.is_some_and(|driver| driver.as_database_error().is_some());
     match e.kind() {
-        ErrorKind::Unavailable | ErrorKind::Other => e.ambiguous(),
-        // A lock that was not to be had is known to have kept the statement from doing anything.
-        ErrorKind::Timeout if std::error::Error::source(&e).is_none() => e.ambiguous(),
+        ErrorKind::Unavailable if e.message() == BROKEN => e.ambiguous(),
+        ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Other if !answered => e.ambiguous(),
         _ => e,
     }
 }

@@ -143,6 +143,11 @@ async fn in_time<T>(
     })
 }
 
+/// For whoever wants to see or count what the database is asked. No text of ours holds a value.
+fn said(sql: &str) {
+    tracing::trace!(target: "storage_sql::statement", sql);
+}
+
 /// The same for each driver; a generic implementation would need bounds that the compiler cannot prove of futures.
 macro_rules! connections {
     ($(#[$when:meta])* $driver:ty) => {
@@ -236,6 +241,7 @@ macro_rules! connections {
         #[async_trait]
         impl Connection for Pooled<$driver> {
             async fn execute(&mut self, sql: String, arguments: Vec<Value>) -> Result<u64> {
+                said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
                 self.unfinished = true;
@@ -245,6 +251,7 @@ macro_rules! connections {
             }
 
             async fn fetch(&mut self, sql: String, arguments: Vec<Value>) -> Result<Vec<Row>> {
+                said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
                 self.unfinished = true;
@@ -254,6 +261,7 @@ macro_rules! connections {
             }
 
             async fn run(&mut self, sql: String) -> Result<()> {
+                said(&sql);
                 let statements = sqlx::raw_sql(AssertSqlSafe(sql));
                 self.unfinished = true;
                 let done = in_time(self.patience, statements.execute(self.inner()?)).await?;
@@ -268,6 +276,7 @@ macro_rules! connections {
             }
 
             async fn commit(&mut self) -> Result<()> {
+                said("COMMIT");
                 let statement = sqlx::raw_sql("COMMIT");
                 let done = in_time(self.patience, statement.execute(self.inner()?)).await.map_err(Error::ambiguous)?;
                 done.map_err(while_committing)?;

@@ -19,6 +19,9 @@ use crate::{
 /// How many bytes are staged in one transaction, at least one chunk.
 const BATCH: usize = 2 << 20;
 
+/// How many bytes of values one statement takes, at least one value. Servers limit the size of statements.
+pub(crate) const STATEMENT: usize = 1 << 20;
+
 /// What holds of an upload that nobody owns.
 const STAGED: &str = "entry IS NULL AND past IS NULL";
 
@@ -197,17 +200,23 @@ impl Staged {
             return Ok(());
         }
         let (upload, index) = (self.upload, self.size / self.chunk);
+        // A statement takes one chunk, or so many as are not large together.
+        let together = (STATEMENT / self.chunk as usize).max(1);
         self.size += batch.iter().map(|chunk| chunk.len() as i64).sum::<i64>();
         let appended = self.session.write(move |mut db| {
             let batch = batch.clone();
             Box::pin(async move {
                 touch(&mut db, upload).await?;
                 let chunks = &db.store.tables.chunks;
-                let rows = vec!["(?, ?, ?)"; batch.len()].join(", ");
-                let sql = format!("INSERT INTO {chunks} (upload, idx, data) VALUES {rows}");
-                let rows = batch.into_iter().zip(index..);
-                let rows = rows.flat_map(|(chunk, index)| [upload.into(), index.into(), Value::Bytes(chunk)]);
-                db.execute(sql, rows.collect()).await.map(drop)
+                let mut rows = batch.into_iter().zip(index..).peekable();
+                while rows.peek().is_some() {
+                    let some: Vec<_> = rows.by_ref().take(together).collect();
+                    let places = vec!["(?, ?, ?)"; some.len()].join(", ");
+                    let sql = format!("INSERT INTO {chunks} (upload, idx, data) VALUES {places}");
+                    let row = |(chunk, index): (Bytes, i64)| [upload.into(), index.into(), Value::Bytes(chunk)];
+                    db.execute(sql, some.into_iter().flat_map(row).collect()).await?;
+                }
+                Ok(())
             })
         });
         appended.await

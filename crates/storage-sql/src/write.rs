@@ -12,7 +12,7 @@ use crate::{
     query::{columns, head},
     read,
     session::{Db, Version},
-    staging::{Content, adopt},
+    staging::{Content, STATEMENT, adopt},
     value::Value,
     versions,
 };
@@ -99,12 +99,17 @@ impl Item {
     }
 }
 
-/// Writes one value by one statement, unless there is something outside of the row that it replaces, or its condition does
-/// not hold: then `None`, and nothing was written.
+/// Writes one value by one statement. `None` when there is something outside of the row that it would replace, or its etag is
+/// not that of the row; nothing was written then.
 pub(crate) async fn write_plain(db: &mut Db<'_>, item: &Item) -> Result<Option<Entry>> {
     see_deletes(db, std::slice::from_ref(&item.key)).await?;
     let written = write_rows(db, std::slice::from_ref(item), true).await?;
-    Ok(written.get(&item.nonce).map(|written| item.entry(written, false)))
+    match written.get(&item.nonce) {
+        Some(written) => Ok(Some(item.entry(written, false))),
+        // Whatever there is outside of the row, a row is there.
+        None if item.how == How::Create => Err(failed(How::Create)),
+        None => Ok(None),
+    }
 }
 
 /// Writes one value.
@@ -127,12 +132,17 @@ pub(crate) async fn write_all(db: &mut Db<'_>, items: &[Item]) -> Result<Vec<Res
     Ok(results)
 }
 
-/// How many of the items one statement can write: those of different keys and with the same condition.
+/// How many of the items one statement can write: those of different keys and with the same condition, as far as they are not
+/// too large together.
 fn first_group(items: &[Item]) -> usize {
-    let mut keys = BTreeSet::new();
+    let (mut keys, mut bytes) = (BTreeSet::new(), 0);
     let how = items.first().map(|item| item.how);
     let most = if how == Some(How::Match) { 1 } else { ROWS };
-    items.iter().take(most).take_while(|item| Some(item.how) == how && keys.insert(&item.key)).count().max(1)
+    let together = items.iter().take(most).take_while(|item| {
+        bytes += item.content.in_memory() + item.metadata.size();
+        Some(item.how) == how && keys.insert(&item.key) && bytes <= STATEMENT
+    });
+    together.count().max(1)
 }
 
 async fn write_group(db: &mut Db<'_>, items: &[Item]) -> Result<Vec<Result<Entry>>> {
@@ -241,19 +251,13 @@ pub(crate) fn bounds(prefix: &str) -> [Value; 2] {
     [Value::bytes(prefix), Value::bytes(end)]
 }
 
-/// Makes sure, where the database does not, that none of these keys was deleted since the transaction began.
+/// Makes sure, where the database does not, that none of these keys was deleted since the caller's transaction began.
 pub(crate) async fn see_deletes(db: &mut Db<'_>, keys: &[Key]) -> Result<()> {
-    if !db.snapshot || !db.store.dialect.misses_deletes() {
+    let Some(sql) = db.store.dialect.see_deletes(&db.store.tables, keys.len()).filter(|_| db.snapshot) else {
         return Ok(());
-    }
-    let entries = &db.store.tables.entries;
-    let places = vec!["?"; keys.len()].join(", ");
-    // The inner count sees what the transaction sees, the outer one what there is, which stays so until the end.
-    let sql = format!(
-        "SELECT count(*), (SELECT count(*) FROM {entries} o WHERE o.entry_key IN ({places})) \
-         FROM {entries} e WHERE e.entry_key IN ({places}) FOR UPDATE"
-    );
-    let arguments = keys.iter().chain(keys).map(Value::from).collect();
+    };
+    let asked = sql.matches('?').count();
+    let arguments = keys.iter().cycle().take(asked).map(Value::from).collect();
     let mut row = db.fetch_one(sql, arguments).await?.ok_or_else(read::damaged)?;
     match row.int()? == row.int()? {
         true => Ok(()),

@@ -104,7 +104,7 @@ async fn random_queries_agree_with_the_core() {
     for place in Place::all() {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-        println!("SEED={seed}");
+        eprintln!("SEED={seed}");
         let mut random = fastrand::Rng::with_seed(seed);
         let mut config = place.config();
         config.indexes = [NAMES[0], NAMES[2]].map(String::from).into();
@@ -216,18 +216,4 @@ async fn pages_of_a_long_answer() {
             assert!(seen.is_sorted_by(|a, b| query.compare(a, b).is_lt()));
         }
     }
-}
-
-#[tokio::test]
-async fn an_indexed_field_is_looked_up_in_the_index() {
-    let place = Place::new();
-    let mut config = place.config();
-    config.indexes = ["f".to_owned()].into();
-    place.connect(config).await;
-    let mut raw = place.raw_connection().await;
-    let sql = "EXPLAIN QUERY PLAN SELECT e.entry_key FROM storage e WHERE e.entry_key >= x'00' AND e.entry_key < x'ff' AND e.id IN \
-               (SELECT f.entry FROM storage_fields f WHERE f.field = ? AND f.kind = ? AND f.int_value = ?)";
-    let plan: Vec<(i64, i64, i64, String)> = sqlx::query_as(sql).fetch_all(&mut raw).await.unwrap();
-    let plan: Vec<String> = plan.into_iter().map(|(.., detail)| detail).collect();
-    assert!(plan.iter().any(|step| step.contains("storage_by_field") && step.contains("int_value=?")), "{plan:?}");
 }

@@ -58,7 +58,7 @@ async fn two_writers_in_one_task_never_hang() {
 async fn a_plain_write_waits_for_a_transaction_only_so_long() {
     for place in Place::all() {
         let mut config = place.config();
-        config.busy_timeout = Duration::from_millis(200);
+        config.busy_timeout = Duration::from_secs(1);
         let (storage, other) = (place.connect(config.clone()).await, place.connect(config).await);
         let tx = storage.begin().await.unwrap();
         tx.put("k", "tx").await.unwrap();
@@ -66,7 +66,7 @@ async fn a_plain_write_waits_for_a_transaction_only_so_long() {
             let begun = Instant::now();
             let e = plain.put("k", "plain").await.unwrap_err();
             assert_eq!((e.kind(), e.is_ambiguous()), (ErrorKind::Timeout, false), "{e:?}");
-            assert!(begun.elapsed() < Duration::from_secs(2));
+            assert!(begun.elapsed() < Duration::from_secs(3));
             assert_eq!(plain.get("k").await.unwrap(), None);
         }
         tx.commit().await.unwrap();
@@ -214,6 +214,50 @@ fn outside_of_its_runtime_nothing_panics() {
     assert_eq!(kind(Sql::connect(place.config()).now_or_never().unwrap()), ErrorKind::Config);
     let storage = other.block_on(place.open());
     other.block_on(storage.put("k", "v")).unwrap();
+}
+
+/// What another writer has done to a value that a transaction has seen is never overwritten unseen.
+#[tokio::test]
+async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
+    for place in Place::all() {
+        let storage = place.open().await;
+        for other in ["put", "delete", "delete and put", "put with a tag"] {
+            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch"] {
+                storage.put("k", "v").await.unwrap();
+                let tx = storage.begin().await.unwrap();
+                assert!(tx.has("k").await.unwrap());
+                let tagged = || PutOptions::new().metadata(storage_core::Metadata::new().tag("t"));
+                match other {
+                    "put" => drop(storage.put("k", "w").await.unwrap()),
+                    "put with a tag" => drop(storage.put_with("k", "w", tagged()).await.unwrap()),
+                    "delete" => storage.delete("k").await.unwrap(),
+                    _ => {
+                        storage.delete("k").await.unwrap();
+                        storage.put("k", "w").await.unwrap();
+                    }
+                }
+                let done = match own {
+                    "put" => tx.put("k", "own").await.map(drop),
+                    "put with a tag" => tx.put_with("k", "own", tagged()).await.map(drop),
+                    "delete" => tx.delete("k").await,
+                    "rename" => tx.rename("k", "l").await.map(drop),
+                    "create" => {
+                        tx.put_with("k", "own", PutOptions::new().condition(Condition::IfAbsent)).await.map(drop)
+                    }
+                    "batch" => tx.put_batch([("j", "own"), ("k", "own")]).await.map(drop),
+                    _ => tx.delete_batch(["j", "k"]).await,
+                };
+                let e = match done {
+                    Err(e) => e,
+                    Ok(()) => match tx.commit().await {
+                        Err(e) => e,
+                        Ok(()) => panic!("{own} after {other} on {:?}", place.engine),
+                    },
+                };
+                assert_eq!(e.kind(), ErrorKind::Conflict, "{own} after {other} on {:?}: {e:?}", place.engine);
+            }
+        }
+    }
 }
 
 #[tokio::test]

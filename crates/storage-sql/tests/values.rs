@@ -199,3 +199,63 @@ async fn large_values_in_a_transaction() {
         assert_eq!(place.count("SELECT count(*) FROM storage_chunks").await, 0);
     }
 }
+
+/// Any size of chunks can be written and read, also one that a statement takes alone.
+#[tokio::test]
+async fn large_chunks() {
+    for place in Place::all() {
+        let mut config = place.config();
+        config.chunk_size = 6 << 20;
+        let storage = place.connect(config).await;
+        let value = noise((19 << 20) + 1);
+        storage.put("k", value.clone()).await.unwrap();
+        assert!(storage.get("k").await.unwrap().unwrap() == value);
+        assert_eq!(place.count("SELECT count(*) FROM storage_chunks").await, 4);
+    }
+}
+
+/// A batch of large values and much metadata is cut into statements that a server takes.
+#[tokio::test]
+async fn large_batches() {
+    for place in Place::all() {
+        let storage = place.open().await;
+        let text = "x".repeat(60_000);
+        let items = (0..100).map(|i| {
+            let metadata = Metadata::new().field("f", text.clone()).tag(i.to_string());
+            (format!("{i:03}"), vec![b'v'; 200_000], storage_core::PutOptions::new().metadata(metadata))
+        });
+        let written = storage.put_batch_with(items, storage_core::BatchOptions::new().atomic(true)).await.unwrap();
+        assert!(written.iter().all(Result::is_ok));
+        let found = storage.query_page(storage_core::Query::new().equals("f", text.clone()).limit(1000)).await.unwrap();
+        assert_eq!(found.entries.len(), 100);
+    }
+}
+
+#[tokio::test]
+async fn older_versions_keep_their_chunks_until_they_are_forgotten() {
+    for place in Place::all() {
+        let mut config = place.config();
+        (config.chunk_size, config.versions) = (CHUNK, std::num::NonZeroU32::new(3));
+        let storage = place.connect(config).await;
+        for len in [5, 6, 7, 8, 9] {
+            storage.put("k", noise(len * CHUNK)).await.unwrap();
+        }
+        let versions = || async { storage.versions("k").await.unwrap().try_collect::<Vec<_>>().await.unwrap() };
+        let kept = versions().await;
+        assert_eq!(kept.iter().map(|entry| entry.size as usize / CHUNK).collect::<Vec<_>>(), [9, 8, 7]);
+        assert_eq!(place.count("SELECT count(*) FROM storage_chunks").await, 24);
+        storage.delete("k").await.unwrap();
+        assert_eq!(place.count("SELECT count(*) FROM storage_chunks").await, 24);
+        let oldest = GetOptions::new().version(kept[2].version.clone().unwrap());
+        assert_eq!(storage.get_with("k", oldest).await.unwrap().unwrap(), noise(7 * CHUNK));
+        storage.put("k", "small").await.unwrap();
+        assert_eq!(versions().await.len(), 3);
+        storage.clear().await.unwrap();
+        for entry in versions().await {
+            let version = storage_core::DeleteOptions::new().version(entry.version.unwrap());
+            storage.delete_with("k", version).await.unwrap();
+        }
+        assert_eq!(place.count("SELECT count(*) FROM storage_chunks").await, 0);
+        assert_eq!(place.count("SELECT count(*) FROM storage_past").await, 0);
+    }
+}

@@ -38,6 +38,15 @@ async fn main() -> ExitCode {
     }
 }
 
+/// The URI without what may be a secret in it: user, password and options.
+fn shown(uri: &str) -> String {
+    let place = uri.split('?').next().unwrap_or(uri);
+    match (place.split_once("://"), place.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
+        _ => place.to_owned(),
+    }
+}
+
 async fn run() -> Result<()> {
     let mut args = env::args().skip(1);
     let uri = args.next().unwrap_or_else(|| "fs:./storage".into());
@@ -48,7 +57,7 @@ async fn run() -> Result<()> {
     }
 
     let storage = storage_registry::open(&uri).await?;
-    println!("Opened {uri}: {}.", storage.info().description);
+    println!("Opened {}: {}.", shown(&uri), storage.info().description);
     let files = import::files(&directory)?;
 
     println!("\n1. As it is");
@@ -64,7 +73,7 @@ async fn run() -> Result<()> {
     println!("  The key was only for this run, so the encrypted copies were deleted again.");
 
     storage.disconnect().await?;
-    println!("\nThe files are in {uri}, under keys that begin with `quickstart/plain/`.");
+    println!("\nThe files are in {}, under keys that begin with `quickstart/plain/`.", shown(&uri));
     Ok(())
 }
 

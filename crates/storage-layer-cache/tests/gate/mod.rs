@@ -1,4 +1,4 @@
-//! A layer below the cache that holds the answers of one method until it is told to let them go.
+//! A layer below the cache that holds the calls or the answers of one method until it is told to let them go.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,27 +8,39 @@ use storage_core::{BoxFuture, Layer, Result, StorageBackend};
 use storage_layer::{Intercept, Intercepted, Operation, Payload};
 use tokio::sync::Semaphore;
 
-/// Holds each answer after the backend gave it. Clones are the same gate.
+/// Holds each call before it reaches the backend, or each answer after the backend gave it. Clones are the same gate.
 #[derive(Clone, Debug)]
 pub(crate) struct Gate {
     method: &'static str,
+    before: bool,
     arrived: Arc<Semaphore>,
     open: Arc<Semaphore>,
 }
 
 impl Gate {
+    /// Holds the answers.
     pub(crate) fn new(method: &'static str) -> Self {
-        Self { method, arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
+        Self { method, before: false, arrived: Arc::new(Semaphore::new(0)), open: Arc::new(Semaphore::new(0)) }
     }
 
-    /// Waits until one more answer is held.
+    /// Holds the calls.
+    pub(crate) fn before(method: &'static str) -> Self {
+        Self { before: true, ..Self::new(method) }
+    }
+
+    /// Waits until one more is held.
     pub(crate) async fn arrived(&self) {
         self.arrived.acquire().await.unwrap().forget();
     }
 
-    /// Lets so many answers go.
-    pub(crate) fn release(&self, answers: usize) {
-        self.open.add_permits(answers);
+    async fn pass(&self) {
+        self.arrived.add_permits(1);
+        self.open.acquire().await.unwrap().forget();
+    }
+
+    /// Lets so many go.
+    pub(crate) fn release(&self, more: usize) {
+        self.open.add_permits(more);
     }
 }
 
@@ -40,10 +52,13 @@ impl Intercept for Gate {
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
     {
+        let concerned = operation.name.as_str() == self.method;
+        if concerned && self.before {
+            self.pass().await;
+        }
         let result = call().await;
-        if operation.name.as_str() == self.method {
-            self.arrived.add_permits(1);
-            self.open.acquire().await.unwrap().forget();
+        if concerned && !self.before {
+            self.pass().await;
         }
         (result, ())
     }

@@ -62,10 +62,10 @@ pub(crate) async fn prepare(connection: &mut dyn Connection, config: &Config) ->
     let row = row.as_mut().ok_or_else(|| Error::new(ErrorKind::Other, "the server does not know its own settings"))?;
     let (packet, flush) = (row.int()?, row.int()?);
     // Half of it is left for what comes with the bytes.
-    if config.chunk_size as i64 > packet / 2 || packet < 4 << 20 {
+    if config.chunk_size as i64 > packet / 2 || packet < 8 << 20 {
         return Err(Error::new(
             ErrorKind::Config,
-            "the server's `max_allowed_packet` must be at least 4 MiB and twice the option `chunk_size`",
+            "the server's `max_allowed_packet` must be at least 8 MiB and twice the option `chunk_size`",
         ));
     }
     if flush != 1 {
@@ -92,8 +92,13 @@ impl Dialect for MariaDbDialect {
         }
     }
 
-    fn misses_deletes(&self) -> bool {
-        true
+    fn see_deletes(&self, tables: &Tables, keys: usize) -> Option<String> {
+        let (entries, places) = (&tables.entries, vec!["?"; keys].join(", "));
+        // The inner count sees what the transaction sees, the outer one what there is, which stays so until the end.
+        Some(format!(
+            "SELECT count(*), (SELECT count(*) FROM {entries} o WHERE o.entry_key IN ({places})) \
+             FROM {entries} e WHERE e.entry_key IN ({places}) FOR UPDATE"
+        ))
     }
 
     fn quote(&self, identifier: &str) -> String {

@@ -65,6 +65,15 @@ impl Dialect for PostgresDialect {
         }
     }
 
+    fn see_deletes(&self, tables: &Tables, keys: usize) -> Option<String> {
+        let (entries, places) = (&tables.entries, vec!["?"; keys].join(", "));
+        // An insert does not mind that a row is gone which the transaction sees; a lock does.
+        Some(format!(
+            "WITH seen AS (SELECT id FROM {entries} WHERE entry_key IN ({places}) ORDER BY entry_key FOR UPDATE) \
+             SELECT count(*), count(*) FROM seen"
+        ))
+    }
+
     fn count_names(&self, names: usize) -> String {
         let list = vec!["?"; names].join(", ");
         format!(

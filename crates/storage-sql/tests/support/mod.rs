@@ -1,13 +1,15 @@
 //! What the tests share: a store in a fresh directory or in fresh tables of a server, and a second way into its database.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod proxy;
+
 use std::{env, path::PathBuf};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, PgConnection, SqliteConnection,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, PgConnection, Row, SqliteConnection,
     sqlite::SqliteConnectOptions,
 };
-use storage_core::{ConnectionConfig, Error, ErrorKind, Storage};
+use storage_core::{ConnectionConfig, Error, ErrorKind, FieldValue, Filter, Storage};
 use storage_sql::{Config, Sql};
 use tempfile::TempDir;
 
@@ -40,13 +42,7 @@ impl Place {
     /// One of each server that there is. Says which there is not.
     pub(crate) fn servers() -> Vec<Self> {
         let engines = [Engine::Postgres, Engine::MariaDb].into_iter();
-        let known = engines.filter(|engine| match env::var_os(engine.variable()) {
-            Some(_) => true,
-            None => {
-                eprintln!("did not run on {engine:?}: {} is not set", engine.variable());
-                false
-            }
-        });
+        let known = engines.filter(|engine| storage_conformance::server(engine.variable()).is_some());
         known.map(|engine| Self { engine, table: format!("t{:016x}", fastrand::u64(..)), ..Self::new() }).collect()
     }
 
@@ -95,6 +91,12 @@ impl Place {
         }
     }
 
+    /// Runs SQL beside the backend of a MariaDB server, which may refuse it.
+    pub(crate) async fn try_raw(&self, sql: &str) {
+        let mut raw = MySqlConnection::connect(&self.engine.uri()).await.unwrap();
+        let _ = raw.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
+    }
+
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         let query = sqlx::query_scalar(AssertSqlSafe(sql.replace("storage", &self.table)));
         match self.engine {
@@ -106,6 +108,44 @@ impl Place {
             }
             engine => engine.number(sql.replace("storage", &self.table)).await,
         }
+    }
+
+    /// How the database would run a statement of the crate. Where its arguments matter, those of a filter are put in, and all
+    /// others are taken as they come.
+    pub(crate) async fn plan(&self, sql: &str, query: &storage_core::Query) -> String {
+        let mut arguments = literals(self.engine, query).into_iter();
+        let mut text = String::new();
+        for (i, part) in sql.split('?').enumerate() {
+            if i > 0 {
+                text += &arguments.next().unwrap_or_else(|| "100".into());
+            }
+            text += part;
+        }
+        let explain = if self.engine == Engine::Sqlite { "EXPLAIN QUERY PLAN" } else { "EXPLAIN" };
+        let explain = AssertSqlSafe(format!("{explain} {text}"));
+        let mut plan = String::new();
+        match self.engine {
+            Engine::Sqlite => {
+                let mut raw = self.raw_connection().await;
+                for row in raw.fetch_all(explain).await.unwrap() {
+                    plan += &format!("{}\n", row.get::<String, _>(3));
+                }
+            }
+            Engine::Postgres => {
+                let mut raw = PgConnection::connect(&self.engine.uri()).await.unwrap();
+                for row in raw.fetch_all(explain).await.unwrap() {
+                    plan += &format!("{}\n", row.get::<String, _>(0));
+                }
+            }
+            Engine::MariaDb => {
+                let mut raw = MySqlConnection::connect(&self.engine.uri()).await.unwrap();
+                for row in raw.fetch_all(explain).await.unwrap() {
+                    let text = |i: usize| row.try_get::<Option<String>, _>(i).ok().flatten().unwrap_or_default();
+                    plan += &format!("{} {} {}\n", text(2), text(3), text(5));
+                }
+            }
+        }
+        plan
     }
 
     pub(crate) async fn raw_connection(&self) -> SqliteConnection {
@@ -143,6 +183,43 @@ impl Engine {
             }
         }
     }
+}
+
+/// The arguments of a query with one filter and without a prefix, as they stand in SQL.
+fn literals(engine: Engine, query: &storage_core::Query) -> Vec<String> {
+    let bytes = |bytes: &[u8]| {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        match engine {
+            Engine::Postgres => format!("'\\x{hex}'::bytea"),
+            _ => format!("x'{hex}'"),
+        }
+    };
+    let mut literals = vec![bytes(b""), bytes(&[255])];
+    match &query.filters[0] {
+        Filter::Field { name, value, .. } => {
+            let field = match name.as_str() {
+                "n" => 1,
+                "s" => 2,
+                _ => 3,
+            };
+            literals.push(field.to_string());
+            match value {
+                FieldValue::Int(value) => literals.extend(["4".into(), value.to_string()]),
+                FieldValue::Float(value) => literals.extend(["5".into(), value.to_string()]),
+                FieldValue::String(text) => {
+                    literals.extend(["6".into(), bytes(text.as_bytes()), bytes(text.as_bytes())])
+                }
+                other => panic!("no plan for {other:?}"),
+            }
+        }
+        Filter::AnyTag(tags) | Filter::AllTags(tags) => {
+            let tags: Vec<String> = tags.iter().map(|tag| bytes(tag.as_bytes())).collect();
+            literals.extend([tags.clone(), tags].concat());
+            literals.push("1".into());
+        }
+        _ => literals.push("99998".into()),
+    }
+    literals
 }
 
 #[track_caller]

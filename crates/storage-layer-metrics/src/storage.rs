@@ -1,0 +1,63 @@
+//! A measurement around every call, and around the stream that it returned.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use futures_util::StreamExt;
+use storage_core::{BoxFuture, BoxStream, Result};
+use storage_layer::{Intercept, Intercepted, Operation, Payload, Resume, Watch};
+
+use crate::Measurement;
+
+/// A backend with the metrics layer around it.
+pub type Metrics<S> = Intercepted<S, MetricsIntercept>;
+
+/// The metrics layer's hooks.
+#[derive(Debug)]
+pub struct MetricsIntercept {
+    backend: Arc<str>,
+}
+
+impl MetricsIntercept {
+    pub(crate) fn new(backend: Arc<str>) -> Self {
+        Self { backend }
+    }
+}
+
+impl Intercept for MetricsIntercept {
+    type Span = Measurement;
+
+    async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, Measurement)
+    where
+        T: Payload + Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        let mut measured = Measurement::begin(operation.name, self.backend.clone());
+        let result = call().await;
+        match &result {
+            Ok(value) => {
+                // A streamed body may have been longer than was known beforehand.
+                let taken = operation.progress.map(|bytes| bytes.load(Ordering::Relaxed));
+                measured.wrote(taken.or(operation.bytes).unwrap_or(0));
+                measured.read(value.bytes());
+                measured.succeeded();
+            }
+            Err(error) => measured.failed(error),
+        }
+        (result, measured)
+    }
+
+    fn stream<T: Payload + Send + 'static>(
+        _: &Arc<Self>,
+        mut measured: Measurement,
+        stream: BoxStream<'static, Result<T>>,
+        _: impl Resume<T>,
+    ) -> BoxStream<'static, Result<T>> {
+        measured.goes_on();
+        let each = |measured: &mut Measurement, item: Option<&Result<T>>| match item {
+            Some(Ok(item)) => measured.read(item.bytes()),
+            Some(Err(error)) => measured.failed(error),
+            None => measured.succeeded(),
+        };
+        Watch { stream, span: measured, each }.boxed()
+    }
+}

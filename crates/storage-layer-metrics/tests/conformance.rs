@@ -1,0 +1,19 @@
+//! The whole suite through the layer, over memory and over a directory.
+
+use storage_conformance::{Namespace, Target};
+use storage_core::{Capabilities, Storage, StorageBackend};
+use storage_fs::Fs;
+use storage_layer_metrics::MetricsLayer;
+use storage_memory::Memory;
+
+storage_conformance::main!(
+    Target::new("metrics", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(MetricsLayer::new()).backend().clone())
+    })
+    .volatile()
+    .requires(Memory::new().info().capabilities),
+    Target::new("metrics-fs", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(MetricsLayer::new()).backend().clone())
+    })
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+);
