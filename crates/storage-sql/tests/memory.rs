@@ -64,7 +64,10 @@ async fn a_large_value_streams_in_bounded_memory_and_blocks_nobody() {
         };
         assert_eq!(last.concat(), vec![(pieces - 1) as u8; 10]);
         let grown = peak().zip(before).map(|(peak, before)| peak - before);
-        eprintln!("{:?}: {pieces} MiB, memory grew by {grown:?} bytes, {others} others, slowest {slowest:?}", place.engine);
+        eprintln!(
+            "{:?}: {pieces} MiB, memory grew by {grown:?} bytes, {others} others, slowest {slowest:?}",
+            place.engine
+        );
         assert!(grown.is_none_or(|grown| grown < MOST), "{grown:?} on {:?}", place.engine);
         assert!(others > pieces / 4 && slowest < Duration::from_secs(3), "{others} others, slowest {slowest:?}");
     }
