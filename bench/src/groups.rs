@@ -32,7 +32,7 @@ pub(crate) struct Group {
     pub(crate) rows: Vec<Row>,
 }
 
-type Contestants = Vec<(&'static str, Box<dyn Contestant>)>;
+pub(crate) type Contestants = Vec<(&'static str, Box<dyn Contestant>)>;
 
 /// Everything, one group after the other. What a group wrote is gone before the next begins.
 pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
@@ -83,7 +83,12 @@ pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
     Ok(groups)
 }
 
-async fn group(name: &'static str, contestants: Contestants, operations: &[Operation], quick: bool) -> Result<Group> {
+pub(crate) async fn group(
+    name: &'static str,
+    contestants: Contestants,
+    operations: &[Operation],
+    quick: bool,
+) -> Result<Group> {
     let mut rows = Vec::new();
     for operation in operations {
         for tasks in [1, TASKS] {
@@ -95,7 +100,10 @@ async fn group(name: &'static str, contestants: Contestants, operations: &[Opera
 }
 
 /// A contestant that has the values which puts replace.
-async fn entry<S: Subject>(library: &'static str, subject: &S) -> Result<(&'static str, Box<dyn Contestant>)> {
+pub(crate) async fn entry<S: Subject>(
+    library: &'static str,
+    subject: &S,
+) -> Result<(&'static str, Box<dyn Contestant>)> {
     subject::fill_replaced(subject).await?;
     Ok((library, Box::new(subject.clone())))
 }

@@ -1,4 +1,5 @@
-//! Measures storage-memory and storage-fs beside object_store and OpenDAL, and writes docs/benchmarks.md and .svg.
+//! Measures storage-memory and storage-fs beside object_store and OpenDAL, and writes docs/benchmarks.md and .svg; with `--sql`
+//! storage-sql beside its driver, and writes docs/benchmarks-sql.md.
 #![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
 
 mod subject;
@@ -10,6 +11,8 @@ mod machine;
 mod notes;
 mod report;
 mod plot;
+mod raw;
+mod sql;
 
 use std::{fs, path::PathBuf};
 
@@ -21,17 +24,19 @@ type Result<T, E = Error> = std::result::Result<T, E>;
 const HELP: &str = "\
 bench [OPTIONS]
 
+  --sql         storage-sql instead; the servers are those in STORAGE_TEST_POSTGRES and STORAGE_TEST_MARIADB
   --quick       a fifth of the samples, to see that everything runs
   --dir DIR     where the files lie that are measured (default: the system's temporary directory)
   --out DIR     where benchmarks.md and benchmarks.svg are written (default: docs)
 ";
 
 fn main() -> Result<()> {
-    let (mut quick, mut dir, mut out) = (false, std::env::temp_dir(), PathBuf::from("docs"));
+    let (mut quick, mut sql, mut dir, mut out) = (false, false, std::env::temp_dir(), PathBuf::from("docs"));
     let mut args = Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("quick") => quick = true,
+            Arg::Long("sql") => sql = true,
             Arg::Long("dir") => dir = args.value()?.parse()?,
             Arg::Long("out") => out = args.value()?.parse()?,
             Arg::Long("help") => {
@@ -43,6 +48,12 @@ fn main() -> Result<()> {
     }
     let machine = machine::Machine::look(&dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if sql {
+        let run = runtime.block_on(sql::run(&dir, quick))?;
+        fs::write(out.join("benchmarks-sql.md"), sql::markdown(&machine, &run, quick))?;
+        println!("{}", report::tables(&run));
+        return Ok(());
+    }
     let run = runtime.block_on(groups::run(&dir, quick))?;
     fs::write(out.join("benchmarks.md"), report::markdown(&machine, &run, quick))?;
     fs::write(out.join("benchmarks.svg"), plot::svg(&run))?;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use storage_core::{Body, GetOptions, Storage};
+use storage_core::{Body, GetOptions, Query, Storage};
 
 use crate::{
     Result,
@@ -46,5 +46,15 @@ impl Subject for Storage {
             len += piece.len();
         }
         Ok(len)
+    }
+
+    async fn batch(&self, items: Vec<(String, Bytes)>) -> Result<()> {
+        self.put_batch(items).await?;
+        Ok(())
+    }
+
+    async fn query(&self, number: i64) -> Result<usize> {
+        let entries = Storage::query(self, Query::new().prefix("described/").equals("n", number)).await?;
+        Ok(entries.try_collect::<Vec<_>>().await?.len())
     }
 }

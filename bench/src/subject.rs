@@ -10,6 +10,8 @@ use crate::Result;
 pub(crate) const ENTRIES: usize = 10_000;
 /// How many values are replaced again and again by `put`.
 const REPLACED: usize = 64;
+/// How many puts make a batch.
+const BATCH: usize = 1000;
 /// The most tasks at once; each streams a value of its own.
 pub(crate) const TASKS: usize = 16;
 const SMALL: usize = 4 << 10;
@@ -42,6 +44,14 @@ pub(crate) trait Subject: Clone + Send + Sync + 'static {
     fn write(&self, key: &str, pieces: Vec<Bytes>) -> impl Future<Output = Result<()>> + Send;
     /// The length of the value, of which no more than a piece is held at once.
     fn read(&self, key: &str) -> impl Future<Output = Result<usize>> + Send;
+    /// Writes all values at once.
+    fn batch(&self, _: Vec<(String, Bytes)>) -> impl Future<Output = Result<()>> + Send {
+        async { Err("batches are not measured here".into()) }
+    }
+    /// How many of the entries under `described/` have this number.
+    fn query(&self, _: i64) -> impl Future<Output = Result<usize>> + Send {
+        async { Err("queries are not measured here".into()) }
+    }
 }
 
 /// What is done and timed.
@@ -53,6 +63,8 @@ pub(crate) enum Operation {
     List,
     Write,
     Read,
+    Batch,
+    Query,
 }
 
 impl fmt::Display for Operation {
@@ -64,6 +76,8 @@ impl fmt::Display for Operation {
             Self::List => "list, per entry",
             Self::Write => "stream 16 MiB in",
             Self::Read => "stream 16 MiB out",
+            Self::Batch => "batch of 1,000 puts of 4 KiB, per put",
+            Self::Query => "query for one of 10,000",
         })
     }
 }
@@ -71,7 +85,11 @@ impl fmt::Display for Operation {
 impl Operation {
     /// By how much the time of one run is divided.
     pub(crate) fn parts(self) -> usize {
-        if self == Self::List { ENTRIES } else { 1 }
+        match self {
+            Self::List => ENTRIES,
+            Self::Batch => BATCH,
+            _ => 1,
+        }
     }
 
     /// The `i`th run by this task. Every result is checked, lest errors be measured.
@@ -93,6 +111,12 @@ impl Operation {
                 (0, 0)
             }
             Self::Read => (subject.read(streamed).await?, LARGE),
+            Self::Batch => {
+                let keys = (0..BATCH).map(|i| format!("batch/{task:02}/{i:04}"));
+                subject.batch(keys.map(|key| (key, VALUE.clone())).collect()).await?;
+                (0, 0)
+            }
+            Self::Query => (subject.query(((task * 7_919 + i * 37) % ENTRIES) as i64).await?, 1),
         };
         if found == expected { Ok(()) } else { Err(format!("{self}: {found} instead of {expected}").into()) }
     }

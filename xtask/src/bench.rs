@@ -18,6 +18,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
             Arg::Value(name) => {
                 return Err(format!("there is no benchmark `{}`; known is layers", name.display()).into());
             }
+            Arg::Long("sql") => options.push("--sql".into()),
             Arg::Long("quick") => options.push("--quick".into()),
             Arg::Long("dir") => options.extend(["--dir".into(), args.value()?.string()?]),
             other => return Err(other.unexpected().into()),

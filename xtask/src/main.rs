@@ -47,6 +47,7 @@ cargo xtask COMMAND
   services restart|kill|pause|resume NAME
                               for tests: in order, as a crash would, connections that hang, and go on
   bench [OPTIONS]             memory and fs beside object_store and OpenDAL; writes docs/benchmarks.md and .svg
+      --sql                     storage-sql beside sqlx instead; writes docs/benchmarks-sql.md
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie
   bench layers                time and allocations of idle layers

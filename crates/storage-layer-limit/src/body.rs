@@ -67,18 +67,12 @@ impl Shared {
         state.permit = None;
     }
 
-    /// Whether this waiting body is the last one, so that the call needs its permit again.
-    fn must_queue(&self) -> bool {
-        let state = self.lock();
-        state.waiting == 1 && !state.ended
-    }
-
-    /// A body is no longer waited for. If others are, the permit is let go again.
-    fn resume(&self, permit: Option<OwnedSemaphorePermit>) {
+    /// A body is no longer waited for. If others are, or the call has ended, the permit is let go again.
+    fn resume(&self, permit: OwnedSemaphorePermit) {
         let mut state = self.lock();
         state.waiting -= 1;
         if state.waiting == 0 && !state.ended {
-            state.permit = permit;
+            state.permit = Some(permit);
         }
     }
 }
@@ -110,14 +104,9 @@ impl Stream for LendingBody {
                 return Poll::Ready(piece);
             }
             this.ready = Some(piece);
-            if this.shared.must_queue() {
-                this.queued = Some(Box::pin(permit(this.shared.permits.clone())));
-            }
         }
-        let permit = match &mut this.queued {
-            Some(queued) => ready!(queued.as_mut().poll(cx)).map(Some),
-            None => Ok(None),
-        };
+        let queued = this.queued.get_or_insert_with(|| Box::pin(permit(this.shared.permits.clone())));
+        let permit = ready!(queued.as_mut().poll(cx));
         this.queued = None;
         this.waits = false;
         let piece = this.ready.take().flatten();
@@ -126,18 +115,7 @@ impl Stream for LendingBody {
                 this.shared.resume(permit);
                 Poll::Ready(piece)
             }
-            Err(e) => {
-                this.shared.resume(None);
-                Poll::Ready(Some(Err(e)))
-            }
-        }
-    }
-}
-
-impl Drop for LendingBody {
-    fn drop(&mut self) {
-        if self.waits {
-            self.shared.resume(None);
+            Err(e) => Poll::Ready(Some(Err(e))),
         }
     }
 }

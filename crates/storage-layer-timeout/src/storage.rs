@@ -73,25 +73,17 @@ impl Intercept for TimeoutIntercept {
         let moved = || operation.progress.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed));
         let (mut call, mut timer, mut seen) = (call(), None, 0);
         let result = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(result) = call.as_mut().poll(cx) {
-                    return Poll::Ready(Some(result));
-                }
-                // The timer is made when the first answer is not there at once: what never waits costs no clock.
-                let timer = timer.get_or_insert_with(|| Box::pin(sleep(limit)));
-                let now = moved();
-                if now != seen {
-                    seen = now;
-                    timer.as_mut().reset(later(limit));
-                }
-                if timer.as_mut().poll(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                // Where the body is read by another task, this one was not woken by it.
-                if moved() == seen {
-                    return Poll::Ready(None);
-                }
+            if let Poll::Ready(result) = call.as_mut().poll(cx) {
+                return Poll::Ready(Some(result));
             }
+            // The timer is made when the first answer is not there at once: what never waits costs no clock.
+            let timer = timer.get_or_insert_with(|| Box::pin(sleep(limit)));
+            let now = moved();
+            if now != seen {
+                seen = now;
+                timer.as_mut().reset(later(limit));
+            }
+            timer.as_mut().poll(cx).map(|()| None)
         });
         let result = result.await.unwrap_or_else(|| Err(stuck(operation.name, limit)));
         (result, ())

@@ -5,7 +5,10 @@ use std::{num::NonZeroU64, time::Duration};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use storage_conformance::{Faults, METHODS, Recorder, call};
-use storage_core::{Body, Bytes, ErrorKind, GetOptions, PutOptions, Result, Storage, StorageBackend};
+use storage_core::{
+    BackendInfo, Body, Bytes, DeleteOptions, Entry, ErrorKind, GetOptions, Key, ListOptions, ListStream, Object,
+    PutOptions, Result, StatOptions, Storage, StorageBackend, async_trait,
+};
 use storage_layer::OperationName;
 use storage_layer_timeout::{Timeout, TimeoutLayer};
 use storage_memory::Memory;
@@ -93,22 +96,66 @@ async fn a_body_that_moves_may_take_for_ever_and_one_that_hangs_may_not() -> Res
     Ok(())
 }
 
+/// Memory at the end of a slow line: each piece of a value and each item of a listing takes 29 s. A body is read by a task
+/// of its own, and a value that is wanted whole is collected before the call returns.
+#[derive(Debug)]
+struct Slow(Memory);
+
+const STEP: Duration = Duration::from_secs(29);
+
+#[async_trait]
+impl StorageBackend for Slow {
+    fn info(&self) -> &BackendInfo {
+        self.0.info()
+    }
+    async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let whole = options.whole;
+        let Some(object) = self.0.get(key, options).await? else {
+            return Ok(None);
+        };
+        let value = object.body.bytes(u64::MAX).await?;
+        let pieces: Vec<Bytes> = value.chunks(100).map(Bytes::copy_from_slice).collect();
+        let body = Body::stored(
+            value.len() as u64,
+            stream::iter(pieces).then(|piece| async { Ok((sleep(STEP).await, piece).1) }),
+        );
+        let body = if whole { body.bytes(u64::MAX).await?.into() } else { body };
+        Ok(Some(Object::new(object.entry, body)))
+    }
+    async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let (memory, key) = (self.0.clone(), key.clone());
+        tokio::spawn(async move { memory.put(&key, body, options).await }).await.unwrap()
+    }
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        self.0.delete(key, options).await
+    }
+    async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        self.0.stat(key, options).await
+    }
+    async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        let items = self.0.list(options).await?;
+        Ok(items.then(|item| async { (sleep(STEP).await, item).1 }).boxed())
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_body_read_by_another_task_is_seen_to_move() -> Result<()> {
-    let storage = over(Memory::new());
-    let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
-    let feeder = tokio::spawn(async move {
-        let mut pieces = std::pin::pin!(slowly(20, Duration::from_secs(29)));
-        while let Some(Ok(piece)) = pieces.next().await {
-            sender.send(piece).await.unwrap();
-        }
-    });
-    let received = stream::unfold(receiver, |mut receiver| async {
-        let piece = receiver.recv().await?;
-        Some((Ok(piece), receiver))
-    });
-    assert_eq!(storage.put("key", Body::stream(received)).await?.size, 2000);
-    feeder.await.unwrap();
+async fn slow_is_not_stuck_in_whichever_direction_and_whoever_reads() -> Result<()> {
+    let storage = over(Slow(Memory::new()));
+    let begun = Instant::now();
+    storage.put("key", Body::stream(slowly(20, STEP))).await?;
+    assert_eq!(begun.elapsed(), STEP * 20);
+    let begun = Instant::now();
+    assert_eq!(storage.get("key").await?.unwrap().len(), 2000);
+    assert_eq!(begun.elapsed(), STEP * 20);
+    storage.put_batch((0..20).map(|i| (format!("k{i}"), "v"))).await?;
+    let begun = Instant::now();
+    assert_eq!(storage.list("k").await?.try_collect::<Vec<_>>().await?.len(), 21);
+    assert_eq!(begun.elapsed(), STEP * 21);
+    // What hangs is noticed there too, at the latest after twice the time.
+    let begun = Instant::now();
+    let stuck = slowly(3, STEP).chain(stream::pending());
+    assert_eq!(storage.put("stuck", Body::stream(stuck)).await.unwrap_err().kind(), ErrorKind::Timeout);
+    assert!(begun.elapsed() <= STEP * 3 + Duration::from_secs(60), "{:?}", begun.elapsed());
     Ok(())
 }
 

@@ -9,7 +9,11 @@ use std::{
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use storage_conformance::{Faults, METHODS, Recorder, call};
-use storage_core::{Body, Bytes, Error, ErrorKind, GetOptions, Metadata, PutOptions, Query, Result, Storage};
+use storage_core::{
+    Body, BoxFuture, BoxStream, Bytes, Error, ErrorKind, GetOptions, Layer, Metadata, PutOptions, Query, Result,
+    Storage, StorageBackend,
+};
+use storage_layer::{Intercept, Intercepted, Operation, Payload, Resume};
 use storage_layer_trace::TraceLayer;
 use storage_memory::Memory;
 use tracing::{Level, subscriber::DefaultGuard};
@@ -134,6 +138,40 @@ async fn bytes_items_and_outcomes_are_right() -> Result<()> {
     Ok(())
 }
 
+/// Says something each time it is asked for an item.
+#[derive(Debug)]
+struct Talking;
+
+impl Intercept for Talking {
+    type Span = ();
+
+    async fn call<'a, T, F>(&'a self, _: Operation<'a>, call: F) -> (Result<T>, ())
+    where
+        T: Payload + Send + 'a,
+        F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
+    {
+        (call().await, ())
+    }
+
+    fn stream<T: Payload + Send + 'static>(
+        _: &Arc<Self>,
+        _: (),
+        stream: BoxStream<'static, Result<T>>,
+        _: impl Resume<T>,
+    ) -> BoxStream<'static, Result<T>> {
+        let talk = stream::once(async { tracing::warn!("looking for more") });
+        talk.filter_map(|()| std::future::ready(None)).chain(stream).boxed()
+    }
+}
+
+impl<S: StorageBackend + ?Sized> Layer<S> for Talking {
+    type Backend = Intercepted<S, Self>;
+
+    fn layer(self, inner: Arc<S>) -> Self::Backend {
+        Intercepted::new(inner, self)
+    }
+}
+
 #[tokio::test]
 async fn what_the_store_says_belongs_to_the_span() -> Result<()> {
     let (written, _listening) = Written::listen(Level::DEBUG);
@@ -146,6 +184,11 @@ async fn what_the_store_says_belongs_to_the_span() -> Result<()> {
     let text = written.take();
     let said = text.lines().find(|line| line.contains("the disk is slow")).unwrap();
     assert!(said.contains("storage{operation=\"put\""), "{said}");
+    let mut listing = Storage::new(Memory::new()).layer(Talking).layer(TraceLayer::new()).list("").await?;
+    while listing.next().await.is_some() {}
+    let text = written.take();
+    let said = text.lines().find(|line| line.contains("looking for more")).unwrap();
+    assert!(said.contains("storage{operation=\"list\""), "{said}");
     tracing::warn!("outside");
     assert!(!written.take().contains("storage{"));
     Ok(())

@@ -199,6 +199,7 @@ pub(crate) struct Tables {
     pub(crate) past: String,
     pub(crate) indexes: String,
     pub(crate) meta: String,
+    #[cfg_attr(not(any(feature = "postgres", feature = "mysql")), allow(dead_code, reason = "only servers have one"))]
     pub(crate) sequence: String,
     /// All of them without quotes, and how the names of indexes begin.
     pub(crate) plain: Vec<String>,

@@ -1,14 +1,11 @@
 //! Which database a configuration means, and what it can do.
 
-use std::time::Duration;
-
 use storage_core::{BackendInfo, Capabilities, Error, ErrorKind, Isolation, Result};
 
 use crate::{
     Config,
     config::Place,
-    dialect,
-    error::{from_sqlx, while_opening},
+    dialect, error,
     pool::{Connection, Connections, Database},
 };
 
@@ -19,20 +16,20 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         Place::Sqlite(path) => {
             let options = dialect::sqlite::options(path.clone(), config)?;
             let path = path.clone();
-            let opening = Box::new(move |e| while_opening(e, &path));
+            let opening = Box::new(move |e| error::while_opening(e, &path));
             let connections =
                 Connections::<sqlx::Sqlite>::new(options, &dialect::sqlite::SqliteDialect, config, None, opening);
             let mut info = info("sqlite", "SQLite", Isolation::Serializable);
             // SQLite's largest file at its usual page size, <https://www.sqlite.org/limits.html>, rounded down.
             info.limits.value = 16 << 40;
-            info.limits.time_granularity = Duration::from_millis(1);
+            info.limits.time_granularity = std::time::Duration::from_millis(1);
             Ok((Box::new(connections), info))
         }
         #[cfg(feature = "postgres")]
         Place::Postgres(server) => {
             let options = dialect::postgres::options(server, config)?;
             let session = Some(dialect::postgres::session(config));
-            let opening = Box::new(from_sqlx);
+            let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::postgres::PostgresDialect;
             let connections = Connections::<sqlx::Postgres>::new(options, dialect, config, session, opening);
             Ok((Box::new(connections), info("postgres", "PostgreSQL", Isolation::Serializable)))
@@ -41,7 +38,7 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         Place::MariaDb(server) => {
             let options = dialect::mariadb::options(server, config)?;
             let session = Some(dialect::mariadb::session(config));
-            let opening = Box::new(from_sqlx);
+            let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::mariadb::MariaDbDialect;
             let connections = Connections::<sqlx::MySql>::new(options, dialect, config, session, opening);
             Ok((Box::new(connections), info("mariadb", "MariaDB", Isolation::Snapshot)))

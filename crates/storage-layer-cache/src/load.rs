@@ -1,0 +1,140 @@
+//! One read for all who want the same value at the same time.
+
+use std::{
+    error, fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::{FutureExt, future::Shared};
+use storage_core::{Body, BoxFuture, Bytes, Entry, Error, ErrorKind, GetOptions, Object, Result, StorageBackend};
+
+use crate::{table::Ticket, value::Value};
+
+/// Any of the readers drives it. It goes on while one of them is left, and is dropped with the last.
+pub(crate) type SharedLoad = Shared<Loading>;
+pub(crate) type Loading = BoxFuture<'static, Result<Loaded, Arc<Error>>>;
+
+/// What a load found.
+#[derive(Clone)]
+pub(crate) enum Loaded {
+    /// A value small enough to be shared.
+    Read(Arc<Value>),
+    /// The value that was known is still the current one.
+    Known(Arc<Value>),
+    Absent,
+    /// A value for one reader only, the first that takes it.
+    Large(Arc<Mutex<Option<Object>>>),
+}
+
+impl Loaded {
+    pub(crate) fn large(object: Object) -> Self {
+        Self::Large(Arc::new(Mutex::new(Some(object))))
+    }
+}
+
+/// What a large value's first taker gets.
+pub(crate) fn take(large: &Mutex<Option<Object>>) -> Option<Object> {
+    large.lock().unwrap_or_else(PoisonError::into_inner).take()
+}
+
+/// Reads the current value, or asks whether it is still the one that is known.
+pub(crate) fn load<S: StorageBackend + ?Sized>(
+    inner: Arc<S>,
+    ticket: Ticket,
+    whole: bool,
+    max: u64,
+    known: Option<Arc<Value>>,
+) -> SharedLoad {
+    let load = async move {
+        let mut options = GetOptions::new().whole(whole);
+        options.if_none_match = known.as_ref().and_then(|known| known.entry.etag.clone());
+        match inner.get(ticket.key(), options).await {
+            Ok(Some(object)) => match read(object, max).await? {
+                Read::Small(entry, bytes) => Ok(Loaded::Read(ticket.keep(entry, bytes))),
+                Read::Large(object) => {
+                    ticket.forget();
+                    Ok(Loaded::large(object))
+                }
+            },
+            Ok(None) => {
+                ticket.forget();
+                Ok(Loaded::Absent)
+            }
+            Err(e) => match known {
+                Some(known) if e.kind() == ErrorKind::NotModified => Ok(Loaded::Known(known)),
+                _ => Err(Arc::new(e)),
+            },
+        }
+    };
+    load.boxed().shared()
+}
+
+/// A value that was read below.
+pub(crate) enum Read {
+    /// All of it, checked to be as long as its entry says.
+    Small(Entry, Bytes),
+    /// Untouched.
+    Large(Object),
+}
+
+/// Collects a value of at most `max` bytes.
+///
+/// # Errors
+/// `Unavailable` when the body is not as long as the entry says; what its stream ends in.
+pub(crate) async fn read(object: Object, max: u64) -> Result<Read> {
+    let size = object.entry.size;
+    if size > max {
+        return Ok(Read::Large(object));
+    }
+    let body = object.body;
+    let body = if body.len() == Some(size) { body } else { Body::stored(size, body.into_stream()) };
+    Ok(Read::Small(object.entry, body.bytes(size).await?))
+}
+
+/// An error for each of those who waited for it.
+pub(crate) fn copy(error: Arc<Error>) -> Error {
+    Arc::try_unwrap(error).unwrap_or_else(|error| {
+        let mut copy = Error::new(error.kind(), error.message());
+        if let Some(wait) = error.retry_after() {
+            copy = copy.with_retry_after(wait);
+        }
+        if let Some(operation) = error.operation() {
+            copy = copy.with_operation(operation);
+        }
+        if let Some(key) = error.key() {
+            copy = copy.with_key(key);
+        }
+        if let Some(backend) = error.backend() {
+            copy = copy.with_backend(&backend.into());
+        }
+        let has_cause = error::Error::source(&*error).is_some();
+        if has_cause { copy.with_source(Cause(error)) } else { copy }
+    })
+}
+
+/// The cause of an error that several have.
+struct Cause(Arc<Error>);
+
+impl Cause {
+    fn cause(&self) -> Option<&(dyn error::Error + 'static)> {
+        error::Error::source(&*self.0)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause().map_or(Ok(()), |cause| fmt::Display::fmt(cause, f))
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.cause().map_or(Ok(()), |cause| fmt::Debug::fmt(cause, f))
+    }
+}
+
+impl error::Error for Cause {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        self.cause().and_then(error::Error::source)
+    }
+}

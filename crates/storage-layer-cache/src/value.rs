@@ -1,0 +1,39 @@
+//! A value as it is kept, and how it answers.
+
+use storage_core::{Bytes, Entry, GetOptions, Metadata, Object, Result};
+use tokio::time::Instant;
+
+/// What the cache needs for a value beside its bytes, about: the entry, its strings, and the tables.
+const OVERHEAD: usize = 512;
+
+pub(crate) struct Value {
+    pub(crate) entry: Entry,
+    pub(crate) bytes: Bytes,
+    /// When everything was last forgotten before this was kept.
+    pub(crate) epoch: u64,
+    /// `None` when that is too far away for the clock.
+    pub(crate) expires: Option<Instant>,
+}
+
+impl Value {
+    /// What it takes of the budget.
+    pub(crate) fn weight(&self) -> u32 {
+        let metadata = self.entry.metadata.as_deref().map_or(0, Metadata::size);
+        let bytes = OVERHEAD + self.entry.key.as_str().len() + metadata + self.bytes.len();
+        u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// The current value as the backend would give it.
+    pub(crate) fn answer(&self, options: &GetOptions) -> Result<Option<Object>> {
+        options.check_current(Some(&self.entry))?;
+        let bytes = match options.range {
+            None => self.bytes.clone(),
+            Some(range) => {
+                let range = range.resolve(self.entry.size)?;
+                // The bytes are as many as the entry says, so the range fits.
+                self.bytes.slice(range.start as usize..range.end as usize)
+            }
+        };
+        Ok(Some(Object::new(self.entry.clone(), bytes)))
+    }
+}
