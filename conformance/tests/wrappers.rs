@@ -35,7 +35,9 @@ async fn bodies_are_cut_or_broken_off() {
     let short = Faults::new(memory.clone(), 2).short_body(1.0);
     let object = short.get(&"key".into_key().unwrap(), GetOptions::new()).await.unwrap().unwrap();
     assert!(object.body.bytes(u64::MAX).await.unwrap().len() < 1000, "the backend does not notice");
-    assert_eq!(Storage::new(short).get("key").await.unwrap_err().kind(), ErrorKind::Unavailable, "the handle does");
+    let short = Storage::new(short);
+    assert_eq!(short.get("key").await.unwrap_err().kind(), ErrorKind::Unavailable, "the handle does");
+    assert_eq!(short.get_batch(["key"]).await.unwrap_err().kind(), ErrorKind::Unavailable);
     let reset = Storage::new(Faults::new(memory, 2).reset(1.0));
     assert_eq!(reset.get("key").await.unwrap_err().kind(), ErrorKind::Unavailable);
     let listing = reset.list("").await.unwrap();

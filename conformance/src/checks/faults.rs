@@ -49,6 +49,10 @@ pub async fn short_body(c: Context) -> Outcome {
                 let read = expect_some("the value", read)?;
                 expect_bytes("a value that arrived without an error", &read, &value)?;
             }
+            if let Ok(read) = c.storage.get_batch([key]).await {
+                let read = expect_some("the value", read.into_values().next())?;
+                expect_bytes("a value of a batch that arrived without an error", &read, &value)?;
+            }
         }
         plan.change(|plan| (plan.short_body, plan.reset) = (0.0, 0.0));
         expect_value(&c.storage, key, Some(&value)).await?;

@@ -109,7 +109,9 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         for (key, result) in keys.into_iter().zip(results) {
             let explain = |e: Error| call.explain(e).with_key(&key);
             if let Some(object) = result.map_err(explain)? {
-                let value = object.body.bytes(u64::MAX).await.map_err(explain)?;
+                // As in `open`: the size that a backend states binds it.
+                let body = object.body.expecting(object.entry.size);
+                let value = body.bytes(u64::MAX).await.map_err(explain)?;
                 found.insert(key, value);
             }
         }
