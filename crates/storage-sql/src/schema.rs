@@ -88,7 +88,13 @@ async fn inspect(connection: &mut dyn Connection, database: &dyn Database, table
     };
     let sql = format!("SELECT schema_version, sequence FROM {}", tables.meta);
     let mut rows = connection.fetch(sql, vec![]).await.map_err(not_ours)?;
-    let mut row = rows.pop().ok_or_else(|| foreign(tables))?;
+    let Some(mut row) = rows.pop() else {
+        // Where the schema is not created in a transaction, somebody may be at it, or have been interrupted.
+        return match database.dialect().schema_lock(tables).unlock {
+            Some(_) => Ok(Found::Old(0)),
+            None => Err(foreign(tables)),
+        };
+    };
     let schema = row.int().map_err(not_ours)?;
     if schema > SCHEMA {
         return Err(Error::new(

@@ -3,7 +3,10 @@
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
 use storage_core::{Error, ErrorKind, Result, Transaction, async_trait};
-use tokio::sync::{Mutex, OwnedSemaphorePermit};
+use tokio::{
+    sync::{Mutex, OwnedSemaphorePermit},
+    time::sleep,
+};
 
 use crate::{
     pool::Connection,
@@ -13,6 +16,9 @@ use crate::{
 
 /// How long a transaction waits for another writer before it gives way with `Conflict`.
 const PATIENCE: Duration = Duration::from_millis(250);
+
+/// How long a transaction waits at most before it says that another process was faster.
+const GIVING_WAY: Duration = Duration::from_millis(10);
 
 /// Sees the store as it was when it began, with its own writes. Its first write takes the only write lock there is, or fails
 /// with `Conflict` if anybody has written since; so transactions that write run one after the other.
@@ -128,9 +134,15 @@ impl Open {
             self.doomed = true;
             return Err(overtaken());
         };
-        self.execute(&sql).await?;
-        self.permit = Some(permit);
-        Ok(())
+        let begun = self.execute(&sql).await;
+        if begun.is_ok() {
+            self.permit = Some(permit);
+        } else {
+            // A writer in another process. Whoever comes back at once would meet it again and again until it has written all.
+            drop(permit);
+            sleep(GIVING_WAY.mul_f64(fastrand::f64())).await;
+        }
+        begun
     }
 
     /// A lock that was not to be had means that somebody else was faster.
