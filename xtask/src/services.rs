@@ -65,6 +65,10 @@ pub(crate) fn provide(tests: &mut Command) -> Result<()> {
         let variable = &server.description.head.variable;
         if let Some(address) = server.address().filter(|_| !is_set(variable)) {
             tests.env(variable, address);
+            // A test that must see the server go and come back runs this in a shell.
+            let this = env::current_exe()?;
+            tests
+                .env(format!("{variable}_RESTART"), format!("'{}' services restart {}", this.display(), server.name()));
         }
     }
     Ok(())

@@ -17,8 +17,10 @@ use std::{
 use storage_core::{ConnectionConfig, Error, Metadata, PutOptions, Storage};
 use storage_sql::{Config, Sql};
 use support::{Engine, Place, proxy::Proxy};
-use tokio::time::sleep;
+use tokio::{sync::Mutex, time::sleep};
 
+/// Held by the test that runs: each would fail by what another does to the server.
+static ALONE: Mutex<()> = Mutex::const_new(());
 /// How long one call may take, with all waiting for locks and connections.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -135,6 +137,7 @@ async fn under_load(place: &Place, proxy: &Proxy, what: &str, disturb: impl Asyn
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_are_cut() {
+    let _alone = ALONE.lock().await;
     for place in Place::servers() {
         let proxy = Proxy::new(place.engine).await;
         under_load(&place, &proxy, "cut", async || proxy.cut()).await;
@@ -143,6 +146,7 @@ async fn connections_are_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_kills_the_connections() {
+    let _alone = ALONE.lock().await;
     for place in Place::servers() {
         let proxy = Proxy::new(place.engine).await;
         under_load(&place, &proxy, "killed", async || {
@@ -167,6 +171,7 @@ async fn the_server_kills_the_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_is_down_for_a_while() {
+    let _alone = ALONE.lock().await;
     for place in Place::servers() {
         let proxy = Proxy::new(place.engine).await;
         under_load(&place, &proxy, "down", async || {
@@ -182,6 +187,7 @@ async fn the_server_is_down_for_a_while() {
 /// The variable `…_RESTART` beside that of the address says how the server is restarted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_server_is_restarted() {
+    let _alone = ALONE.lock().await;
     for place in Place::servers() {
         let variable = format!("{}_RESTART", place.engine.variable());
         let Ok(command) = std::env::var(&variable) else {
