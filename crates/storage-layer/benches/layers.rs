@@ -72,8 +72,8 @@ impl Transform for Same {
         inner.get(key, options.range(range)).await
     }
 
-    fn entry(&self, stored: Entry) -> Entry {
-        stored
+    async fn entry(&self, stored: Entry) -> Result<Entry> {
+        Ok(stored)
     }
 }
 
