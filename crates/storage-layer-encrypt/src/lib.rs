@@ -2,11 +2,19 @@
 #![forbid(unsafe_code)]
 
 mod format;
+mod keyring;
 mod keys;
 mod layer;
+mod metadata;
 mod pieces;
+mod record;
+mod seal;
 mod storage;
+#[cfg(test)]
+mod vectors;
+mod wrap;
 
+pub use keyring::{Keyring, Rewrap};
 pub use keys::StaticKeys;
 pub use layer::{Algorithm, EncryptLayer};
 pub use storage::{Encrypt, EncryptTransform};
