@@ -18,3 +18,8 @@ pub use keyring::{Keyring, Rewrap};
 pub use keys::StaticKeys;
 pub use layer::{Algorithm, EncryptLayer};
 pub use storage::{Encrypt, EncryptTransform};
+
+/// The examples of the page about the format are compiled and run with this crate's.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/encryption.md")]
+struct Page;

@@ -184,7 +184,7 @@ async fn keys_rotate_while_others_read_and_write() -> Result<()> {
         let back = StaticKeys::new("old", &kek(1))?.with_older("new", &kek(2))?;
         for keys in [both(), back] {
             let keyring = Keyring::open(ring.clone(), keys).await?;
-            if rotations % 16 == 0 {
+            if rotations.is_multiple_of(16) {
                 keyring.renew().await?;
             }
             let report = keyring.rewrap().await?;

@@ -1,8 +1,12 @@
-//! What a layer costs that has nothing to do: time and allocations of a call through it, and through none.
+//! What a layer costs that has nothing to do: time and allocations of a call through it, and through none. And what those
+//! that work cost beside the library that does their work.
 //!
-//! `cargo xtask bench layers`. The value is 4 KiB in memory; the calls go through `dyn StorageBackend`, as behind a URI.
+//! `cargo xtask bench layers`. The value is 4 KiB in memory; the calls go through `dyn StorageBackend`, as behind a URI. Neither
+//! a recorder of metrics nor a subscriber of traces is installed.
 
-use std::sync::Arc;
+mod beside;
+
+use std::{env, sync::Arc};
 
 use divan::{AllocProfiler, Bencher};
 use futures_util::FutureExt;
@@ -11,14 +15,25 @@ use storage_core::{
     StorageBackend,
 };
 use storage_layer::{Intercept, Intercepted, Operation, Payload, Transform, Transformed};
+use storage_layer_limit::LimitLayer;
+use storage_layer_metrics::MetricsLayer;
+use storage_layer_prefix::PrefixLayer;
 use storage_layer_retry::RetryLayer;
+use storage_layer_timeout::TimeoutLayer;
+use storage_layer_trace::TraceLayer;
 use storage_memory::Memory;
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
-fn main() {
+fn main() -> Result<()> {
+    // Timers need a runtime, which need not run for calls that do not wait.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+    let _entered = runtime.as_ref().ok().map(|runtime| runtime.enter());
     divan::main();
+    // Only where everything is measured: `cargo bench` says `--bench`, whoever wants a part names it.
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if arguments == ["--bench"] { beside::run() } else { Ok(()) }
 }
 
 /// An intercepting layer that does nothing.
@@ -85,46 +100,49 @@ impl<S: StorageBackend + ?Sized> Layer<S> for Same {
     }
 }
 
-fn stack(name: &str) -> Storage {
+fn stack(name: &str) -> Result<Storage> {
     let memory = Storage::new(Memory::new());
-    match name {
+    Ok(match name {
         "intercept" => memory.layer(Idle).erase(),
         "intercept x4" => memory.layer(Idle).layer(Idle).layer(Idle).layer(Idle).erase(),
-        "retry" => memory.layer(RetryLayer::new()).erase(),
         "transform" => memory.layer(Same).erase(),
+        "retry" => memory.layer(RetryLayer::new()).erase(),
+        "timeout" => memory.layer(TimeoutLayer::new()).erase(),
+        "limit" => memory.layer(LimitLayer::new()).erase(),
+        "metrics" => memory.layer(MetricsLayer::new()).erase(),
+        "trace" => memory.layer(TraceLayer::new()).erase(),
+        "prefix" => memory.layer(PrefixLayer::new("prefix")?).erase(),
         _ => memory.erase(),
-    }
+    })
 }
 
-const STACKS: [&str; 5] = ["none", "intercept", "intercept x4", "retry", "transform"];
+const STACKS: [&str; 10] =
+    ["none", "intercept", "intercept x4", "transform", "retry", "timeout", "limit", "metrics", "trace", "prefix"];
 
 /// Nothing in these stacks waits, so one poll is the whole call.
 fn now<T>(future: impl Future<Output = T>) -> Option<T> {
     future.now_or_never()
 }
 
-fn filled(name: &str) -> (Arc<dyn StorageBackend>, Option<Key>, Bytes) {
-    let (storage, value) = (stack(name), Bytes::from(vec![7; 4096]));
-    let key = Key::parse("benchmark/value").ok();
-    let put = key.as_ref().map(|key| {
-        let put = storage.backend().put(key, value.clone().into(), PutOptions::new());
-        now(put)
-    });
-    assert!(matches!(put, Some(Some(Ok(_)))), "the value is stored");
-    (storage.backend().clone(), key, value)
+fn filled(name: &str) -> Option<(Arc<dyn StorageBackend>, Key, Bytes)> {
+    let (storage, key) = (stack(name).ok()?, Key::parse("benchmark/value").ok()?);
+    let value = Bytes::from(vec![7; 4096]);
+    now(storage.backend().put(&key, value.clone().into(), PutOptions::new()))?.ok()?;
+    Some((storage.backend().clone(), key, value))
 }
 
 #[divan::bench(args = STACKS)]
 fn get(bencher: Bencher, name: &str) {
-    let (backend, key, _) = filled(name);
-    bencher.bench_local(|| key.as_ref().map(|key| now(backend.get(key, GetOptions::new()))));
+    let filled = filled(name);
+    assert!(filled.is_some(), "the value is stored");
+    let Some((backend, key, _)) = filled else { return };
+    bencher.bench_local(|| now(backend.get(&key, GetOptions::new())));
 }
 
 #[divan::bench(args = STACKS)]
 fn put(bencher: Bencher, name: &str) {
-    let (backend, key, value) = filled(name);
-    bencher.bench_local(|| {
-        let body = Body::Bytes(value.clone());
-        key.as_ref().map(|key| now(backend.put(key, body, PutOptions::new())))
-    });
+    let filled = filled(name);
+    assert!(filled.is_some(), "the value is stored");
+    let Some((backend, key, value)) = filled else { return };
+    bencher.bench_local(|| now(backend.put(&key, Body::Bytes(value.clone()), PutOptions::new())));
 }
