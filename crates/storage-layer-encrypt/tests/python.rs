@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     let tests =
         vec![test("vectors", vectors), test("decodes_ours", decodes_ours), test("is_decoded_by_us", is_decoded_by_us)];
     if python.is_none() {
-        println!("not run: no python3 with the package `cryptography` here; STORAGE_TEST_PYTHON can name one");
+        eprintln!("not run: no python3 with the package `cryptography` here; STORAGE_TEST_PYTHON can name one");
     }
     libtest_mimic::run(&Arguments::from_args(), tests).exit_code()
 }
