@@ -35,7 +35,8 @@ impl WrappingKey {
     pub(crate) fn wrap(&self, random: &SystemRandom, key: &DataKey, context: &[u8]) -> Result<WrappedKey> {
         let mut nonce = [0; NONCE_LEN];
         random.fill(&mut nonce).map_err(|_| no_randomness())?;
-        let mut sealed = Zeroizing::new(*key.expose());
+        let mut sealed = Zeroizing::new([0; 32]);
+        sealed.copy_from_slice(key.expose());
         let tag = self
             .key
             .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), self.bind(context), &mut *sealed)
@@ -57,7 +58,7 @@ impl WrappingKey {
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| corrupt())?;
         let mut sealed = Zeroizing::new(sealed.to_vec());
         let opened = self.key.open_in_place(nonce, self.bind(context), &mut sealed).map_err(|_| corrupt())?;
-        <&[u8; 32]>::try_from(&*opened).map(|key| DataKey::new(*key)).map_err(|_| corrupt())
+        <&[u8; 32]>::try_from(&*opened).map(DataKey::from).map_err(|_| corrupt())
     }
 
     /// The id is authenticated too, with its length before it so that it cannot run over into the context.
@@ -80,7 +81,7 @@ impl fmt::Debug for WrappingKey {
 pub(crate) fn random_key(random: &SystemRandom) -> Result<DataKey> {
     let mut key = Zeroizing::new([0; 32]);
     random.fill(&mut *key).map_err(|_| no_randomness())?;
-    Ok(DataKey::new(*key))
+    Ok(DataKey::from(&*key))
 }
 
 pub(crate) fn no_randomness() -> Error {
