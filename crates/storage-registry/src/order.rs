@@ -68,7 +68,7 @@ mod tests {
     #[test]
     fn short_forms_stand_where_they_belong() {
         let arranged = |layers: &str, retry: bool, timeout: bool| {
-            let mut config = StorageConfig::default();
+            let mut config = StorageConfig::new("memory");
             config.layers = layers.split_whitespace().map(|layer| layer.parse().unwrap()).collect();
             config.retry = retry.then(Default::default);
             config.timeout = timeout.then(Default::default);
