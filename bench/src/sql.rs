@@ -25,40 +25,48 @@ const RAW: &str = "sqlx";
 const CONNECTIONS: u32 = 10;
 
 /// One group for each database.
-pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
+pub(crate) async fn run(dir: &Path, quick: bool, only: Option<&str>) -> Result<Vec<Group>> {
     use Operation::{Batch, Get, List, Put, Query, Stat};
-    let operations = [Get, Stat, List, Query, Put, Batch];
+    let wanted = |database: &str| {
+        let asked = |row: &Operation| only.is_none_or(|only| format!("{database}: {row}").contains(only));
+        [Get, Stat, List, Query, Put, Batch].into_iter().filter(asked).collect::<Vec<_>>()
+    };
     let mut groups = Vec::new();
 
-    let root = TempDir::new_in(dir)?;
-    let ours = ours(Config::sqlite(root.path().join("ours.db"))).await?;
-    // What storage-sql sets, too, at its default durability.
-    let options = SqliteConnectOptions::new()
-        .filename(root.path().join("raw.db"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full);
-    let raw = Raw(pool::<sqlx::Sqlite>().connect_with(options).await?);
-    raw.prepare().await?;
-    raw.fill(&described(), |i| Some(i as i64)).await?;
-    let all = contestants(&ours, &raw).await?;
-    groups.push(group("SQLite", all, &operations, quick).await?);
-
-    if let Some(uri) = address("STORAGE_TEST_POSTGRES") {
+    if !wanted("SQLite").is_empty() {
+        let root = TempDir::new_in(dir)?;
+        let ours = ours(Config::sqlite(root.path().join("ours.db"))).await?;
+        // What storage-sql sets, too, at its default durability.
+        let options = SqliteConnectOptions::new()
+            .filename(root.path().join("raw.db"))
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full);
+        let raw = Raw(pool::<sqlx::Sqlite>().connect_with(options).await?);
+        raw.prepare().await?;
+        raw.fill(&described(), |i| Some(i as i64)).await?;
+        let all = contestants(&ours, &raw).await?;
+        groups.push(group("SQLite", all, &wanted("SQLite"), quick).await?);
+    }
+    if !wanted("PostgreSQL").is_empty()
+        && let Some(uri) = address("STORAGE_TEST_POSTGRES")
+    {
         let ours = self::ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
         let raw = Raw(pool::<sqlx::Postgres>().connect(&uri).await?);
         raw.prepare().await?;
         raw.fill(&described(), |i| Some(i as i64)).await?;
         let all = contestants(&ours, &raw).await?;
-        groups.push(group("PostgreSQL", all, &operations, quick).await?);
+        groups.push(group("PostgreSQL", all, &wanted("PostgreSQL"), quick).await?);
     }
-    if let Some(uri) = address("STORAGE_TEST_MARIADB") {
+    if !wanted("MariaDB").is_empty()
+        && let Some(uri) = address("STORAGE_TEST_MARIADB")
+    {
         let ours = self::ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
         let raw = Raw(pool::<sqlx::MySql>().connect(&uri).await?);
         raw.prepare().await?;
         raw.fill(&described(), |i| Some(i as i64)).await?;
         let all = contestants(&ours, &raw).await?;
-        groups.push(group("MariaDB", all, &operations, quick).await?);
+        groups.push(group("MariaDB", all, &wanted("MariaDB"), quick).await?);
     }
     Ok(groups)
 }
