@@ -34,6 +34,14 @@ table! {
         "query/random_vs_oracle",
         "query/typed_equality",
     ];
+    only_the_beginning_of_a_text_counts = Answers::over(|_, metadata| change(metadata, |value| match value {
+        FieldValue::String(text) => FieldValue::String(text.chars().take(255).collect()),
+        other => other,
+    })) => ["query/long_texts_and_tags"];
+    only_the_beginning_of_a_tag_counts = Answers::over(|_, mut metadata| {
+        metadata.tags = metadata.tags.into_iter().map(|tag| tag.chars().take(255).collect()).collect();
+        metadata
+    }) => ["query/long_texts_and_tags"];
     missing_is_null = Answers::over(with_nulls) => ["query/comparisons", "query/missing_field_matches_nothing", "query/random_vs_oracle"];
     any_tag_is_all = Answers::to(|filter| match filter {
         Filter::AnyTag(tags) => Filter::AllTags(tags),
