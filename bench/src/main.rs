@@ -4,8 +4,10 @@
 
 mod subject;
 mod ours;
-mod peers;
+mod object_stores;
+mod operators;
 mod measure;
+mod elsewhere;
 mod groups;
 mod machine;
 mod notes;
@@ -25,6 +27,7 @@ const HELP: &str = "\
 bench [OPTIONS]
 
   --sql         storage-sql instead; the servers are those in STORAGE_TEST_POSTGRES and STORAGE_TEST_MARIADB
+  --opendal PROGRAM  measures OpenDAL's SQL services, too; the program is that of bench/opendal-sql
   --only TEXT   of the SQL rows only those whose `database: operation` contains this, printed and not written
   --quick       a fifth of the samples, to see that everything runs
   --dir DIR     where the files lie that are measured (default: the system's temporary directory)
@@ -32,13 +35,14 @@ bench [OPTIONS]
 ";
 
 fn main() -> Result<()> {
-    let (mut quick, mut sql, mut only) = (false, false, None);
+    let (mut quick, mut sql, mut only, mut opendal) = (false, false, None, None);
     let (mut dir, mut out) = (std::env::temp_dir(), PathBuf::from("docs"));
     let mut args = Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("quick") => quick = true,
             Arg::Long("sql") => sql = true,
+            Arg::Long("opendal") => opendal = Some(args.value()?.parse()?),
             Arg::Long("only") => only = Some(args.value()?.string()?),
             Arg::Long("dir") => dir = args.value()?.parse()?,
             Arg::Long("out") => out = args.value()?.parse()?,
@@ -52,8 +56,9 @@ fn main() -> Result<()> {
     let machine = machine::Machine::look(&dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if sql {
-        let run = runtime.block_on(sql::run(&dir, quick, only.as_deref()))?;
-        if only.is_none() {
+        let plan = sql::Plan { dir, quick, only, opendal };
+        let run = runtime.block_on(sql::run(&plan))?;
+        if plan.only.is_none() {
             fs::write(out.join("benchmarks-sql.md"), sql::markdown(&machine, &run, quick))?;
         }
         println!("{}", report::tables(&run));
