@@ -15,6 +15,8 @@ use zeroize::Zeroizing;
 struct Options {
     /// With what is written; reading takes any.
     algorithm: Algorithm,
+    /// Whether metadata is encrypted too.
+    encrypt_metadata: bool,
     /// The id of the key that encrypts. It may be left out if there is only one.
     current: Option<String>,
     /// From ids to references: `env:NAME`, `file:PATH`.
@@ -26,13 +28,13 @@ pub(crate) fn layer(
     context: &StorageContext,
     inner: Arc<dyn StorageBackend>,
 ) -> Result<Arc<dyn StorageBackend>> {
-    let Options { algorithm, current, keys } = config.typed()?;
+    let Options { algorithm, encrypt_metadata, current, keys } = config.typed()?;
     let layer = match &context.keys {
         Some(provider) if keys.is_empty() && current.is_none() => EncryptLayer::from_arc(provider.clone()),
         Some(_) => return Err(wrong("the context has a key provider; leave `keys` and `current` out")),
         None => EncryptLayer::new(read(current, &keys)?),
     };
-    Ok(Arc::new(layer.algorithm(algorithm).layer(inner)))
+    Ok(Arc::new(layer.algorithm(algorithm).encrypt_metadata(encrypt_metadata).layer(inner)))
 }
 
 fn read(current: Option<String>, keys: &BTreeMap<String, String>) -> Result<StaticKeys> {

@@ -5,8 +5,8 @@ use std::{ffi::OsString, fs, sync::Arc};
 
 use serde_json::json;
 use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, ErrorKind, LayerFactory, Result, Secret, StorageBackend,
-    StorageContext, async_trait,
+    BackendFactory, ConnectionConfig, CredentialProvider, ErrorKind, LayerFactory, Metadata, PutOptions, Result,
+    Secret, StorageBackend, StorageContext, async_trait,
 };
 use storage_layer_encrypt::StaticKeys;
 use storage_registry::{LayerConfig, Registry, StorageConfig, build};
@@ -268,6 +268,15 @@ async fn a_key_comes_from_a_file_or_the_context_and_another_does_not_read() -> R
         "algorithm = \"chacha20-poly1305\", keys.a = \"@hex\"",
     ] {
         assert_eq!(build(&config(keys)).await?.get("letter").await?.as_deref(), Some(&b"dear diary"[..]), "{keys}");
+    }
+    let hidden = build(&config("encrypt_metadata = true, keys.a = \"@hex\"")).await?;
+    let options = PutOptions::new().metadata(Metadata::new().tag("hunter2"));
+    hidden.put_with("tagged", "x", options.clone()).await?;
+    build(&config("keys.a = \"@hex\"")).await?.put_with("shown", "x", options).await?;
+    let below = storage_registry::open(&format!("fs:{}", at("store"))).await?;
+    for (key, seen) in [("tagged", false), ("shown", true)] {
+        let metadata = below.stat(key).await?.unwrap().metadata;
+        assert_eq!(format!("{metadata:?}").contains("hunter2"), seen, "{key}");
     }
     let wrong = build(&config("keys.a = \"@other\"")).await?.get("letter").await.unwrap_err();
     assert_eq!(wrong.kind(), ErrorKind::Corrupt);
