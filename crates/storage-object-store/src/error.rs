@@ -7,12 +7,27 @@ use storage_core::{Error, ErrorKind, Etag};
 
 /// A failed read, or a write that certainly did not happen.
 pub(crate) fn read(error: Native) -> Error {
+    #[cfg(feature = "http")]
+    if let Some((known, _)) = requested(&error) {
+        return known.with_source(error);
+    }
     let (kind, message) = explain(&error);
     Error::new(kind, message).with_source(error)
 }
 
+/// What the store or the network said about a request, where the error itself does not say more.
+#[cfg(feature = "http")]
+fn requested(error: &Native) -> Option<(Error, bool)> {
+    matches!(error, Native::Generic { .. }).then(|| crate::http::explain(error)).flatten()
+}
+
 /// A failed write. Unless the store said why it refused, it may have happened all the same.
 pub(crate) fn write(error: Native) -> Error {
+    #[cfg(feature = "http")]
+    if let Some((known, definite)) = requested(&error) {
+        let known = known.with_source(error);
+        return if definite { known } else { known.ambiguous() };
+    }
     let cause = input_output(&error).map(io::Error::kind);
     let refused = matches!(cause, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
     let error = read(error);

@@ -4,9 +4,13 @@ mod backend;
 mod config;
 mod error;
 mod framed;
+#[cfg(feature = "http")]
+pub mod http;
 mod list;
 mod meta;
 mod names;
+mod native;
+mod pages;
 mod probe;
 mod profile;
 mod read;
@@ -17,4 +21,5 @@ pub use object_store;
 
 pub use backend::ObjectStoreBackend;
 pub use config::{Config, ObjectStoreFactory};
+pub use native::{Ask, Found, Grant, Native, Page};
 pub use profile::{Naming, Profile};

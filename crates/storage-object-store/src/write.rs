@@ -8,10 +8,15 @@ use object_store::{
     Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
     PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
 };
-use storage_core::{Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result};
+use storage_core::{
+    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
+    VersionId,
+};
 
 use crate::{backend::Inner, error, meta};
 
+/// How often a conditional write is made again that met another one.
+const AGAIN: usize = 4;
 /// Pieces below this size are copied together: one by one they would cost more to remember than they weigh.
 const SMALL: usize = 16 << 10;
 
@@ -78,17 +83,27 @@ impl Inner {
             Some(Condition::IfAbsent) => PutMode::Create,
             Some(Condition::IfMatch(etag)) if !is_one(etag) => return Err(error::mismatch(etag)),
             Some(Condition::IfMatch(etag)) => {
-                PutMode::Update(UpdateVersion { e_tag: Some(etag.to_string()), version: None })
+                let sent = if self.unquoted { bare(etag.as_str()) } else { etag.as_str() };
+                PutMode::Update(UpdateVersion { e_tag: Some(sent.to_owned()), version: None })
             }
             Some(_) => return Err(Error::unsupported("this condition")),
         };
-        let result = self.store.put_opts(place, payload, options).await;
-        result.map_err(|e| match (e, condition) {
-            (Native::NotFound { .. } | Native::Precondition { .. }, Some(Condition::IfMatch(etag))) => {
-                error::mismatch(&etag)
+        let mut left = if condition.is_some() { AGAIN } else { 0 };
+        loop {
+            let result = self.store.put_opts(place, payload.clone(), options.clone()).await;
+            let error = match (result, &condition) {
+                (Ok(done), _) => return Ok(done),
+                (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(Condition::IfMatch(etag))) => {
+                    return Err(error::mismatch(etag));
+                }
+                (Err(e), _) => error::write(e),
+            };
+            // The store has not looked at the condition, because it was busy with another writer's.
+            if error.kind() != ErrorKind::Conflict || left == 0 {
+                return Err(error);
             }
-            (e, _) => error::write(e),
-        })
+            left -= 1;
+        }
     }
 
     /// Returns the number of bytes that came in pieces, too.
@@ -132,8 +147,8 @@ impl Inner {
         Ok(more)
     }
 
-    /// The entry of a write that has happened. A store does not say the time of a write, so it is asked; when somebody else has
-    /// written since, the time stays unknown.
+    /// The entry of a write that has happened. Where a store does not say when that was, the time stays unknown, unless the
+    /// store is so near that it can be asked.
     async fn written(
         &self,
         key: &Key,
@@ -146,18 +161,40 @@ impl Inner {
         let mut entry = Entry::new(key.clone(), size);
         entry.stored_size = self.framed.then_some(size + meta::HEADER);
         entry.metadata = Some(metadata);
+        entry.modified = time_said(&result).map(|time| self.time(time));
+        if self.info.capabilities.versioning {
+            entry.version = result.version.map(VersionId::from);
+        }
         let mut etag = result.e_tag;
-        match self.store.head(place).await {
-            Ok(now) if etag.is_none() || now.e_tag == etag => {
-                entry.modified = Some(self.time(now.last_modified.into()));
-                etag = now.e_tag;
+        if self.profile.asks_for_time && entry.modified.is_none() {
+            match self.store.head(place).await {
+                Ok(now) if etag.is_none() || now.e_tag == etag => {
+                    entry.modified = Some(self.time(now.last_modified.into()));
+                    etag = now.e_tag;
+                }
+                // Somebody else has written since.
+                Ok(_) | Err(Native::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
             }
-            Ok(_) | Err(Native::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
         }
         entry.etag = token.or(etag.map(Etag::from));
         entry
     }
+}
+
+#[cfg(feature = "http")]
+fn time_said(result: &PutResult) -> Option<std::time::SystemTime> {
+    result.extensions.get::<crate::http::Said>()?.modified.map(Into::into)
+}
+
+#[cfg(not(feature = "http"))]
+fn time_said(_: &PutResult) -> Option<std::time::SystemTime> {
+    None
+}
+
+/// An etag without the quotes that HTTP puts around it.
+pub(crate) fn bare(etag: &str) -> &str {
+    etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
 }
 
 /// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of.
