@@ -37,6 +37,18 @@ pub(crate) fn write(error: Native) -> Error {
     }
 }
 
+/// A conditional write that a store like Ceph refused because another one was faster.
+#[cfg(feature = "http")]
+pub(crate) fn is_lost_race(error: &Native) -> bool {
+    crate::http::is_nameless(error)
+}
+
+/// No store in this process does that.
+#[cfg(not(feature = "http"))]
+pub(crate) fn is_lost_race(_: &Native) -> bool {
+    false
+}
+
 /// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.
 pub(crate) fn mismatch(etag: &Etag) -> Error {
     Error::new(ErrorKind::PreconditionFailed, format!("the value does not have the etag {etag}; read it again"))

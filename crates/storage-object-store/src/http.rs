@@ -19,7 +19,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDe
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
-pub(crate) use refusal::explain;
+pub(crate) use refusal::{explain, is_nameless};
 pub use refusal::{Explain, Refusal};
 
 /// How requests are made, whatever the cloud.
@@ -122,6 +122,37 @@ impl HttpService for Connector {
             return Ok(HttpResponse::from_parts(parts, body.into()));
         }
         Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+    }
+}
+
+/// Makes a request that `object_store` does not make, which reads or can be repeated.
+///
+/// # Errors
+/// The kind of the refusal, or of what befell the connection.
+pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpResponse> {
+    let response = client.execute(request).await.map_err(failed)?;
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        // What the function of the cloud did not explain and object_store would have.
+        status => Err(failed(HttpError::new(
+            HttpErrorKind::Unknown,
+            Refusal::new(status.as_u16(), response.headers(), &[]),
+        ))),
+    }
+}
+
+/// The body of an answer, all of it.
+///
+/// # Errors
+/// What befell the connection.
+pub async fn body(response: HttpResponse) -> Result<Bytes> {
+    response.into_body().bytes().await.map_err(failed)
+}
+
+fn failed(error: HttpError) -> Error {
+    match explain(&error) {
+        Some((known, _)) => known.with_source(error),
+        None => Error::new(ErrorKind::Other, "the request failed; see the cause").with_source(error),
     }
 }
 

@@ -81,6 +81,9 @@ fn path(name: &str) -> Option<Path> {
 
 impl Inner {
     pub(crate) fn versions(self: &Arc<Self>, key: &Key) -> Result<EntryStream> {
+        if !self.info.capabilities.versioning {
+            return Err(Error::unsupported("versions"));
+        }
         let native = self.native()?.clone();
         let place = self.names.place(key);
         let ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };

@@ -140,7 +140,7 @@ async fn one_wins(store: &dyn ObjectStore, place: &Path, mode: PutMode) -> Resul
     let racing = VALUES.map(|value| put(store, place, value, mode.clone()));
     let ended = try_join_all(racing).await?;
     let won = ended.iter().filter(|put| matches!(put, Put::Won(_))).count();
-    let lost = ended.iter().filter(|put| **put == Put::Lost).count();
+    let lost = ended.iter().filter(|put| matches!(put, Put::Lost | Put::Nameless)).count();
     Ok(won == 1 && lost == RACERS - 1)
 }
 
@@ -149,14 +149,18 @@ enum Put {
     /// With the new etag.
     Won(Option<String>),
     Lost,
+    /// In a way that some stores have no name for.
+    Nameless,
     /// The store says that it has no such condition.
     Unknown,
 }
 
 async fn put(store: &dyn ObjectStore, place: &Path, payload: &'static str, mode: PutMode) -> Result<Put> {
     let payload = PutPayload::from_static(payload.as_bytes());
+    let conditional = mode != PutMode::Overwrite;
     match store.put_opts(place, payload, mode.into()).await {
         Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(Put::Lost),
+        Err(e) if conditional && error::is_lost_race(&e) => Ok(Put::Nameless),
         other => match attempt(other) {
             Ok(Some(result)) => Ok(Put::Won(result.e_tag)),
             Ok(None) => Ok(Put::Unknown),

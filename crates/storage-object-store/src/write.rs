@@ -91,6 +91,7 @@ impl Inner {
         let mut left = if condition.is_some() { AGAIN } else { 0 };
         loop {
             let result = self.store.put_opts(place, payload.clone(), options.clone()).await;
+            let lost = self.unquoted && result.as_ref().is_err_and(error::is_lost_race);
             let error = match (result, &condition) {
                 (Ok(done), _) => return Ok(done),
                 (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(Condition::IfMatch(etag))) => {
@@ -98,8 +99,9 @@ impl Inner {
                 }
                 (Err(e), _) => error::write(e),
             };
-            // The store has not looked at the condition, because it was busy with another writer's.
-            if error.kind() != ErrorKind::Conflict || left == 0 {
+            // Another writer came between the look at the condition and the write. Nothing was written, so asking again says
+            // what has become of the condition.
+            if !lost && error.kind() != ErrorKind::Conflict || left == 0 {
                 return Err(error);
             }
             left -= 1;
@@ -197,9 +199,11 @@ pub(crate) fn bare(etag: &str) -> &str {
     etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
 }
 
-/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of.
+/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of, nor one that no
+/// store has given out, for instance an empty one, which is a header that means nothing.
 pub(crate) fn is_one(etag: &Etag) -> bool {
-    !etag.as_str().contains([',', '*'])
+    let etag = bare(etag.as_str());
+    !etag.is_empty() && etag.bytes().all(|c| (c.is_ascii_graphic() || c == b' ') && !matches!(c, b',' | b'*'))
 }
 
 /// An upload by parts that is given up when it is dropped.

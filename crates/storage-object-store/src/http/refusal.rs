@@ -93,6 +93,19 @@ impl fmt::Display for Refusal {
 
 impl StdError for Refusal {}
 
+/// Whether the store says that something went wrong which it has no name for. Ceph says so to the losers of a race under
+/// `If-Match`: another write came between its look at the etag and the comparison that guards the write itself.
+pub(crate) fn is_nameless(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(e) = cause {
+        if let Some(refusal) = e.downcast_ref::<Refusal>() {
+            return refusal.status == 500 && refusal.code == "UnknownError";
+        }
+        cause = e.source();
+    }
+    false
+}
+
 /// The error of a request, and whether it certainly did nothing; `None` where the chain of causes holds no request.
 pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)> {
     let mut cause = Some(error);
