@@ -14,7 +14,8 @@ use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use object_store::{CopyOptions as Copy, Error as Absent, ObjectStore, ObjectStoreExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions,
-    Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend, defaults,
+    Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend, VersionId,
+    defaults,
 };
 
 use crate::{Config, Grant, Native, Profile, error, meta, names::Names, probe::probe};
@@ -132,6 +133,20 @@ impl ObjectStoreBackend {
         inner.native()?.sign(Grant::Put, &inner.names.place(key), expires).await
     }
 
+    /// What a bulk request could not delete, one by one: some stores fail where two delete the same object.
+    async fn once_more(&self, results: Vec<Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
+        let mut done = Vec::with_capacity(results.len());
+        for (result, (key, options)) in results.into_iter().zip(items) {
+            done.push(match result {
+                Err(e) if e.kind() == ErrorKind::Unavailable && self.inner.native.is_some() => {
+                    self.delete(key, options.clone()).await
+                }
+                result => result,
+            });
+        }
+        done
+    }
+
     fn open(&self) -> Result<&Arc<Inner>> {
         match self.inner.closed.load(Ordering::Acquire) {
             true => Err(Error::closed()),
@@ -179,10 +194,14 @@ impl StorageBackend for ObjectStoreBackend {
         if options.condition.is_some() {
             return Err(Error::unsupported("a condition on delete"));
         }
-        if let Some(version) = options.version {
-            return inner.native()?.delete_version(&inner.names.place(key), version.as_str()).await;
+        let place = inner.names.place(key);
+        match (&inner.native, &options.version) {
+            (Some(native), version) => {
+                native.delete(&place, version.as_ref().map(VersionId::as_str)).await.map_err(error::perhaps)
+            }
+            (None, None) => absent_is_fine(inner.store.delete(&place).await),
+            (None, Some(_)) => Err(Error::unsupported("a version on delete")),
         }
-        absent_is_fine(inner.store.delete(&inner.names.place(key)).await)
     }
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
@@ -202,7 +221,7 @@ impl StorageBackend for ObjectStoreBackend {
         let done = inner.store.delete_stream(stream::iter(places).boxed());
         let results: Vec<_> = done.map(|each| absent_is_fine(each.map(drop))).collect().await;
         if results.len() == items.len() {
-            return Ok(results);
+            return Ok(self.once_more(results, &items).await);
         }
         // A bulk request that failed as a whole says nothing about its items.
         match results.into_iter().find_map(Result::err) {

@@ -18,7 +18,20 @@ pub(crate) fn read(error: Native) -> Error {
 /// What the store or the network said about a request, where the error itself does not say more.
 #[cfg(feature = "http")]
 fn requested(error: &Native) -> Option<(Error, bool)> {
-    matches!(error, Native::Generic { .. }).then(|| crate::http::explain(error)).flatten()
+    let Native::Generic { source, .. } = error else {
+        return None;
+    };
+    let text = source.to_string();
+    // An item of a bulk request has a code of its own, which is nowhere but in the text.
+    if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| text.starts_with("DeleteObjects request failed")) {
+        return Some(match code.trim_end_matches(')') {
+            "AccessDenied" => {
+                (Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"), true)
+            }
+            _ => (Error::new(ErrorKind::Unavailable, "the store could not delete this; try again"), false),
+        });
+    }
+    crate::http::explain(error)
 }
 
 /// A failed write. Unless the store said why it refused, it may have happened all the same.
@@ -33,6 +46,14 @@ pub(crate) fn write(error: Native) -> Error {
     let error = read(error);
     match error.kind() {
         ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => error.ambiguous(),
+        _ => error,
+    }
+}
+
+/// A failed write that a store's own call has explained, but for whether it may have happened all the same.
+pub(crate) fn perhaps(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other => error.ambiguous(),
         _ => error,
     }
 }

@@ -33,14 +33,11 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
         Err(Error::unsupported("versions"))
     }
 
-    /// Deletes a version for good; it need not exist. This may be what a delete has left, too.
+    /// Deletes an object, which need not exist; with a version, that one for good, which may be what a delete has left, too.
     ///
     /// # Errors
     /// Those of the store.
-    async fn delete_version(&self, place: &Path, version: &str) -> Result<()> {
-        let _ = (place, version);
-        Err(Error::unsupported("versions"))
-    }
+    async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()>;
 
     /// An address by which anyone can do this to an object for a while.
     ///

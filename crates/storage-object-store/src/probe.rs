@@ -58,7 +58,7 @@ async fn remove(
             let page = native.versions(&ask).await?;
             for found in page.objects {
                 if let (Ok(place), Some(version)) = (Path::parse(&found.name), &found.version) {
-                    native.delete_version(&place, version).await?;
+                    native.delete(&place, Some(version)).await?;
                 }
             }
             ask.next = page.next;

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
-    PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
+    Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
+    PutPayloadMut, PutResult, UpdateVersion, path::Path,
 };
 use storage_core::{
     Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
     VersionId,
 };
+use tokio::task::JoinSet;
 
-use crate::{backend::Inner, error, meta};
+use crate::{Config, backend::Inner, error, meta};
 
 /// How often a conditional write is made again that met another one.
 const AGAIN: usize = 4;
@@ -119,10 +120,9 @@ impl Inner {
     ) -> Result<(PutResult, u64)> {
         let upload = self.store.put_multipart_opts(place, options).await;
         let upload = upload.map_err(error::read)?;
-        let part_size = self.config.part_size.get();
-        let mut upload = Upload(Some(WriteMultipart::new_with_chunk_size(upload, part_size)));
+        let mut upload = Upload { native: Some(upload), parts: JoinSet::new(), next: PutPayloadMut::new() };
         match self.send(&mut upload, start, pieces, already).await {
-            Ok(more) => Ok((upload.finish().await?, more)),
+            Ok(more) => Ok((upload.finish(&self.config).await?, more)),
             Err(e) => {
                 upload.abort().await;
                 Err(e)
@@ -207,35 +207,75 @@ pub(crate) fn is_one(etag: &Etag) -> bool {
 }
 
 /// An upload by parts that is given up when it is dropped.
-struct Upload(Option<WriteMultipart>);
+struct Upload {
+    native: Option<Box<dyn MultipartUpload>>,
+    /// Those under way.
+    parts: JoinSet<object_store::Result<()>>,
+    /// The one that is not full yet.
+    next: PutPayloadMut,
+}
 
 impl Upload {
-    async fn send(&mut self, mut piece: Bytes, config: &crate::Config) -> Result<()> {
-        let Some(upload) = &mut self.0 else {
-            return Ok(());
-        };
+    async fn send(&mut self, mut piece: Bytes, config: &Config) -> Result<()> {
         while !piece.is_empty() {
-            let room = upload.wait_for_capacity(config.parts_in_flight.get()).await;
-            // Nothing is visible yet, so the outcome is definite.
-            room.map_err(error::read)?;
-            let next = piece.split_to(piece.len().min(config.part_size.get()));
-            match next.len() {
-                ..SMALL => upload.write(&next),
-                _ => upload.put(next),
+            let room = config.part_size.get() - self.next.content_length();
+            let start = piece.split_to(piece.len().min(room));
+            match start.len() {
+                ..SMALL => self.next.extend_from_slice(&start),
+                _ => self.next.push(start),
+            }
+            if self.next.content_length() == config.part_size.get() {
+                self.part(config).await?;
             }
         }
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<PutResult> {
-        match self.0.take() {
-            Some(upload) => upload.finish().await.map_err(error::write),
+    /// Nothing is visible yet, so whatever fails here, the outcome is definite.
+    async fn part(&mut self, config: &Config) -> Result<()> {
+        self.wait(config.parts_in_flight.get() - 1).await?;
+        let part = std::mem::take(&mut self.next).freeze();
+        if let Some(native) = &mut self.native {
+            self.parts.spawn(native.put_part(part));
+        }
+        Ok(())
+    }
+
+    /// Until no more than so many parts are under way.
+    async fn wait(&mut self, most: usize) -> Result<()> {
+        while self.parts.len() > most {
+            if let Some(done) = self.parts.join_next().await {
+                done.map_err(error::task)?.map_err(error::read)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, config: &Config) -> Result<PutResult> {
+        let sent = async {
+            if !self.next.is_empty() {
+                self.part(config).await?;
+            }
+            self.wait(0).await
+        };
+        if let Err(e) = sent.await {
+            self.abort().await;
+            return Err(e);
+        }
+        match self.native.as_mut() {
+            Some(native) => {
+                let done = native.complete().await.map_err(error::write)?;
+                self.native = None;
+                Ok(done)
+            }
             None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
         }
     }
 
     async fn abort(mut self) {
-        if let Some(upload) = self.0.take() {
+        // A part that arrives behind the end would stay.
+        self.parts.shutdown().await;
+        if let Some(upload) = self.native.take() {
             give_up(upload).await;
         }
     }
@@ -243,13 +283,17 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(give_up(upload));
+        if let (Some(upload), Ok(runtime)) = (self.native.take(), tokio::runtime::Handle::try_current()) {
+            let mut parts = std::mem::take(&mut self.parts);
+            runtime.spawn(async move {
+                parts.shutdown().await;
+                give_up(upload).await;
+            });
         }
     }
 }
 
-async fn give_up(upload: WriteMultipart) {
+async fn give_up(mut upload: Box<dyn MultipartUpload>) {
     if let Err(error) = upload.abort().await {
         tracing::warn!(%error, "an unfinished upload could not be aborted; the store keeps its parts until it sweeps them");
     }

@@ -112,9 +112,12 @@ impl Native for Calls {
         xml::page(&self.get(&query).await?)
     }
 
-    async fn delete_version(&self, place: &Path, version: &str) -> Result<()> {
-        match self.send(Method::DELETE, place.as_ref(), &[("versionId", version)]).await {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+    async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()> {
+        let version = version.map(|version| [("versionId", version)]);
+        let query = version.as_ref().map_or(&[][..], |query| query);
+        match self.send(Method::DELETE, place.as_ref(), query).await {
+            // The bucket was there when this connected; what is missing is the version.
+            Err(e) if e.kind() == ErrorKind::NotFound && version.is_some() => Ok(()),
             done => done.map(drop),
         }
     }

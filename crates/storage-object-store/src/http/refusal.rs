@@ -139,7 +139,7 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)>
 
 /// An error of TLS, which an error of the system may hide from the chain of causes.
 fn tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let hidden = || error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref();
+    let hidden = || tls(error.downcast_ref::<io::Error>()?.get_ref()?);
     error.downcast_ref().or_else(hidden)
 }
 

@@ -2,16 +2,21 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(dead_code, reason = "each test uses a part of it")]
 
-use std::env;
+use std::{
+    env,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, SystemTime},
+};
 
 use http::Method;
 use object_store::{
     aws::{AwsAuthorizer, AwsCredential},
     client::HttpRequestBody,
 };
-use storage_core::{Error, ErrorKind, Result, Secret};
-use storage_object_store::http::{Connector, HttpConfig, send};
-use storage_s3::Config;
+use storage_conformance::proxy::Proxy;
+use storage_core::{Bytes, Error, ErrorKind, Result, Secret, Storage};
+use storage_object_store::http::{Connector, HttpConfig, body, send};
+use storage_s3::{Config, ObjectStoreBackend};
 
 /// A server, by the environment variable that says where it is: `http://KEY:SECRET@host:port`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,24 +71,58 @@ impl Server {
     /// # Errors
     /// The server's.
     pub(crate) async fn make(self, bucket: &str, versions: bool) -> Result<()> {
-        self.put(&format!("/{bucket}"), "").await?;
+        self.request(Method::PUT, &format!("/{bucket}"), "").await?;
         if versions {
             let on = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status>\
                       </VersioningConfiguration>";
-            self.put(&format!("/{bucket}?versioning="), on).await?;
+            self.request(Method::PUT, &format!("/{bucket}?versioning="), on).await?;
         }
         Ok(())
     }
 
-    async fn put(self, path: &str, body: &'static str) -> Result<()> {
+    /// A signed request; what it answers.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) async fn request(self, method: Method, path: &str, text: &'static str) -> Result<Bytes> {
         let [key_id, secret_key, host] = self.parts();
         let failed = |e: &dyn std::error::Error| Error::new(ErrorKind::Other, format!("the test's own request: {e}"));
-        let request = http::Request::builder().method(Method::PUT).uri(format!("http://{host}{path}"));
-        let mut request = request.body(HttpRequestBody::from(body.to_owned())).map_err(|e| failed(&e))?;
+        let request = http::Request::builder().method(method).uri(format!("http://{host}{path}"));
+        let mut request = request.body(HttpRequestBody::from(text.to_owned())).map_err(|e| failed(&e))?;
         let credential = AwsCredential { key_id, secret_key, token: None };
         let signed = AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None);
         signed.map_err(|e| failed(&e))?;
         let client = Connector::new(&HttpConfig::default(), |_| None)?.client();
-        send(&client, request).await.map(drop)
+        body(send(&client, request).await?).await
+    }
+}
+
+/// A new bucket behind a proxy that can spoil its answers.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    pub(crate) server: Server,
+    pub(crate) name: String,
+    pub(crate) proxy: Proxy,
+}
+
+impl Bucket {
+    pub(crate) async fn new(server: Server, versions: bool) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        let name = format!("test-{}-{}", since.as_millis(), NEXT.fetch_add(1, Ordering::Relaxed));
+        server.make(&name, versions).await.unwrap();
+        Self { server, name, proxy: Proxy::start(&server.host()).unwrap() }
+    }
+
+    /// How to connect to it through the proxy.
+    pub(crate) fn config(&self) -> Config {
+        let mut config = self.server.config(&self.name);
+        config.endpoint = Some(format!("http://{}", self.proxy.address()));
+        config.http.timeout = Duration::from_secs(3);
+        config
+    }
+
+    pub(crate) async fn open(&self) -> Storage<ObjectStoreBackend> {
+        Storage::new(storage_s3::connect(self.config()).await.unwrap())
     }
 }
