@@ -53,7 +53,9 @@ impl Fault {
     #[must_use]
     pub fn answer(status: &str, headers: &str, body: &str) -> Self {
         let length = body.len();
-        Self::Answer(format!("HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"))
+        Self::Answer(format!(
+            "HTTP/1.1 {status}\r\n{headers}content-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        ))
     }
 }
 
@@ -311,7 +313,8 @@ async fn drain(client: &mut ReadHalf<'_>, begun: &[u8]) {
     loop {
         let text = String::from_utf8_lossy(&request).to_ascii_lowercase();
         if let Some((head, _)) = text.split_once("\r\n\r\n") {
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
+            let length =
+                head.lines().find_map(|line| line.strip_prefix("content-length:")?.trim().parse::<usize>().ok());
             let end = request.windows(4).position(|four| four == b"\r\n\r\n").map_or(0, |at| at + 4);
             let mut left = (end + length.unwrap_or(0)).saturating_sub(request.len());
             while left > 0 {

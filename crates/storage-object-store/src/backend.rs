@@ -13,9 +13,9 @@ use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use object_store::{CopyOptions as Copy, Error as Absent, ObjectStore, ObjectStoreExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions,
-    Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend, VersionId,
-    defaults,
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
+    GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend,
+    VersionId, defaults,
 };
 
 use crate::{Config, Grant, Native, Profile, error, meta, names::Names, probe::probe};
@@ -104,7 +104,17 @@ impl ObjectStoreBackend {
         info.version = env!("CARGO_PKG_VERSION").to_owned();
         info.limits = limits;
         Ok(Self {
-            inner: Arc::new(Inner { store, native, names, profile, config, info, framed, unquoted: found.unquoted, closed: AtomicBool::new(false) }),
+            inner: Arc::new(Inner {
+                store,
+                native,
+                names,
+                profile,
+                config,
+                info,
+                framed,
+                unquoted: found.unquoted,
+                closed: AtomicBool::new(false),
+            }),
         })
     }
 

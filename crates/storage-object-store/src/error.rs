@@ -25,9 +25,10 @@ fn requested(error: &Native) -> Option<(Error, bool)> {
     // An item of a bulk request has a code of its own, which is nowhere but in the text.
     if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| text.starts_with("DeleteObjects request failed")) {
         return Some(match code.trim_end_matches(')') {
-            "AccessDenied" => {
-                (Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"), true)
-            }
+            "AccessDenied" => (
+                Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"),
+                true,
+            ),
             _ => (Error::new(ErrorKind::Unavailable, "the store could not delete this; try again"), false),
         });
     }

@@ -19,8 +19,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDe
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
-pub(crate) use refusal::{explain, is_nameless};
 pub use refusal::{Explain, Refusal};
+pub(crate) use refusal::{explain, is_nameless};
 
 /// How requests are made, whatever the cloud.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -134,10 +134,9 @@ pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpRespo
     match response.status() {
         status if status.is_success() => Ok(response),
         // What the function of the cloud did not explain and object_store would have.
-        status => Err(failed(HttpError::new(
-            HttpErrorKind::Unknown,
-            Refusal::new(status.as_u16(), response.headers(), &[]),
-        ))),
+        status => {
+            Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(status.as_u16(), response.headers(), &[]))))
+        }
     }
 }
 
@@ -185,10 +184,9 @@ fn tls(config: &HttpConfig) -> Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(SYSTEM.iter().cloned());
     if let Some(file) = &config.ca_file {
-        let unusable =
-            |e: Box<dyn std::error::Error + Send + Sync>| {
-                wrong("the option `ca_file` must name a file with certificates as PEM".into()).with_source(e)
-            };
+        let unusable = |e: Box<dyn std::error::Error + Send + Sync>| {
+            wrong("the option `ca_file` must name a file with certificates as PEM".into()).with_source(e)
+        };
         let mut none = true;
         for certificate in CertificateDer::pem_file_iter(file).map_err(|e| unusable(e.into()))? {
             roots.add(certificate.map_err(|e| unusable(e.into()))?).map_err(|e| unusable(e.into()))?;

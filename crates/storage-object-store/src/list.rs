@@ -7,11 +7,11 @@ use futures_util::{
     future::ready,
     stream::{self, BoxStream},
 };
-use object_store::{Error as Native, ObjectMeta, path::Path};
+use object_store::{Error as Failed, ObjectMeta, path::Path};
 use storage_core::{Entry, Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
 
 use crate::{
-    Ask,
+    Ask, Native,
     backend::Inner,
     error,
     pages::{self, Level, until_error},
@@ -23,20 +23,23 @@ pub(crate) const CONCURRENCY: usize = 16;
 const PAGE: usize = 1000;
 const FEWEST: usize = 16;
 
+type Objects = BoxStream<'static, Result<ObjectMeta>>;
 type Found = BoxStream<'static, Result<(Key, ObjectMeta)>>;
 
 impl Inner {
     pub(crate) async fn items(self: &Arc<Self>, options: ListOptions) -> Result<ListStream> {
+        let (natural, annexed) = match &self.native {
+            Some(native) if options.prefix.is_empty() && options.start_after.is_none() && !options.one_level => {
+                self.all(native, options.limit).await?
+            }
+            _ => self.apart(&options),
+        };
         let natural = match self.names.directory(&options.prefix) {
             None => stream::empty().boxed(),
             Some(directory) if options.one_level => self.level(directory, &options.prefix).await?,
-            Some(directory) => {
-                let offset = self.names.before(&text_before(&options));
-                self.entries(directory, offset, &options).await?
-            }
+            Some(directory) => self.entries(natural, directory, &options.prefix).await?,
         };
-        let offset = bytes_before(&options).map(|bytes| self.names.before_encoded(&bytes));
-        let annexed = self.entries(self.names.annex(), offset, &options).await?;
+        let annexed = self.entries(annexed, self.names.annex(), &options.prefix).await?;
         let annexed = match options.one_level {
             true => fold(annexed, options.prefix.len()),
             false => annexed,
@@ -52,6 +55,40 @@ impl Inner {
         Ok(items.take(options.limit.unwrap_or(usize::MAX)).boxed())
     }
 
+    /// The objects that may be keys under their own names, and those of the annex.
+    fn apart(&self, options: &ListOptions) -> (Objects, Objects) {
+        // A level folds many entries into one item.
+        let limit = options.limit.filter(|_| !options.one_level);
+        let natural = match self.names.directory(&options.prefix) {
+            Some(directory) => {
+                let offset = self.names.before(&text_before(options));
+                self.objects(&directory, offset.as_ref(), &options.prefix, limit)
+            }
+            None => stream::empty().boxed(),
+        };
+        let offset = bytes_before(options).map(|bytes| self.names.before_encoded(&bytes));
+        (natural, self.objects(&self.names.annex(), offset.as_ref(), &options.prefix, limit))
+    }
+
+    /// The same for a listing of everything. The annex lies within it, mostly on the first page, so that no request of its own
+    /// is needed.
+    async fn all(&self, native: &Arc<dyn Native>, limit: Option<usize>) -> Result<(Objects, Objects)> {
+        let annex = format!("{}/", self.names.annex());
+        let ask = Ask { prefix: self.names.literal("").unwrap_or_default(), limit: page_size(limit), ..Ask::default() };
+        let (first, more) = pages::first(&**native, ask).await?;
+        let annexed: Vec<_> =
+            first.iter().filter(|about| about.location.as_ref().starts_with(&annex)).cloned().collect();
+        let passed =
+            |about: &ObjectMeta| *about.location.as_ref() > *annex && !about.location.as_ref().starts_with(&annex);
+        let annexed = match more.is_none() || first.last().is_some_and(passed) {
+            true => stream::iter(annexed.into_iter().map(Ok)).boxed(),
+            false => self.objects(&self.names.annex(), None, "", limit),
+        };
+        let rest = more.map(|ask| pages::objects(native.clone(), ask));
+        let rest = rest.unwrap_or_else(|| stream::empty().boxed());
+        Ok((stream::iter(first.into_iter().map(Ok)).chain(rest).boxed(), annexed))
+    }
+
     /// The places of exactly the entries that a listing of the prefix shows, in no order.
     pub(crate) fn places(self: &Arc<Self>, prefix: &str) -> BoxStream<'static, object_store::Result<Path>> {
         let natural = self.names.directory(prefix);
@@ -62,7 +99,7 @@ impl Inner {
                 let (this, prefix) = (this.clone(), prefix.clone());
                 let objects = this.objects(&directory, None, &prefix, None);
                 // The store's own error type, because it takes the places back in a stream of its own.
-                let objects = objects.map_err(|e| Native::Generic { store: "storage", source: Box::new(e) });
+                let objects = objects.map_err(|e| Failed::Generic { store: "storage", source: Box::new(e) });
                 objects.try_filter_map(move |about| {
                     let key = this.listed_key(&about, &directory);
                     let key = key.filter(|key| key.as_str().starts_with(&prefix));
@@ -75,13 +112,7 @@ impl Inner {
 
     /// What a directory holds, itself and below, as far as it may have the prefix; from behind an offset, in the order of the
     /// store.
-    fn objects(
-        &self,
-        directory: &Path,
-        offset: Option<&Path>,
-        prefix: &str,
-        limit: Option<usize>,
-    ) -> BoxStream<'static, Result<ObjectMeta>> {
+    fn objects(&self, directory: &Path, offset: Option<&Path>, prefix: &str, limit: Option<usize>) -> Objects {
         if let Some(native) = &self.native {
             let Some(ask) = self.ask(directory, prefix, limit) else {
                 return stream::empty().boxed();
@@ -101,22 +132,11 @@ impl Inner {
             true => format!("{directory}/"),
             false => self.names.literal(prefix)?,
         };
-        // A page that is too small costs another request, where something on it does not count.
-        let limit = limit.map_or(PAGE, |limit| limit.clamp(FEWEST, PAGE));
-        Some(Ask { prefix, limit, ..Ask::default() })
+        Some(Ask { prefix, limit: page_size(limit), ..Ask::default() })
     }
 
     /// The entries with the prefix in a directory and below, in order.
-    async fn entries(
-        self: &Arc<Self>,
-        directory: Path,
-        offset: Option<Path>,
-        options: &ListOptions,
-    ) -> Result<ListStream> {
-        let prefix = options.prefix.as_str();
-        // A level folds many entries into one item.
-        let limit = options.limit.filter(|_| !options.one_level);
-        let objects = self.objects(&directory, offset.as_ref(), prefix, limit);
+    async fn entries(self: &Arc<Self>, objects: Objects, directory: Path, prefix: &str) -> Result<ListStream> {
         let (this, sorted, wanted) = (self.clone(), self.profile.sorted, prefix.to_owned());
         let found = objects.try_filter_map(move |about| {
             let key = this.listed_key(&about, &directory);
@@ -211,6 +231,11 @@ impl Inner {
         });
         until_error(described.buffered(CONCURRENCY).boxed())
     }
+}
+
+/// A page that is too small costs another request, where something on it does not count.
+fn page_size(limit: Option<usize>) -> usize {
+    limit.map_or(PAGE, |limit| limit.clamp(FEWEST, PAGE))
 }
 
 fn not_root(directory: &Path) -> Option<&Path> {

@@ -34,6 +34,13 @@ pub(crate) fn objects(native: Arc<dyn Native>, ask: Ask) -> BoxStream<'static, R
     .boxed()
 }
 
+/// The objects of the first page, and the question for the next ones.
+pub(crate) async fn first(native: &dyn Native, ask: Ask) -> Result<(Vec<ObjectMeta>, Option<Ask>)> {
+    let page = native.list(&ask).await?;
+    let objects = page.objects.into_iter().filter_map(object).collect();
+    Ok((objects, page.next.map(|next| Ask { next: Some(next), ..ask })))
+}
+
 /// One level, all pages together.
 pub(crate) async fn level(native: Arc<dyn Native>, ask: Ask) -> Result<Level> {
     let pages = pages(ask, move |ask| {
@@ -42,7 +49,9 @@ pub(crate) async fn level(native: Arc<dyn Native>, ask: Ask) -> Result<Level> {
     });
     let together = |mut level: Level, page: Page| {
         level.objects.extend(page.objects.into_iter().filter_map(object));
-        level.prefixes.extend(page.prefixes.iter().filter_map(|prefix| path(prefix.trim_end_matches('/'))));
+        // One that ends in two slashes is above names that are no path either.
+        let names = page.prefixes.iter().filter_map(|prefix| prefix.strip_suffix('/'));
+        level.prefixes.extend(names.filter(|name| !name.is_empty()).filter_map(path));
         ready(Ok(level))
     };
     pages.try_fold(Level::default(), together).await

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use object_store::{
-    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, UpdateVersion,
-    path::Path,
+    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
+    UpdateVersion, path::Path,
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 

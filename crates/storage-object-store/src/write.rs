@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
-    PutPayloadMut, PutResult, UpdateVersion, path::Path,
+    Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
+    PutPayload, PutPayloadMut, PutResult, UpdateVersion, path::Path,
 };
 use storage_core::{
-    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
-    VersionId,
+    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result, VersionId,
 };
 use tokio::task::JoinSet;
 

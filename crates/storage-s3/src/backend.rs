@@ -122,12 +122,9 @@ impl Place {
         }
         let name = &config.bucket;
         Ok(match path_style {
-            true => Self {
-                region,
-                endpoint: server.to_owned(),
-                virtual_hosted: false,
-                bucket: format!("{server}/{name}"),
-            },
+            true => {
+                Self { region, endpoint: server.to_owned(), virtual_hosted: false, bucket: format!("{server}/{name}") }
+            }
             false => {
                 let bucket = format!("{scheme}://{name}.{host}");
                 Self { region, endpoint: bucket.clone(), virtual_hosted: true, bucket }
@@ -160,7 +157,9 @@ mod tests {
             config.path_style = Some(false);
         });
         assert_eq!(hosted.unwrap(), ("https://my-bucket.s3.example.org".into(), true));
-        for wrong in ["s3.example.org", "ftp://s3.example.org", "https://", "https://u:p@host", "https://host?x", "https://h h"] {
+        for wrong in
+            ["s3.example.org", "ftp://s3.example.org", "https://", "https://u:p@host", "https://host?x", "https://h h"]
+        {
             assert!(place(|config| config.endpoint = Some(wrong.into())).is_err(), "{wrong}");
         }
     }

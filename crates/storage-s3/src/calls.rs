@@ -2,9 +2,9 @@
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
+use ::http::Method;
 use async_trait::async_trait;
 use bytes::Bytes;
-use ::http::Method;
 use object_store::{
     aws::{AmazonS3, AwsAuthorizer},
     client::{HttpClient, HttpRequest, HttpRequestBody},
@@ -61,7 +61,12 @@ impl Calls {
         http::body(self.send(Method::GET, "", query).await?).await
     }
 
-    async fn send(&self, method: Method, name: &str, query: &[(&str, &str)]) -> Result<object_store::client::HttpResponse> {
+    async fn send(
+        &self,
+        method: Method,
+        name: &str,
+        query: &[(&str, &str)],
+    ) -> Result<object_store::client::HttpResponse> {
         let mut address = format!("{}/{}", self.bucket, utf8_percent_encode(name, &PATH));
         for (i, (name, value)) in query.iter().enumerate() {
             let before = if i == 0 { '?' } else { '&' };
@@ -83,7 +88,8 @@ impl Calls {
 impl Native for Calls {
     async fn list(&self, ask: &Ask) -> Result<Page> {
         let limit = ask.limit.min(1000).to_string();
-        let mut query = vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", &ask.prefix)];
+        let mut query =
+            vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", &ask.prefix)];
         if ask.one_level {
             query.push(("delimiter", "/"));
         }

@@ -87,7 +87,9 @@ impl Config {
         let (bucket, prefix) = location.split_once('/').unwrap_or((&location, ""));
         for (name, there, here) in [("bucket", bucket, &mut config.bucket), ("prefix", prefix, &mut store.prefix)] {
             if !there.is_empty() && !here.is_empty() {
-                return Err(wrong(format!("the {name} stands in the URI and in the option `{name}`; leave one of them out")));
+                return Err(wrong(format!(
+                    "the {name} stands in the URI and in the option `{name}`; leave one of them out"
+                )));
             }
             if here.is_empty() {
                 there.clone_into(here);
@@ -112,7 +114,9 @@ impl Config {
             return Err(wrong("`access_key_id` and `secret_access_key` belong together; set both or neither".into()));
         }
         if self.session_token.is_some() && self.access_key_id.is_none() {
-            return Err(wrong("`session_token` belongs to `access_key_id` and `secret_access_key`; set them too".into()));
+            return Err(wrong(
+                "`session_token` belongs to `access_key_id` and `secret_access_key`; set them too".into(),
+            ));
         }
         let ways = [self.access_key_id.is_some(), self.credentials.is_some(), self.profile.is_some(), self.anonymous];
         if ways.into_iter().filter(|way| *way).count() > 1 {

@@ -35,7 +35,10 @@ pub(crate) async fn apply(
     }
     if let Some(name) = &config.credentials {
         let provider = provider.ok_or_else(|| {
-            wrong("`credentials` names credentials, but the application provides none; set `access_key_id` instead".into())
+            wrong(
+                "`credentials` names credentials, but the application provides none; set `access_key_id` instead"
+                    .into(),
+            )
         })?;
         return Ok(builder.with_credentials(Arc::new(Provided { provider, name: name.clone() })));
     }
@@ -121,7 +124,8 @@ impl Native for Provided {
             [id, secret] => (id, secret, None),
             [id, secret, token] => (id, secret, Some(token)),
             _ => {
-                let message = "credentials are the texts of `access_key_id`, `secret_access_key` and perhaps `session_token`";
+                let message =
+                    "credentials are the texts of `access_key_id`, `secret_access_key` and perhaps `session_token`";
                 return Err(failed(Error::new(ErrorKind::Config, message)));
             }
         };
@@ -140,9 +144,11 @@ mod tests {
     fn a_section_of_the_file_is_found() {
         let text = "# mine\n[default]\naws_access_key_id = A\naws_secret_access_key = B=\n\n[ other ]\naws_access_key_id=C\n\
                     aws_secret_access_key=D\naws_session_token=E\n[broken]\naws_access_key_id=F\n";
-        let found = |section| read(text, section).map(|(id, secret, token)| {
-            (id, secret.expose().to_owned(), token.map(|token| token.expose().to_owned()))
-        });
+        let found = |section| {
+            read(text, section).map(|(id, secret, token)| {
+                (id, secret.expose().to_owned(), token.map(|token| token.expose().to_owned()))
+            })
+        };
         assert_eq!(found("default"), Some(("A".into(), "B=".into(), None)));
         assert_eq!(found("other"), Some(("C".into(), "D".into(), Some("E".into()))));
         assert_eq!((found("broken"), found("absent")), (None, None));

@@ -28,7 +28,10 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
             Kind::PermissionDenied,
             "the credentials have no right to do this; grant it on the bucket, or correct `bucket` or `access_key_id`",
         ),
-        "AuthorizationHeaderMalformed" | "PermanentRedirect" | "TemporaryRedirect" | "Redirect"
+        "AuthorizationHeaderMalformed"
+        | "PermanentRedirect"
+        | "TemporaryRedirect"
+        | "Redirect"
         | "IllegalLocationConstraintException" => return Some((Kind::Config, elsewhere(refusal))),
         "SlowDown" | "RequestLimitExceeded" | "Throttling" | "ThrottlingException" | "TooManyRequests" => {
             (Kind::RateLimited, "the store takes no more requests at the moment; make fewer")
@@ -64,7 +67,10 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
 fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     let (kind, message) = match refusal.status {
         300 | 301 | 302 | 307 | 308 => return Some((ErrorKind::Config, elsewhere(refusal))),
-        400 => (ErrorKind::InvalidInput, "the store takes the request for malformed; correct `region`, or renew `session_token`"),
+        400 => (
+            ErrorKind::InvalidInput,
+            "the store takes the request for malformed; correct `region`, or renew `session_token`",
+        ),
         403 => (
             ErrorKind::PermissionDenied,
             "the store refuses access; check the rights of the credentials, and whether they have expired",

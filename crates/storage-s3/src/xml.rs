@@ -85,9 +85,7 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
     let next = match (listing.next_continuation_token, listing.next_key_marker) {
         _ if !listing.is_truncated => None,
         (Some(token), _) => Some(token),
-        (None, Some(key)) => {
-            Some(format!("{}{AND}{}", text(key)?, listing.next_version_id_marker.unwrap_or_default()))
-        }
+        (None, Some(key)) => Some(format!("{}{AND}{}", text(key)?, listing.next_version_id_marker.unwrap_or_default())),
         (None, None) => return Err(error::strange(std::io::Error::other("a page says that there is more, not where"))),
     };
     Ok(Page {

@@ -57,8 +57,12 @@ impl Refusal {
                 ErrorKind::Unauthenticated,
                 "the store does not accept the credentials; check that they are right and not expired",
             ),
-            403 => (ErrorKind::PermissionDenied, "the store refuses access; grant the credentials the right to do this"),
-            404 => (ErrorKind::NotFound, "the bucket or container does not exist; create it or correct the configuration"),
+            403 => {
+                (ErrorKind::PermissionDenied, "the store refuses access; grant the credentials the right to do this")
+            }
+            404 => {
+                (ErrorKind::NotFound, "the bucket or container does not exist; create it or correct the configuration")
+            }
             408 => (ErrorKind::Timeout, "the store waited too long for the request"),
             409 => (ErrorKind::Conflict, "another request for the same object was faster; try again"),
             413 => (ErrorKind::TooLarge, "the store takes no value of this size"),
@@ -181,7 +185,8 @@ mod tests {
     fn code_message_and_wait_are_read_and_no_token() {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, http::HeaderValue::from_static("7"));
-        let body = b"<?xml?><Error><Code>InvalidToken</Code><Message>no &amp; no</Message><Token-0>hush</Token-0></Error>";
+        let body =
+            b"<?xml?><Error><Code>InvalidToken</Code><Message>no &amp; no</Message><Token-0>hush</Token-0></Error>";
         let refusal = Refusal::new(400, &headers, body);
         assert_eq!((refusal.code.as_str(), refusal.message.as_str()), ("InvalidToken", "no & no"));
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(7)));

@@ -67,8 +67,22 @@ async fn answers_of_amazon() {
         for (status, headers, code, rest, kind, names) in [
             ("400 Bad Request", "", "ExpiredToken", &*echo, ErrorKind::Unauthenticated, "`session_token`"),
             ("400 Bad Request", "", "InvalidToken", &*echo, ErrorKind::Unauthenticated, "`session_token`"),
-            ("400 Bad Request", "", "AuthorizationHeaderMalformed", "<Region>eu-west-3</Region>", ErrorKind::Config, "`eu-west-3`"),
-            ("301 Moved Permanently", "x-amz-bucket-region: eu-west-3\r\n", "PermanentRedirect", "", ErrorKind::Config, "`eu-west-3`"),
+            (
+                "400 Bad Request",
+                "",
+                "AuthorizationHeaderMalformed",
+                "<Region>eu-west-3</Region>",
+                ErrorKind::Config,
+                "`eu-west-3`",
+            ),
+            (
+                "301 Moved Permanently",
+                "x-amz-bucket-region: eu-west-3\r\n",
+                "PermanentRedirect",
+                "",
+                ErrorKind::Config,
+                "`eu-west-3`",
+            ),
             ("403 Forbidden", "", "RequestTimeTooSkewed", "", ErrorKind::Unauthenticated, "clock"),
             ("403 Forbidden", "", "AccessDenied", "", ErrorKind::PermissionDenied, "`bucket`"),
             ("400 Bad Request", "", "KMS.NotFoundException", "", ErrorKind::Config, "`kms_key`"),
@@ -79,7 +93,11 @@ async fn answers_of_amazon() {
             let error = refused(config).await;
             assert!(error.kind() == kind && error.message().contains(names), "{code}: {error:?}");
         }
-        bucket.proxy.spoil(0, 1, Fault::answer("200 OK", "content-type: text/html\r\n", "<!DOCTYPE html><html><body>hi"));
+        bucket.proxy.spoil(
+            0,
+            1,
+            Fault::answer("200 OK", "content-type: text/html\r\n", "<!DOCTYPE html><html><body>hi"),
+        );
         let error = refused(bucket.config()).await;
         assert!(error.message().contains("`endpoint`"), "{error:?}");
     }

@@ -36,7 +36,7 @@ async fn operations_cost_what_the_readme_says() {
         costs!("put of 3 parts", 5, storage.put("large", vec![7; 12 << 20]));
         costs!("delete", 1, storage.delete("new"));
         costs!("copy", 2, storage.copy("k", "copy"));
-        costs!("listing of 2 pages", 3, all(ListOptions::new()));
+        costs!("listing of 2 pages", 2, all(ListOptions::new()));
         costs!("listing of 2 pages with a prefix", 3, all(ListOptions::new().prefix("batch/")));
         costs!("one level", 2, all(ListOptions::new().one_level(true)));
         costs!("10 entries with metadata", 12, all(ListOptions::new().prefix("batch/000").metadata(true)));
