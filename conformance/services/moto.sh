@@ -24,11 +24,11 @@ version() {
 start() {
     # The body of a request is read before its turn, so that a slow client does not hold up the others.
     exec "$programs/bin/python" -c '
-import io, socket, sys, threading
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+import io, sys, threading
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
 from werkzeug.serving import run_simple
 
-moto, turn = DomainDispatcherApplication(create_backend_app), threading.Lock()
+moto, turn = create_backend_app("s3"), threading.Lock()
 
 def serial(environ, start_response):
     body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -48,6 +48,6 @@ run_simple("127.0.0.1", int(sys.argv[1]), serial, threaded=True, request_handler
 
 ready() {
     exec 3<>"/dev/tcp/127.0.0.1/$PORT"
-    printf 'GET /moto-api/ HTTP/1.0\r\n\r\n' >&3
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
     head -n 1 <&3 | grep -q ' 200 '
 }
