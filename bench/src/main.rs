@@ -4,8 +4,10 @@
 
 mod subject;
 mod ours;
-mod peers;
+mod object_stores;
+mod operators;
 mod measure;
+mod elsewhere;
 mod groups;
 mod machine;
 mod notes;
@@ -25,18 +27,23 @@ const HELP: &str = "\
 bench [OPTIONS]
 
   --sql         storage-sql instead; the servers are those in STORAGE_TEST_POSTGRES and STORAGE_TEST_MARIADB
+  --opendal PROGRAM  measures OpenDAL's SQL services, too; the program is that of bench/opendal-sql
+  --only TEXT   of the SQL rows only those whose `database: operation` contains this, printed and not written
   --quick       a fifth of the samples, to see that everything runs
   --dir DIR     where the files lie that are measured (default: the system's temporary directory)
   --out DIR     where benchmarks.md and benchmarks.svg are written (default: docs)
 ";
 
 fn main() -> Result<()> {
-    let (mut quick, mut sql, mut dir, mut out) = (false, false, std::env::temp_dir(), PathBuf::from("docs"));
+    let (mut quick, mut sql, mut only, mut opendal) = (false, false, None, None);
+    let (mut dir, mut out) = (std::env::temp_dir(), PathBuf::from("docs"));
     let mut args = Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("quick") => quick = true,
             Arg::Long("sql") => sql = true,
+            Arg::Long("opendal") => opendal = Some(args.value()?.parse()?),
+            Arg::Long("only") => only = Some(args.value()?.string()?),
             Arg::Long("dir") => dir = args.value()?.parse()?,
             Arg::Long("out") => out = args.value()?.parse()?,
             Arg::Long("help") => {
@@ -49,8 +56,11 @@ fn main() -> Result<()> {
     let machine = machine::Machine::look(&dir)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     if sql {
-        let run = runtime.block_on(sql::run(&dir, quick))?;
-        fs::write(out.join("benchmarks-sql.md"), sql::markdown(&machine, &run, quick))?;
+        let plan = sql::Plan { dir, quick, only, opendal };
+        let run = runtime.block_on(sql::run(&plan))?;
+        if plan.only.is_none() {
+            fs::write(out.join("benchmarks-sql.md"), sql::markdown(&machine, &run, quick))?;
+        }
         println!("{}", report::tables(&run));
         return Ok(());
     }

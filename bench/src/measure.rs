@@ -18,6 +18,11 @@ const FEWEST: usize = 7;
 
 /// A subject whose type is hidden outside the timed loop, so that hiding it costs nothing within.
 pub(crate) trait Contestant: Send + Sync {
+    /// Whether it has the operation.
+    fn can(&self, _: Operation) -> bool {
+        true
+    }
+
     /// How long it takes that many tasks to run the operation that often each.
     fn sample(&self, operation: Operation, tasks: usize, times: usize) -> BoxFuture<'_, Result<Duration>>;
 }
@@ -68,9 +73,10 @@ pub(crate) async fn row(
     tasks: usize,
     quick: bool,
 ) -> Result<Row> {
+    let contestants: Vec<_> = contestants.iter().filter(|(_, contestant)| contestant.can(operation)).collect();
     let mut times = Vec::new();
     let mut round = Duration::ZERO;
-    for (library, contestant) in contestants {
+    for (library, contestant) in &contestants {
         let (n, took) =
             calibrate(contestant.as_ref(), operation, tasks).await.map_err(|e| format!("{library}: {e}"))?;
         times.push(n);

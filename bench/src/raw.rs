@@ -85,19 +85,16 @@ impl Texts {
 macro_rules! raw {
     ($database:ty, $texts:ident) => {
         impl Raw<$database> {
-            pub(crate) async fn prepare(&self) -> Result<()> {
+            /// Makes the table anew, with values whose number is their place.
+            pub(crate) async fn prepare(&self, items: &[(String, Bytes)]) -> Result<()> {
                 for statement in $texts.create {
                     sqlx::raw_sql(statement).execute(&self.0).await?;
                 }
-                Ok(())
+                self.fill(items, |i| Some(i as i64)).await
             }
 
             /// Writes values, each with a number or none.
-            pub(crate) async fn fill(
-                &self,
-                items: &[(String, Bytes)],
-                number: impl Fn(usize) -> Option<i64>,
-            ) -> Result<()> {
+            async fn fill(&self, items: &[(String, Bytes)], number: impl Fn(usize) -> Option<i64>) -> Result<()> {
                 let mut transaction = self.0.begin().await?;
                 for (part, some) in items.chunks(ROWS).enumerate() {
                     let sql = sqlx::AssertSqlSafe($texts.insert(some.len()));

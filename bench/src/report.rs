@@ -77,8 +77,9 @@ pub(crate) fn tables(groups: &[Group]) -> String {
         let _ = writeln!(text, " samples |\n|---|---|{}---|", "---|".repeat(libraries.len()));
         for row in &group.rows {
             let _ = write!(text, "| {} | {} |", row.operation, row.tasks);
-            for measured in &row.measured {
-                let _ = write!(text, " {} |", cell(row, measured));
+            for Measured { library, .. } in libraries {
+                let measured = row.measured.iter().find(|measured| measured.library == *library);
+                let _ = write!(text, " {} |", measured.map_or_else(|| "–".into(), |measured| cell(row, measured)));
             }
             let _ = writeln!(text, " {} |", row.measured.first().map_or(0, |m| m.samples));
         }

@@ -1,6 +1,9 @@
 //! storage-sql beside its driver alone, on each database that there is.
 
-use std::{env, path::Path};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use sqlx::{
@@ -13,7 +16,8 @@ use tempfile::TempDir;
 
 use crate::{
     Result,
-    groups::{Contestants, Group, OURS, entry, group},
+    elsewhere::Elsewhere,
+    groups::{Contestants, Group, OPENDAL, OURS, entry, group},
     machine::{Machine, version},
     raw::Raw,
     report,
@@ -21,44 +25,99 @@ use crate::{
 };
 
 const RAW: &str = "sqlx";
+/// OpenDAL's table.
+const TABLE: &str = "bench_opendal";
 /// How many connections each has.
 const CONNECTIONS: u32 = 10;
 
-/// One group for each database.
-pub(crate) async fn run(dir: &Path, quick: bool) -> Result<Vec<Group>> {
-    use Operation::{Batch, Get, List, Put, Query, Stat};
-    let operations = [Get, Stat, List, Query, Put, Batch];
-    let mut groups = Vec::new();
+/// What is measured.
+pub(crate) struct Plan {
+    /// Where the files lie.
+    pub(crate) dir: PathBuf,
+    pub(crate) quick: bool,
+    /// Only rows whose `database: operation` contains this.
+    pub(crate) only: Option<String>,
+    /// The program that measures OpenDAL.
+    pub(crate) opendal: Option<PathBuf>,
+}
 
-    let root = TempDir::new_in(dir)?;
-    let ours = ours(Config::sqlite(root.path().join("ours.db"))).await?;
-    // What storage-sql sets, too, at its default durability.
-    let options = SqliteConnectOptions::new()
-        .filename(root.path().join("raw.db"))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full);
-    let raw = Raw(pool::<sqlx::Sqlite>().connect_with(options).await?);
-    raw.prepare().await?;
-    raw.fill(&described(), |i| Some(i as i64)).await?;
-    let all = contestants(&ours, &raw).await?;
-    groups.push(group("SQLite", all, &operations, quick).await?);
-
-    if let Some(uri) = address("STORAGE_TEST_POSTGRES") {
-        let ours = self::ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
-        let raw = Raw(pool::<sqlx::Postgres>().connect(&uri).await?);
-        raw.prepare().await?;
-        raw.fill(&described(), |i| Some(i as i64)).await?;
-        let all = contestants(&ours, &raw).await?;
-        groups.push(group("PostgreSQL", all, &operations, quick).await?);
+impl Plan {
+    fn operations(&self, database: &str) -> Vec<Operation> {
+        use Operation::{Batch, Get, List, Put, Query, Stat};
+        let asked = |row: &Operation| {
+            self.only.as_ref().is_none_or(|only| format!("{database}: {row}").contains(only.as_str()))
+        };
+        [Get, Stat, List, Query, Put, Batch].into_iter().filter(asked).collect()
     }
-    if let Some(uri) = address("STORAGE_TEST_MARIADB") {
-        let ours = self::ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
+
+    /// Measures a database whose tables are prepared.
+    async fn group<D: sqlx::Database>(
+        &self,
+        name: &'static str,
+        (ours, raw): (Storage, Raw<D>),
+        (service, address): (&str, &str),
+    ) -> Result<Group>
+    where
+        Raw<D>: subject::Subject,
+    {
+        let mut all = contestants(&ours, &raw).await?;
+        if let Some(program) = &self.opendal {
+            all.push((OPENDAL, Box::new(Elsewhere::start(program, service, address, TABLE).await?)));
+        }
+        group(name, all, &self.operations(name), self.quick).await
+    }
+}
+
+/// One group for each database.
+pub(crate) async fn run(plan: &Plan) -> Result<Vec<Group>> {
+    let mut groups = Vec::new();
+    if !plan.operations("SQLite").is_empty() {
+        let root = TempDir::new_in(&plan.dir)?;
+        let ours = ours(Config::sqlite(root.path().join("ours.db"))).await?;
+        // What storage-sql sets, too, at its default durability.
+        let options = |name: &str| {
+            SqliteConnectOptions::new()
+                .filename(root.path().join(name))
+                .create_if_missing(true)
+                .journal_mode(SqliteJournalMode::Wal)
+                .synchronous(SqliteSynchronous::Full)
+        };
+        let raw = Raw(pool::<sqlx::Sqlite>().connect_with(options("raw.db")).await?);
+        raw.prepare(&described()).await?;
+        // The file keeps its write-ahead log.
+        let theirs = pool::<sqlx::Sqlite>().connect_with(options("opendal.db")).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("CREATE TABLE {TABLE} (k TEXT PRIMARY KEY, v BLOB NOT NULL)")))
+            .execute(&theirs)
+            .await?;
+        theirs.close().await;
+        let address = format!("sqlite://{}", root.path().join("opendal.db").display());
+        groups.push(plan.group("SQLite", (ours, raw), ("sqlite", &address)).await?);
+    }
+    if !plan.operations("PostgreSQL").is_empty()
+        && let Some(uri) = address("STORAGE_TEST_POSTGRES")
+    {
+        let ours = ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
+        let raw = Raw(pool::<sqlx::Postgres>().connect(&uri).await?);
+        raw.prepare(&described()).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "DROP TABLE IF EXISTS {TABLE}; CREATE TABLE {TABLE} (k TEXT PRIMARY KEY, v BYTEA NOT NULL)"
+        )))
+        .execute(&raw.0)
+        .await?;
+        groups.push(plan.group("PostgreSQL", (ours, raw), ("postgresql", &uri)).await?);
+    }
+    if !plan.operations("MariaDB").is_empty()
+        && let Some(uri) = address("STORAGE_TEST_MARIADB")
+    {
+        let ours = ours(Config::from_connection(&ConnectionConfig::new(uri.as_str()))?).await?;
         let raw = Raw(pool::<sqlx::MySql>().connect(&uri).await?);
-        raw.prepare().await?;
-        raw.fill(&described(), |i| Some(i as i64)).await?;
-        let all = contestants(&ours, &raw).await?;
-        groups.push(group("MariaDB", all, &operations, quick).await?);
+        raw.prepare(&described()).await?;
+        sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
+            "DROP TABLE IF EXISTS {TABLE}; CREATE TABLE {TABLE} (k VARCHAR(255) PRIMARY KEY, v LONGBLOB NOT NULL)"
+        )))
+        .execute(&raw.0)
+        .await?;
+        groups.push(plan.group("MariaDB", (ours, raw), ("mysql", &uri)).await?);
     }
     Ok(groups)
 }
@@ -69,9 +128,10 @@ pub(crate) fn markdown(machine: &Machine, groups: &[Group], quick: bool) -> Stri
     let quick = if quick { "**A quick run**, with a fifth of the samples.\n\n" } else { "" };
     format!(
         "<!-- Written by `cargo xtask bench --sql`. -->\n# Benchmarks: SQL\n\n\
-         storage-sql beside sqlx {} alone, measured side by side in one run of `cargo xtask bench --sql` on {date}: {cores} cores, \
+         storage-sql beside sqlx {} alone and the SQL services of OpenDAL {}, measured side by side in one run of `cargo xtask bench --sql` on {date}: {cores} cores, \
          {system}, files on {filesystem}, servers on loopback, load average before the run {load:.1}.\n\n{quick}{METHOD}{}",
         version("sqlx"),
+        version("opendal"),
         report::tables(groups)
     )
 }
@@ -83,7 +143,10 @@ operations: one table with key, value, a number and the time of the write, one p
 storage-sql's entries have etags that are never used again, conditions, metadata of any shape, and values of any size besides; its listing \
 comes in pages of 500.
 
-OpenDAL's SQL services are not here: they bring sqlx 0.8, which takes another version of SQLite than ours, and a program can only have one.
+OpenDAL's services store key and value and nothing else: no time, size or etag of an entry is kept. They bring sqlx 0.8, whose SQLite \
+cannot be linked beside ours, so they run in a process of their own that is told over a pipe what to do and takes the time itself; their \
+pool has 10 connections too, and asks each connection before use whether it still works. They have no batches and no queries, and \
+only that of MySQL lists.
 
 ";
 

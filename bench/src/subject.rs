@@ -83,6 +83,9 @@ impl fmt::Display for Operation {
 }
 
 impl Operation {
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Put, Self::Get, Self::Stat, Self::List, Self::Write, Self::Read, Self::Batch, Self::Query];
+
     /// By how much the time of one run is divided.
     pub(crate) fn parts(self) -> usize {
         match self {

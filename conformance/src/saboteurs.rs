@@ -6,6 +6,7 @@
 mod batches;
 mod below;
 mod conditions;
+mod conflicts;
 mod copies;
 mod keys;
 mod lifecycle;
@@ -111,6 +112,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         conditions::ALL,
         versions::ALL,
         transactions::ALL,
+        conflicts::ALL,
         copies::ALL,
         lifecycle::ALL,
         below::ALL,
@@ -120,6 +122,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
             values::LOSES_THE_TAIL,
             keys::FOLLOWS_PATHS,
             lifecycle::TAKES_BACK,
+            below::GOES_AROUND,
             lifecycle::SIX_CONNECTIONS,
             lifecycle::DECLARES_BY_CHANCE,
         ],

@@ -4,11 +4,11 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
     Result,
-    shell::{cargo, step},
+    shell::{cargo, root, step},
 };
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
-    let mut options = Vec::new();
+    let (mut options, mut sql) = (Vec::new(), false);
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Value(name) if name == "layers" && options.is_empty() => {
@@ -18,11 +18,19 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
             Arg::Value(name) => {
                 return Err(format!("there is no benchmark `{}`; known is layers", name.display()).into());
             }
-            Arg::Long("sql") => options.push("--sql".into()),
+            Arg::Long("sql") => sql = true,
+            Arg::Long("only") => options.extend(["--only".into(), args.value()?.string()?]),
             Arg::Long("quick") => options.push("--quick".into()),
             Arg::Long("dir") => options.extend(["--dir".into(), args.value()?.string()?]),
             other => return Err(other.unexpected().into()),
         }
+    }
+    if sql {
+        let (manifest, target) = (root().join("bench/opendal-sql/Cargo.toml"), root().join("target/opendal-sql"));
+        let mut build = cargo(["build", "--release", "--locked", "--manifest-path"]);
+        step(build.arg(manifest).arg("--target-dir").arg(&target))?;
+        let program = target.join("release/bench-opendal-sql").display().to_string();
+        options.extend(["--sql".into(), "--opendal".into(), program]);
     }
     let mut bench = cargo(["run", "--release", "--package", "bench", "--"]);
     step(bench.args(options))

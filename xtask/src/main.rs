@@ -47,7 +47,8 @@ cargo xtask COMMAND
   services restart|kill|pause|resume NAME
                               for tests: in order, as a crash would, connections that hang, and go on
   bench [OPTIONS]             memory and fs beside object_store and OpenDAL; writes docs/benchmarks.md and .svg
-      --sql                     storage-sql beside sqlx instead; writes docs/benchmarks-sql.md
+      --sql                     storage-sql beside sqlx and OpenDAL instead; writes docs/benchmarks-sql.md
+      --only TEXT               with --sql: only rows whose `database: operation` contains this, printed and not written
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie
   bench layers                time and allocations of idle layers

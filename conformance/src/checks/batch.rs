@@ -197,6 +197,33 @@ pub async fn atomic_all_or_nothing(c: Context) -> Outcome {
     expect_value(s, "a", Some(b"old")).await
 }
 
+/// All or nothing holds for a batch with much metadata too, which a store may have to write in several steps.
+/// Profile: full
+/// Needs: transactions
+pub async fn atomic_with_much_metadata(c: Context) -> Outcome {
+    const ITEMS: usize = 150;
+    let s = &c.storage;
+    let described = |i: usize| {
+        let fields = (0..40).fold(Metadata::new(), |metadata, n| metadata.field(format!("f{n}"), (i * n) as i64));
+        (0..5).fold(fields, |metadata, n| metadata.tag(format!("t{}", i + n)))
+    };
+    let items = |last: Body| {
+        let items = (0..ITEMS).map(|i| (format!("k{i:03}"), whole("v"), with(described(i))));
+        items.chain([("last".into(), last, PutOptions::new())]).collect::<Vec<_>>()
+    };
+    let result = s.put_batch_with(items(failing()), BatchOptions::new().atomic(true)).await;
+    expect_kind("an atomic batch whose last item fails", result, ErrorKind::InvalidInput)?;
+    expect_eq("the keys", keys(s, "").await?, [""; 0])?;
+    for result in s.put_batch_with(items(whole("v")), BatchOptions::new().atomic(true)).await? {
+        result?;
+    }
+    for i in 0..ITEMS {
+        let seen = entry(s, &format!("k{i:03}")).await?.metadata.unwrap_or_default();
+        expect_eq(&format!("the metadata of item {i}"), &*seen, &described(i))?;
+    }
+    Ok(())
+}
+
 fn whole(value: &'static str) -> Body {
     value.into()
 }

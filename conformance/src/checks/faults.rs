@@ -120,6 +120,7 @@ async fn sweep(c: &Context, fault: fn(&mut crate::faults::Settings)) -> Outcome 
                 )
             })?;
             if plan.planted() == planted {
+                expect(call > 0, || format!("expected {what} to reach the store below, saw no call"))?;
                 break;
             }
         }

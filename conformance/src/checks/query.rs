@@ -249,6 +249,37 @@ pub async fn order_and_ties(c: Context) -> Outcome {
     Ok(())
 }
 
+/// Texts and tags of any length are compared and ordered as a whole, also where they differ only at their end.
+/// Profile: full
+pub async fn long_texts_and_tags(c: Context) -> Outcome {
+    // What is left of the limit is for names and punctuation.
+    let most = c.info().limits.metadata - 200;
+    let mut data: BTreeMap<String, Metadata> = BTreeMap::new();
+    let mut texts = Vec::new();
+    for len in [255, 256, 300, 800, 1100, 5000].into_iter().filter(|len| *len <= most) {
+        for end in ["", "a", "b", "é"] {
+            texts.push(format!("{}{end}", "x".repeat(len)));
+        }
+    }
+    for (i, text) in texts.iter().enumerate() {
+        // Neither the keys nor the sizes are in the order of the texts.
+        let i = (i * 7) % texts.len();
+        data.insert(format!("field {i:02}"), Metadata::new().field("f", text.as_str()));
+        data.insert(format!("tag {i:02}"), Metadata::new().tag(text.as_str()));
+    }
+    let data = fill(&c.storage, data).await?;
+    for text in &texts {
+        for comparison in Comparison::ALL {
+            agrees(&c.storage, &data, Query::new().field("f", comparison, text.as_str())).await?;
+        }
+        agrees(&c.storage, &data, Query::new().any_tag([text.as_str(), "x"])).await?;
+        agrees(&c.storage, &data, Query::new().all_tags([text.as_str()])).await?;
+    }
+    let by = OrderBy::Field("f".into());
+    agrees(&c.storage, &data, Query::new().ascending(by.clone())).await?;
+    agrees(&c.storage, &data, Query::new().descending(by)).await
+}
+
 /// Pages of any size put together are the whole answer: a continuation goes on exactly behind the last entry.
 /// Profile: full
 pub async fn limits_and_continuation(c: Context) -> Outcome {

@@ -214,6 +214,41 @@ pub async fn write_conflict(c: Context) -> Outcome {
     Ok(())
 }
 
+/// A key that another has deleted since the transaction saw it, or deleted and written again as it was, is a `Conflict` for
+/// the transaction that writes it, unless the other had to wait for its end.
+/// Needs: transactions
+pub async fn delete_conflict(c: Context) -> Outcome {
+    let s = &c.storage;
+    for again in [false, true] {
+        s.put("n", "0").await?;
+        let tx = s.begin().await?;
+        let seen = number(&tx, "n").await?;
+        let other = c.second_handle().await?;
+        let mut other = tokio::spawn(async move {
+            other.delete("n").await?;
+            if again {
+                other.put("n", "0").await?;
+            }
+            Outcome::Ok(())
+        });
+        let waits = timeout(PATIENCE, &mut other).await.is_err();
+        let update = async {
+            tx.put("n", (seen + 1).to_string()).await?;
+            tx.commit().await
+        };
+        let result = update.await;
+        if waits {
+            joined(other).await?;
+        }
+        if !waits || result.is_err() {
+            let error = expect_kind("a put of what was deleted meanwhile", result, ErrorKind::Conflict)?;
+            expect(!error.is_ambiguous(), || format!("expected a conflict to be definite, saw {error:?}"))?;
+        }
+        expect_value(s, "n", again.then_some(b"0")).await?;
+    }
+    Ok(())
+}
+
 /// Updates are never lost: increments in transactions on four threads add up.
 /// Needs: transactions
 pub async fn counter_loses_no_update(c: Context) -> Outcome {

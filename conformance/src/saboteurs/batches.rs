@@ -17,18 +17,21 @@ table! {
     batch_drops_over_a_thousand = DropsOverAThousand => ["batch/over_native_limit_2500", "clear/many", "list/ten_thousand_no_loss_no_duplicates"];
     batch_refuses_nothing = RefusesNothing => ["batch/empty"];
     batch_shares_metadata = SharesMetadata => [
+        "batch/atomic_with_much_metadata",
         "batch/metadata_of_each_item",
         "query/comparisons",
         "query/content_type",
         "query/injection_is_literal",
         "query/limits_and_continuation",
+        "query/long_texts_and_tags",
         "query/missing_field_matches_nothing",
         "query/order_and_ties",
         "query/random_vs_oracle",
         "query/tags",
         "query/typed_equality",
     ];
-    batch_is_not_atomic = NotAtomic => ["batch/atomic_all_or_nothing"];
+    batch_is_not_atomic = NotAtomic => ["batch/atomic_all_or_nothing", "batch/atomic_with_much_metadata"];
+    batch_in_steps_of_a_hundred = InSteps => ["batch/atomic_with_much_metadata"];
     batch_deletes_until_missing = DeletesUntilMissing => ["batch/deletes", "batch/duplicates_last_wins"];
     batch_ignores_conditions = IgnoresConditions => ["batch/conditions_of_each_item"];
     batch_refuses_duplicates_if_atomic = RefusesDuplicates => ["batch/atomic_form"];
@@ -138,6 +141,23 @@ impl Fault for NotAtomic {
         for (key, body, options) in items {
             results.push(Ok(s.inner.put(&key, body, options).await?));
         }
+        Ok(results)
+    }
+}
+
+/// Each hundred items of an atomic batch are written, all or nothing, before the next are looked at.
+#[derive(Debug)]
+struct InSteps;
+
+#[async_trait]
+impl Fault for InSteps {
+    async fn put_batch(&self, s: Sides<'_>, mut items: Puts, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        let mut results = Vec::new();
+        while options.atomic && items.len() > 100 {
+            let rest = items.split_off(100);
+            results.extend(s.inner.put_batch(std::mem::replace(&mut items, rest), options.clone()).await?);
+        }
+        results.extend(s.inner.put_batch(items, options).await?);
         Ok(results)
     }
 }

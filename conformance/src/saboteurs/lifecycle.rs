@@ -24,6 +24,7 @@ table! {
     begins_undeclared = BeginsUndeclared => [
         "batch/atomic_all_or_nothing",
         "batch/atomic_form",
+        "batch/atomic_with_much_metadata",
         "cancellation/dropped_commit",
         "errors/unsupported_is_explicit",
         "transactions/all_or_nothing",
@@ -31,6 +32,7 @@ table! {
         "transactions/commit_makes_all_visible",
         "transactions/conditions_within",
         "transactions/counter_loses_no_update",
+        "transactions/delete_conflict",
         "transactions/drop_rolls_back",
         "transactions/entries_survive_commit",
         "transactions/failed_work_rolls_back",

@@ -18,6 +18,7 @@ use super::{
 
 table! {
     lists_nothing_as_an_error = NothingIsAnError => [
+        "batch/atomic_with_much_metadata",
         "clear/many",
         "clear/own_namespace_only",
         "conditional/update_missing",

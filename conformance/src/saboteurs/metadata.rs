@@ -34,6 +34,7 @@ table! {
         "query/content_type",
         "query/injection_is_literal",
         "query/limits_and_continuation",
+        "query/long_texts_and_tags",
         "query/missing_field_matches_nothing",
         "query/order_and_ties",
         "query/prefix",

@@ -26,6 +26,7 @@ table! {
         "transactions/all_or_nothing",
         "transactions/commit_makes_all_visible",
         "transactions/counter_loses_no_update",
+        "transactions/delete_conflict",
         "transactions/drop_rolls_back",
         "transactions/entries_survive_commit",
         "transactions/failed_work_rolls_back",
@@ -50,6 +51,7 @@ table! {
     ];
     updates_are_lost = Begins(|base| AppliesLater { base, at_once: true, written: Mutex::default() }) => [
         "transactions/counter_loses_no_update",
+        "transactions/delete_conflict",
         "transactions/entries_survive_commit",
         "transactions/serializable_excludes_write_skew",
         "transactions/write_conflict",
@@ -65,22 +67,18 @@ table! {
         "cancellation/dropped_commit",
         "transactions/all_or_nothing",
         "transactions/counter_loses_no_update",
+        "transactions/delete_conflict",
         "transactions/entries_survive_commit",
-        "transactions/serializable_excludes_write_skew",
-        "transactions/write_conflict",
-    ];
-    conflict_is_something_else = Begins(|_| OtherConflict) => [
-        "transactions/counter_loses_no_update",
         "transactions/serializable_excludes_write_skew",
         "transactions/write_conflict",
     ];
 }
 
-type Base = Arc<dyn StorageBackend>;
+pub(super) type Base = Arc<dyn StorageBackend>;
 
 /// Wraps each transaction, which is given the store outside of it.
 #[derive(Debug)]
-struct Begins<F>(fn(Base) -> F);
+pub(super) struct Begins<F>(pub(super) fn(Base) -> F);
 
 #[async_trait]
 impl<F: Fault> Fault for Begins<F> {
@@ -375,18 +373,5 @@ impl Fault for AppliesLater {
             }
         }
         later.commit().await
-    }
-}
-
-#[derive(Debug)]
-struct OtherConflict;
-
-#[async_trait]
-impl Fault for OtherConflict {
-    async fn commit(&self, tx: &Arc<dyn Transaction>) -> Result<()> {
-        tx.commit().await.map_err(|e| match e.kind() {
-            ErrorKind::Conflict => Error::new(ErrorKind::Other, "the transaction could not be serialized"),
-            _ => e,
-        })
     }
 }

@@ -45,7 +45,42 @@ table! {
         "stream/consumer_drop_releases",
         "versioning/old_can_be_read",
     ];
-    missing_is_an_error = MissingIsAnError => ["basic/acknowledged_is_visible", "basic/delete_idempotent", "basic/delete_removes", "basic/keys_are_independent", "basic/missing_is_none", "cancellation/dropped_batch", "cancellation/dropped_commit", "cancellation/dropped_copy_and_rename", "cancellation/dropped_delete", "cancellation/dropped_put", "cancellation/dropped_reads", "cancellation/dropped_stream_put", "concurrency/linearizable_history", "conditional/conditional_delete", "conditional/delete_race_one_winner", "conditional/read_conditions", "faults/fail_after", "faults/fail_before", "keys/traversal_confined", "list/no_staging_visible", "range/beyond_end", "rename/conditional", "rename/moves", "stream/body_error_stores_nothing", "stream/consumer_drop_releases", "stream/wrong_length_stores_nothing", "transactions/drop_rolls_back", "transactions/failed_work_rolls_back", "transactions/invisible_before_commit", "transactions/rollback_forgets", "versioning/delete_hides_and_keeps", "versioning/missing_is_none", "versioning/old_can_be_deleted"];
+    missing_is_an_error = MissingIsAnError => [
+        "basic/acknowledged_is_visible",
+        "basic/delete_idempotent",
+        "basic/delete_removes",
+        "basic/keys_are_independent",
+        "basic/missing_is_none",
+        "cancellation/dropped_batch",
+        "cancellation/dropped_commit",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_delete",
+        "cancellation/dropped_put",
+        "cancellation/dropped_reads",
+        "cancellation/dropped_stream_put",
+        "concurrency/linearizable_history",
+        "conditional/conditional_delete",
+        "conditional/delete_race_one_winner",
+        "conditional/read_conditions",
+        "faults/fail_after",
+        "faults/fail_before",
+        "keys/traversal_confined",
+        "list/no_staging_visible",
+        "range/beyond_end",
+        "rename/conditional",
+        "rename/moves",
+        "stream/body_error_stores_nothing",
+        "stream/consumer_drop_releases",
+        "stream/wrong_length_stores_nothing",
+        "transactions/delete_conflict",
+        "transactions/drop_rolls_back",
+        "transactions/failed_work_rolls_back",
+        "transactions/invisible_before_commit",
+        "transactions/rollback_forgets",
+        "versioning/delete_hides_and_keeps",
+        "versioning/missing_is_none",
+        "versioning/old_can_be_deleted",
+    ];
     delete_of_missing_fails = DeleteOfMissingFails => ["basic/delete_idempotent", "basic/keys_are_independent", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before", "keys/traversal_confined"];
     deletes_what_begins_so = DeletesWhatBeginsSo => ["basic/delete_removes", "basic/keys_are_independent"];
     returns_another_size = ReturnsAnotherSize => [

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A password or token: never shown by `Debug`, wiped from memory when dropped, not serializable.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -36,19 +36,30 @@ impl<'de> Deserialize<'de> for Secret {
 
 /// A 256-bit key that encrypts one value: never shown by `Debug`, wiped from memory when dropped.
 #[derive(Clone)]
-pub struct DataKey(Zeroizing<[u8; 32]>);
+pub struct DataKey(Box<Zeroizing<[u8; 32]>>); // In one place, so that moving it leaves no copies behind.
 
 impl DataKey {
     /// Hides a key.
     #[must_use]
-    pub fn new(key: [u8; 32]) -> Self {
-        Self(Zeroizing::new(key))
+    pub fn new(mut key: [u8; 32]) -> Self {
+        let hidden = Self::from(&key);
+        key.zeroize();
+        hidden
     }
 
     /// The key itself. Whoever asks is responsible for where it goes.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+/// Copies straight to where it is hidden.
+impl From<&[u8; 32]> for DataKey {
+    fn from(key: &[u8; 32]) -> Self {
+        let mut hidden = Box::new(Zeroizing::new([0; 32]));
+        hidden.copy_from_slice(key);
+        Self(hidden)
     }
 }
 

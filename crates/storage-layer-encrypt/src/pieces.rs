@@ -29,10 +29,9 @@ impl Pieces {
 
     /// The next piece, in a buffer with room for `spare` bytes more, and whether it is the last.
     pub(crate) async fn next(&mut self, spare: u64) -> Result<(BytesMut, bool)> {
-        let mut piece = BytesMut::with_capacity(self.ahead.len().max(4096) + spare as usize);
+        let mut piece = BytesMut::with_capacity(self.size + spare as usize);
         while piece.len() < self.size && self.look_ahead().await? {
             let n = self.ahead.len().min(self.size - piece.len());
-            piece.reserve(n + spare as usize);
             piece.extend_from_slice(&self.ahead.split_to(n));
         }
         let last = !self.look_ahead().await?;

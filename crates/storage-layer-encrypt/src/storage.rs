@@ -1,21 +1,26 @@
 //! How values are encrypted on the way in and decrypted on the way out.
 
-use std::{fmt, ops::Range, sync::Arc};
+use std::{fmt, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use ring::rand::SystemRandom;
 use storage_core::{
-    BackendInfo, Body, ByteRange, ByteStream, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, PutOptions,
-    Result, StorageBackend,
+    BackendInfo, Body, ByteRange, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, PutOptions, Result,
+    StorageBackend, WrappedKey,
 };
 use storage_layer::{Transform, Transformed};
 
 use crate::{
-    EncryptLayer,
-    format::{CHUNK, Cipher, HEADER, Header, SEALED, TAG, chunks, context, plain_size, stored_size},
-    keys::random_key,
+    Algorithm, EncryptLayer,
+    format::{
+        CHUNK, Cipher, HEADER, Header, MAX_PLAIN, MetadataForm, SEALED, TAG, chunks, plain_context, plain_size,
+        sealed_context, stored_size,
+    },
+    metadata::{self, Sealed},
     pieces::Pieces,
+    seal::{Window, open_stream, open_whole, open_window, seal_stream, seal_whole},
+    wrap::random_key,
 };
 
 /// A backend with the encryption layer around it.
@@ -35,19 +40,66 @@ impl EncryptTransform {
         Self { settings, random: SystemRandom::new() }
     }
 
-    /// A fresh data key, and the header that holds it.
-    async fn seal_header(&self, key: &Key, metadata: Option<&Metadata>) -> Result<(Vec<u8>, Cipher)> {
-        let (algorithm, data_key) = (self.settings.algorithm, random_key(&self.random)?);
-        let context = context(algorithm, key, metadata);
-        let header = Header { algorithm, wrapped: self.settings.keys.wrap(&data_key, &context).await? };
-        Ok((header.encode()?, Cipher::new(algorithm, &data_key, key)?))
+    /// A fresh data key, the header that holds it, and the metadata to be stored beside.
+    async fn seal(
+        &self,
+        key: &Key,
+        metadata: Option<Arc<Metadata>>,
+    ) -> Result<(Vec<u8>, Cipher, Option<Arc<Metadata>>)> {
+        let (algorithm, keys, data_key) = (self.settings.algorithm, &self.settings.keys, random_key(&self.random)?);
+        let cipher = Cipher::new(algorithm, &data_key, key)?;
+        let (form, wrapped, metadata) = if self.settings.encrypt_metadata {
+            let wrapped = keys.wrap(&data_key, &sealed_context(algorithm, key)).await?;
+            let sealed = metadata::seal(metadata.as_deref(), algorithm, &wrapped, &cipher)?;
+            (MetadataForm::Sealed, wrapped, Some(sealed))
+        } else {
+            let metadata = metadata::attach(metadata);
+            let context = plain_context(algorithm, key, metadata.as_deref());
+            (MetadataForm::Plain, keys.wrap(&data_key, &context).await?, metadata)
+        };
+        let header = Header { algorithm, metadata: form, wrapped }.encode()?;
+        Ok((header, cipher, metadata))
     }
 
-    async fn open_header(&self, key: &Key, entry: &Entry, header: &[u8]) -> Result<Cipher> {
-        let header = Header::decode(header).map_err(|e| e.with_key(key))?;
-        let context = context(header.algorithm, key, entry.metadata.as_deref());
-        let data_key = self.settings.keys.unwrap(&header.wrapped, &context).await;
-        Cipher::new(header.algorithm, &data_key.map_err(|e| e.with_key(key))?, key)
+    /// The cipher of a value, and its entry with the plain metadata.
+    async fn open(&self, key: &Key, mut stored: Entry, header: &[u8]) -> Result<(Cipher, Entry)> {
+        let header = Header::decode(header)?;
+        let metadata = stored.metadata.take().unwrap_or_default();
+        let (cipher, metadata) = match header.metadata {
+            MetadataForm::Plain => {
+                let context = plain_context(header.algorithm, key, Some(&metadata));
+                let cipher = self.cipher(header.algorithm, key, &header.wrapped, &context).await?;
+                (cipher, metadata::detach(metadata))
+            }
+            MetadataForm::Sealed => {
+                let sealed = Sealed::parse(&metadata)?.ok_or_else(metadata::changed)?;
+                // One that was written with another value of this key has another data key.
+                if sealed.algorithm != header.algorithm || sealed.wrapped != header.wrapped {
+                    return Err(metadata::changed());
+                }
+                let context = sealed_context(header.algorithm, key);
+                let cipher = self.cipher(header.algorithm, key, &header.wrapped, &context).await?;
+                let metadata = sealed.open(&cipher)?;
+                (cipher, metadata)
+            }
+        };
+        stored.metadata = Some(metadata);
+        Ok((cipher, plain_sizes(stored)))
+    }
+
+    async fn cipher(&self, algorithm: Algorithm, key: &Key, wrapped: &WrappedKey, context: &[u8]) -> Result<Cipher> {
+        let data_key = self.settings.keys.unwrap(wrapped, context).await?;
+        Cipher::new(algorithm, &data_key, key)
+    }
+
+    /// The plain metadata of an entry whose value was not read.
+    async fn open_metadata(&self, key: &Key, stored: Arc<Metadata>) -> Result<Arc<Metadata>> {
+        let Some(sealed) = Sealed::parse(&stored)? else {
+            return Ok(metadata::detach(stored));
+        };
+        let context = sealed_context(sealed.algorithm, key);
+        let cipher = self.cipher(sealed.algorithm, key, &sealed.wrapped, &context).await?;
+        sealed.open(&cipher)
     }
 
     /// One attempt at a range: the header first, then the chunks, of the same version of the value.
@@ -62,17 +114,15 @@ impl EncryptTransform {
         let Some(head) = inner.get(key, head).await? else {
             return Ok(None);
         };
-        let stored = head.entry;
+        let size = plain_size(head.entry.size).ok_or_else(|| truncated(key))?;
         let header = head.body.bytes(HEADER).await?;
-        let cipher = self.open_header(key, &stored, &header).await?;
-        let size = plain_size(stored.size).ok_or_else(|| truncated(key))?;
+        let (cipher, entry) = self.open(key, head.entry, &header).await.map_err(|e| e.with_key(key))?;
         let range = range.resolve(size)?;
         let mut rest = options.clone();
         rest.if_none_match = None;
         if rest.version.is_none() {
-            rest.if_match = stored.etag.clone();
+            rest.if_match = entry.etag.clone();
         }
-        let entry = self.entry(stored);
         if range.is_empty() {
             return Ok(Some(Object::new(entry, Bytes::new())));
         }
@@ -102,14 +152,16 @@ impl Transform for EncryptTransform {
         // Queries are answered above the encryption, by a scan.
         info.capabilities.queryable = false;
         let overhead = HEADER + chunks(info.limits.value) * TAG;
-        info.limits.value = info.limits.value.saturating_sub(overhead);
+        info.limits.value = info.limits.value.saturating_sub(overhead).min(MAX_PLAIN);
+        info.limits.metadata = metadata::limit(info.limits.metadata, self.settings.encrypt_metadata);
         info
     }
 
-    async fn encode(&self, key: &Key, body: Body, options: PutOptions) -> Result<(Body, PutOptions)> {
-        let (header, cipher) = self.seal_header(key, options.metadata.as_deref()).await?;
+    async fn encode(&self, key: &Key, body: Body, mut options: PutOptions) -> Result<(Body, PutOptions)> {
+        let (header, cipher, metadata) = self.seal(key, options.metadata.take()).await?;
+        options.metadata = metadata;
         let sealed = match body {
-            Body::Bytes(plain) => seal_whole(header, &cipher, &plain)?.into(),
+            Body::Bytes(plain) => seal_whole(&header, &cipher, &plain)?.into(),
             Body::Stream(plain) => {
                 let len = plain.declared_len().map(stored_size);
                 let sealed = stream::once(async { Ok(header.into()) }).chain(seal_stream(plain.boxed(), cipher));
@@ -124,20 +176,19 @@ impl Transform for EncryptTransform {
 
     async fn decode(&self, key: &Key, stored: Object) -> Result<Object> {
         let size = plain_size(stored.entry.size).ok_or_else(|| truncated(key))?;
-        let plain = match stored.body {
+        match stored.body {
             Body::Bytes(sealed) => {
-                let (header, sealed) = sealed.split_at_checked(HEADER as usize).ok_or_else(|| truncated(key))?;
-                let cipher = self.open_header(key, &stored.entry, header).await?;
-                open_whole(&cipher, sealed)?.into()
+                let header = sealed.get(..HEADER as usize).ok_or_else(|| truncated(key))?;
+                let (cipher, entry) = self.open(key, stored.entry, header).await.map_err(|e| e.with_key(key))?;
+                Ok(Object::new(entry, open_whole(&cipher, sealed)?))
             }
             Body::Stream(sealed) => {
                 let mut pieces = Pieces::new(sealed.boxed(), SEALED);
                 let header = pieces.take(HEADER).await?;
-                let cipher = self.open_header(key, &stored.entry, &header).await?;
-                Body::stored(size, open_stream(pieces, cipher))
+                let (cipher, entry) = self.open(key, stored.entry, &header).await.map_err(|e| e.with_key(key))?;
+                Ok(Object::new(entry, Body::stored(size, open_stream(pieces, cipher))))
             }
-        };
-        Ok(Object::new(self.entry(stored.entry), plain))
+        }
     }
 
     async fn read_range<S: StorageBackend + ?Sized>(
@@ -161,13 +212,21 @@ impl Transform for EncryptTransform {
         }
     }
 
-    fn entry(&self, mut stored: Entry) -> Entry {
-        if let Some(plain) = plain_size(stored.size) {
-            stored.stored_size = Some(stored.stored_size.unwrap_or(stored.size));
-            stored.size = plain;
+    async fn entry(&self, mut stored: Entry) -> Result<Entry> {
+        if let Some(metadata) = stored.metadata.take() {
+            let plain = self.open_metadata(&stored.key, metadata).await;
+            stored.metadata = Some(plain.map_err(|e| e.with_key(&stored.key))?);
         }
-        stored
+        Ok(plain_sizes(stored))
     }
+}
+
+fn plain_sizes(mut stored: Entry) -> Entry {
+    if let Some(plain) = plain_size(stored.size) {
+        stored.stored_size = Some(stored.stored_size.unwrap_or(stored.size));
+        stored.size = plain;
+    }
+    stored
 }
 
 fn truncated(key: &Key) -> Error {
@@ -180,100 +239,4 @@ fn truncated(key: &Key) -> Error {
 
 fn replaced(key: &Key) -> Error {
     Error::new(ErrorKind::Conflict, "the value was replaced while it was read; read it again").with_key(key)
-}
-
-fn seal_whole(header: Vec<u8>, cipher: &Cipher, plain: &[u8]) -> Result<Bytes> {
-    let mut sealed = BytesMut::with_capacity(stored_size(plain.len() as u64) as usize);
-    sealed.extend_from_slice(&header);
-    let count = chunks(plain.len() as u64);
-    for index in 0..count {
-        let start = (index * CHUNK) as usize;
-        let end = plain.len().min(start + CHUNK as usize);
-        // What is split off shares the one allocation and is joined to it again without a copy.
-        let mut chunk = sealed.split_off(sealed.len());
-        chunk.extend_from_slice(&plain[start..end]);
-        cipher.seal(&mut chunk, index, index + 1 == count)?;
-        sealed.unsplit(chunk);
-    }
-    Ok(sealed.freeze())
-}
-
-fn open_whole(cipher: &Cipher, sealed: &[u8]) -> Result<Bytes> {
-    let mut plain = Vec::with_capacity(sealed.len());
-    let count = (sealed.len() as u64).div_ceil(SEALED).max(1);
-    for index in 0..count {
-        let start = (index * SEALED) as usize;
-        let end = sealed.len().min(start + SEALED as usize);
-        let at = plain.len();
-        plain.extend_from_slice(&sealed[start..end]);
-        let opened = cipher.open(&mut plain[at..], index, index + 1 == count)?;
-        plain.truncate(at + opened);
-    }
-    Ok(plain.into())
-}
-
-fn seal_stream(plain: ByteStream, cipher: Cipher) -> ByteStream {
-    let state = (Pieces::new(plain, CHUNK), Arc::new(cipher), 0);
-    stream::try_unfold(Some(state), |state| async {
-        let Some((mut pieces, cipher, index)) = state else {
-            return Ok(None);
-        };
-        let (mut chunk, last) = pieces.next(TAG).await?;
-        cipher.seal(&mut chunk, index, last)?;
-        let next = (!last).then_some((pieces, cipher, index + 1));
-        Ok(Some((chunk.freeze(), next)))
-    })
-    .boxed()
-}
-
-fn open_stream(pieces: Pieces, cipher: Cipher) -> ByteStream {
-    stream::try_unfold(Some((pieces, cipher, 0)), |state| async {
-        let Some((mut pieces, cipher, index)) = state else {
-            return Ok(None);
-        };
-        let (mut chunk, last) = pieces.next(0).await?;
-        let opened = cipher.open(&mut chunk, index, last)?;
-        chunk.truncate(opened);
-        let next = (!last).then_some((pieces, cipher, index + 1));
-        Ok(Some((chunk.freeze(), next)))
-    })
-    .boxed()
-}
-
-/// The chunks of a value that hold a range of it.
-struct Window {
-    /// The index of the next chunk.
-    next: u64,
-    /// How many chunks the value has.
-    end: u64,
-    /// Plain bytes of the next chunk before the range.
-    skip: u64,
-    /// Plain bytes of the range still to come.
-    left: u64,
-}
-
-impl Window {
-    fn cut(&mut self, plain: Bytes) -> Bytes {
-        let range: Range<u64> = self.skip..(self.skip + self.left).min(plain.len() as u64);
-        self.next += 1;
-        self.skip = 0;
-        self.left -= range.end - range.start;
-        plain.slice(range.start as usize..range.end as usize)
-    }
-}
-
-fn open_window(sealed: ByteStream, cipher: Cipher, window: Window) -> ByteStream {
-    let state = (Pieces::new(sealed, SEALED), cipher, window);
-    stream::try_unfold(state, |(mut pieces, cipher, mut window)| async {
-        if window.left == 0 {
-            return Ok(None);
-        }
-        let (mut chunk, _) = pieces.next(0).await?;
-        let last = window.next + 1 == window.end;
-        let opened = cipher.open(&mut chunk, window.next, last)?;
-        chunk.truncate(opened);
-        let plain = window.cut(chunk.freeze());
-        Ok(Some((plain, (pieces, cipher, window))))
-    })
-    .boxed()
 }

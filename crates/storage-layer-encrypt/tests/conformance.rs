@@ -1,26 +1,65 @@
-//! The whole suite through the layer.
+//! The whole suite through the layer: with metadata in the clear and encrypted, over memory and over a directory, and with a
+//! ring of keys beside the values.
 
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, DataKey, Storage, StorageBackend};
-use storage_layer_encrypt::{EncryptLayer, StaticKeys};
+use storage_core::{Capabilities, DataKey, Result, Storage, StorageBackend};
+use storage_fs::Fs;
+use storage_layer_encrypt::{Algorithm, EncryptLayer, Keyring, StaticKeys};
+use storage_layer_prefix::PrefixLayer;
 use storage_memory::Memory;
 
 /// Those of the backend below and encryption, without what must be done above it.
-fn capabilities() -> Capabilities {
+fn over_memory() -> Capabilities {
     let mut capabilities = Memory::new().info().capabilities.encryption();
     capabilities.queryable = false;
     capabilities
 }
 
+const OVER_FS: Capabilities =
+    Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().encryption();
+
 /// Not a key for anything else.
 const KEY: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";
 
+fn keys() -> Result<StaticKeys> {
+    StaticKeys::new("test", &DataKey::new(KEY))
+}
+
+fn with_metadata() -> Result<EncryptLayer> {
+    Ok(EncryptLayer::new(keys()?).encrypt_metadata(true).algorithm(Algorithm::ChaCha20Poly1305))
+}
+
 storage_conformance::main!(
     Target::new("encrypt", |ns: Namespace| async move {
-        let keys = StaticKeys::new("test", &DataKey::new(KEY))?;
-        Ok(Storage::new(ns.below(Memory::new())).layer(EncryptLayer::new(keys)).backend().clone())
+        Ok(Storage::new(ns.below(Memory::new())).layer(EncryptLayer::new(keys()?)).backend().clone())
     })
     .volatile()
     .secret(KEY)
-    .requires(capabilities())
+    .requires(over_memory()),
+    Target::new("encrypt-fs", |ns: Namespace| async move {
+        let below = ns.below(Fs::open(ns.dir()).await?);
+        Ok(Storage::new(below).layer(EncryptLayer::new(keys()?)).backend().clone())
+    })
+    .secret(KEY)
+    .requires(OVER_FS),
+    Target::new("encrypt-metadata", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Memory::new())).layer(with_metadata()?).backend().clone())
+    })
+    .volatile()
+    .secret(KEY)
+    .requires(over_memory()),
+    Target::new("encrypt-metadata-fs", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(with_metadata()?).backend().clone())
+    })
+    .secret(KEY)
+    .requires(OVER_FS),
+    Target::new("encrypt-keyring", |ns: Namespace| async move {
+        let below = Storage::new(ns.below(Fs::open(ns.dir()).await?));
+        let ring = below.clone().layer(PrefixLayer::new("keys/")?).erase();
+        let ring = Keyring::open(ring, keys()?).await?;
+        let values = below.layer(PrefixLayer::new("values/")?);
+        Ok(values.layer(EncryptLayer::new(ring).encrypt_metadata(true)).backend().clone())
+    })
+    .secret(KEY)
+    .requires(OVER_FS),
 );

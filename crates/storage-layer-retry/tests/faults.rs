@@ -25,15 +25,15 @@ fn patient() -> RetryLayer {
 type Model = BTreeMap<String, Vec<Option<Bytes>>>;
 
 #[tokio::test(start_paused = true)]
-async fn thirty_percent_of_calls_failing_lose_nothing() {
+async fn thirty_percent_of_calls_failing_before_and_after_lose_nothing() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let memory = Memory::new();
-    let faults = Faults::new(memory.clone(), seed).before(0.15).after(0.15).reset(0.1);
+    let faults = Faults::new(memory.clone(), seed).before(0.3).after(0.3).reset(0.1);
     let storage = stack(faults, RetryLayer::new().seed(seed));
     let mut model = Model::new();
-    for step in 0..20_000 {
+    for step in 0..100_000 {
         let key = format!("k{}", rng.u8(..20));
         let allowed = model.entry(key.clone()).or_insert_with(|| vec![None]);
         match rng.u8(..4) {

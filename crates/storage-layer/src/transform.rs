@@ -32,7 +32,7 @@ pub trait Transform: Debug + Send + Sync + 'static {
         options: GetOptions,
     ) -> impl Future<Output = Result<Option<Object>>> + Send;
 
-    /// From a stored entry to the plain one. It cannot fail: an entry that this layer did not write stays as it is, is
-    /// listed so, and reading it fails.
-    fn entry(&self, stored: Entry) -> Entry;
+    /// From a stored entry to the plain one. An entry that this layer did not write stays as it is, is listed so, and
+    /// reading it fails: an error here ends a listing, and is for what the layer did write and somebody changed.
+    fn entry(&self, stored: Entry) -> impl Future<Output = Result<Entry>> + Send;
 }

@@ -1,15 +1,18 @@
 //! One forwarding that applies a [`Transform`] to every method.
 
-use std::sync::Arc;
+use std::{future::ready, mem, sync::Arc};
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{Stream, StreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListItem,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key, ListItem,
+    ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
     Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
+
+/// How many entries of a listing are transformed at once.
+const AT_ONCE: usize = 8;
 
 /// A backend with a transforming layer around it.
 #[derive(Debug)]
@@ -44,8 +47,28 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
 
     fn entries(&self, stored: EntryStream) -> EntryStream {
         let transform = self.transform.clone();
-        stored.map_ok(move |entry| transform.entry(entry)).boxed()
+        let plain = stored.map(move |stored| {
+            let transform = transform.clone();
+            async move { transform.entry(stored?).await }
+        });
+        until_error(plain.buffered(AT_ONCE)).boxed()
     }
+
+    /// The entry of a write. The metadata is what was given, so it need not be had from what is stored.
+    async fn written(&self, mut stored: Entry, metadata: Option<Arc<Metadata>>) -> Result<Entry> {
+        stored.metadata = None;
+        let mut plain = self.transform.entry(stored).await.map_err(Error::ambiguous)?;
+        plain.metadata = Some(metadata.unwrap_or_default());
+        Ok(plain)
+    }
+}
+
+/// A listing ends after an error, whoever made it.
+fn until_error<T>(items: impl Stream<Item = Result<T>>) -> impl Stream<Item = Result<T>> {
+    items.scan(false, |failed, item| {
+        let over = mem::replace(failed, item.is_err());
+        ready((!over).then_some(item))
+    })
 }
 
 #[async_trait]
@@ -67,9 +90,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let metadata = options.metadata.clone();
         let (body, options) = self.transform.encode(key, body, options).await?;
         let stored = self.inner.put(key, body, options).await?;
-        Ok(self.transform.entry(stored))
+        self.written(stored, metadata).await
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
@@ -77,17 +101,24 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
-        let stored = self.inner.stat(key, options).await?;
-        Ok(stored.map(|entry| self.transform.entry(entry)))
+        match self.inner.stat(key, options).await? {
+            Some(stored) => self.transform.entry(stored).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
         let transform = self.transform.clone();
-        let plain = move |item| match item {
-            ListItem::Entry(entry) => ListItem::Entry(transform.entry(entry)),
-            prefix => prefix,
-        };
-        Ok(self.inner.list(options).await?.map_ok(plain).boxed())
+        let plain = self.inner.list(options).await?.map(move |item| {
+            let transform = transform.clone();
+            async move {
+                match item? {
+                    ListItem::Entry(stored) => transform.entry(stored).await.map(ListItem::Entry),
+                    prefix => Ok(prefix),
+                }
+            }
+        });
+        Ok(until_error(plain.buffered(AT_ONCE)).boxed())
     }
 
     async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
@@ -111,14 +142,20 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         items: Vec<(Key, Body, PutOptions)>,
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        let mut encoded = Vec::with_capacity(items.len());
+        let (mut given, mut encoded) = (Vec::with_capacity(items.len()), Vec::with_capacity(items.len()));
         for (key, body, options) in items {
+            given.push(options.metadata.clone());
             let (body, options) = self.transform.encode(&key, body, options).await?;
             encoded.push((key, body, options));
         }
-        let stored = self.inner.put_batch(encoded, options).await?;
-        let plain = stored.into_iter().map(|result| result.map(|entry| self.transform.entry(entry)));
-        Ok(plain.collect())
+        let mut plain = Vec::with_capacity(given.len());
+        for (stored, metadata) in self.inner.put_batch(encoded, options).await?.into_iter().zip(given) {
+            plain.push(match stored {
+                Ok(stored) => self.written(stored, metadata).await,
+                Err(e) => Err(e),
+            });
+        }
+        Ok(plain)
     }
 
     async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {

@@ -71,7 +71,7 @@ impl Transform for Marked {
 
     async fn decode(&self, key: &Key, stored: Object) -> Result<Object> {
         let plain = self.unmarked(key, stored.body.bytes(u64::MAX).await?)?;
-        Ok(Object::new(self.entry(stored.entry), plain))
+        Ok(Object::new(self.entry(stored.entry).await?, plain))
     }
 
     async fn read_range<S: StorageBackend + ?Sized>(
@@ -89,9 +89,9 @@ impl Transform for Marked {
         Ok(Some(plain))
     }
 
-    fn entry(&self, mut stored: Entry) -> Entry {
+    async fn entry(&self, mut stored: Entry) -> Result<Entry> {
         stored.size -= 5;
-        stored
+        Ok(stored)
     }
 }
 

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod as_object_store;
 mod backend;
 mod config;
 mod error;
@@ -19,6 +20,7 @@ mod write;
 
 pub use object_store;
 
+pub use as_object_store::AsObjectStore;
 pub use backend::ObjectStoreBackend;
 pub use config::{Config, ObjectStoreFactory};
 pub use native::{Ask, Found, Grant, Native, Page};

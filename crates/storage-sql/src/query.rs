@@ -56,6 +56,8 @@ impl Clause {
 #[derive(Clone)]
 struct Plan {
     query: Query,
+    /// The entries, behind the index that leads to them if the query names an indexed field.
+    from: String,
     join: Clause,
     filters: Vec<Clause>,
     order: String,
@@ -100,11 +102,23 @@ impl Plan {
     /// `None` when the statement would be too long, or when the query asks what this version of the crate does not know.
     fn new(store: &Store, query: &Query) -> Option<Self> {
         let (join, order) = order::order(&store.tables, &query.order)?;
-        let filters = query.filters.iter().map(|filter| condition(store, filter));
+        let (entries, fields) = (&store.tables.entries, &store.tables.fields);
+        let leading = leading(store, &query.filters);
+        let from = match leading {
+            Some(_) => format!("{fields} f JOIN {entries} e ON e.id = f.entry"),
+            None => format!("{entries} e"),
+        };
+        let filters = query.filters.iter().enumerate().map(|(i, filter)| match filter {
+            Filter::Field { name, comparison, value } if leading == Some(i) => {
+                Some(indexed(store.indexed.get(name)?, *comparison, value))
+            }
+            filter => condition(store, filter),
+        });
         let filters: Vec<Clause> = filters.collect::<Option<_>>()?;
         let arguments: usize = filters.iter().map(|filter| filter.arguments.len()).sum();
         (filters.len() <= FILTERS && arguments <= ARGUMENTS).then(|| Self {
             query: query.clone(),
+            from,
             join,
             filters,
             order,
@@ -118,8 +132,8 @@ impl Plan {
         clauses.extend(self.query.continuation.as_ref().and_then(order::behind));
         let conditions: Vec<&str> = clauses.iter().map(|clause| clause.sql.as_str()).collect();
         let sql = format!(
-            "SELECT e.entry_key, {ENTRY}, e.metadata FROM {} e{} WHERE {} ORDER BY {} LIMIT ?",
-            db.store.tables.entries,
+            "SELECT e.entry_key, {ENTRY}, e.metadata FROM {}{} WHERE {} ORDER BY {} LIMIT ?",
+            self.from,
             self.join.sql,
             conditions.join(" AND "),
             self.order,
@@ -202,7 +216,45 @@ fn condition(store: &Store, filter: &Filter) -> Option<Clause> {
     })
 }
 
+/// The filter whose index leads to the entries: one that asks for a single value rather than a range. An entry has a field
+/// once, so joining finds it once.
+fn leading(store: &Store, filters: &[Filter]) -> Option<usize> {
+    let is_indexed = |filter: &Filter, wanted: fn(Comparison) -> bool| match filter {
+        Filter::Field { name, comparison, .. } => wanted(*comparison) && store.indexed.contains_key(name),
+        _ => false,
+    };
+    let single = filters.iter().position(|filter| is_indexed(filter, |comparison| comparison == Comparison::Equal));
+    single.or_else(|| filters.iter().position(|filter| is_indexed(filter, |other| other != Comparison::NotEqual)))
+}
+
+/// What a filter asks of the rows `f` of an indexed field.
+fn indexed(id: &i64, comparison: Comparison, value: &FieldValue) -> Clause {
+    let Clause { sql, arguments } = holds(comparison, value);
+    Clause::new(format!("f.field = ? AND {sql}"), [Value::Int(*id)].into_iter().chain(arguments))
+}
+
 fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) -> Clause {
+    let fields = &store.tables.fields;
+    let Clause { sql, arguments } = holds(comparison, value);
+    let named = [Value::bytes(name)].into_iter().chain(arguments);
+    match store.indexed.get(name) {
+        _ if comparison == Comparison::NotEqual => Clause::new(
+            format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND NOT ({sql}))"),
+            named,
+        ),
+        Some(id) => {
+            let Clause { sql, arguments } = indexed(id, comparison, value);
+            Clause::new(format!("e.id IN (SELECT f.entry FROM {fields} f WHERE {sql})"), arguments)
+        }
+        None => Clause::new(
+            format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND {sql})"),
+            named,
+        ),
+    }
+}
+
+/// Whether the row `f` of a field compares so with a value; for `NotEqual`, whether it is equal.
+fn holds(comparison: Comparison, value: &FieldValue) -> Clause {
     use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
 
     let operator = match comparison {
@@ -213,9 +265,9 @@ fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) 
         GreaterOrEqual => ">=",
     };
     let [kind, int, float, text] = columns(value);
-    let holds = match value {
+    match value {
         // Null is equal to itself, so not less and not greater.
-        FieldValue::Null if matches!(comparison, Less | Greater) => return Clause::constant(false),
+        FieldValue::Null if matches!(comparison, Less | Greater) => Clause::constant(false),
         FieldValue::Null => Clause::new("f.kind = ?", [kind]),
         FieldValue::Bool(_) | FieldValue::Int(_) => {
             Clause::new(format!("f.kind = ? AND f.int_value {operator} ?"), [kind, int])
@@ -235,22 +287,6 @@ fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) 
                  AND f.text_value {operator} ?"
             );
             Clause::new(sql, [kind, head(whole), text])
-        }
-    };
-    let fields = &store.tables.fields;
-    let (sql, values) = (holds.sql, holds.arguments);
-    if comparison == NotEqual {
-        let sql = format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND NOT ({sql}))");
-        return Clause::new(sql, [Value::bytes(name)].into_iter().chain(values));
-    }
-    match store.indexed.get(name) {
-        Some(id) => {
-            let sql = format!("e.id IN (SELECT f.entry FROM {fields} f WHERE f.field = ? AND {sql})");
-            Clause::new(sql, [Value::Int(*id)].into_iter().chain(values))
-        }
-        None => {
-            let sql = format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND {sql})");
-            Clause::new(sql, [Value::bytes(name)].into_iter().chain(values))
         }
     }
 }

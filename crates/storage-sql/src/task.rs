@@ -46,6 +46,14 @@ impl Tasks {
         Self { runtime, orphans: watch::Sender::new(0) }
     }
 
+    /// Waits for writes that nobody waits for any more.
+    pub(crate) async fn settled(&self) {
+        if *self.orphans.borrow() > 0 {
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = self.orphans.subscribe().wait_for(|n| *n == 0).await;
+        }
+    }
+
     /// Runs a job to its end, or until the caller loses interest. One of a transaction does not wait for writes that nobody
     /// waits for, since they may be waiting for the transaction.
     pub(crate) async fn run<T, F>(&self, transaction: bool, job: impl FnOnce(Fate) -> F) -> Result<T>
@@ -54,8 +62,7 @@ impl Tasks {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         if !transaction {
-            // The sender lives in `self`, so waiting cannot fail.
-            let _ = self.orphans.subscribe().wait_for(|n| *n == 0).await;
+            self.settled().await;
         }
         let state = Arc::new(AtomicU8::new(RUNNING));
         let task = self.runtime.spawn(job(Fate { state: state.clone(), orphans: self.orphans.clone() }));

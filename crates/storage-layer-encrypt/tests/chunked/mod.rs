@@ -44,8 +44,8 @@ impl Transform for Chunked {
         }
     }
 
-    fn entry(&self, stored: Entry) -> Entry {
-        stored
+    async fn entry(&self, stored: Entry) -> Result<Entry> {
+        Ok(stored)
     }
 }
 

@@ -1,0 +1,53 @@
+//! OpenDAL's SQL services in a process of their own: `bench-opendal-sql SERVICE ADDRESS TABLE` takes lines `operation tasks times`
+//! on its input and answers each with the nanoseconds that took. What is measured, and how, is that of the benchmark itself.
+#![allow(clippy::print_stdout, reason = "the answers go to standard output")]
+#![allow(dead_code, reason = "the benchmark measures more operations than these services have")]
+
+#[path = "../../src/measure.rs"]
+mod measure;
+#[path = "../../src/operators.rs"]
+mod operators;
+#[path = "../../src/subject.rs"]
+mod subject;
+
+use opendal::{Operator, services};
+use tokio::io::{AsyncBufReadExt, BufReader, stdin};
+
+use crate::{measure::Contestant, subject::Operation};
+
+type Error = Box<dyn std::error::Error + Send + Sync>;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The services' builders have the same methods and no trait for them.
+macro_rules! columns {
+    ($builder:expr, $address:expr, $table:expr) => {
+        $builder.connection_string($address).table($table).key_field("k").value_field("v")
+    };
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [service, address, table] = &arguments[..] else {
+        return Err("it takes a service, an address and a table".into());
+    };
+    let operator = match service.as_str() {
+        "sqlite" => Operator::new(columns!(services::Sqlite::default(), address, table))?,
+        "postgresql" => Operator::new(columns!(services::Postgresql::default(), address, table))?,
+        "mysql" => Operator::new(columns!(services::Mysql::default(), address, table))?,
+        other => return Err(format!("there is no service {other:?}").into()),
+    };
+    subject::fill_small(&operator).await?;
+    subject::fill_replaced(&operator).await?;
+    println!("ready{}", if operator.info().full_capability().list { ", lists" } else { "" });
+    let mut lines = BufReader::new(stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<usize>, _>>()?;
+        let [operation, tasks, times] = numbers[..] else {
+            return Err("a line has three numbers".into());
+        };
+        let operation = *Operation::ALL.get(operation).ok_or("an unknown operation")?;
+        println!("{}", operator.sample(operation, tasks, times).await?.as_nanos());
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Our errors as theirs. Callers decide by the variant alone, and some try everything again that they do not know to be for good:
+//! so only what may succeed later is `Generic`.
+
+use std::{fmt, sync::Arc};
+
+use object_store::{Error as Native, GetRange, path::Path};
+use storage_core::{ByteRange, Error, ErrorKind};
+
+/// The name by which `Generic` errors call this store.
+const STORE: &str = "storage";
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+pub(super) fn failed(path: &Path, error: Error) -> Native {
+    native(path, error.kind(), error.into())
+}
+
+/// One error as the outcome of several items.
+pub(super) fn shared(path: &Path, error: Arc<Error>) -> Native {
+    native(path, error.kind(), Box::new(Shared(error)))
+}
+
+pub(super) fn not_found(path: &Path) -> Native {
+    Native::NotFound { path: path.to_string(), source: "the key has no value".into() }
+}
+
+pub(super) fn not_supported(why: impl Into<Source>) -> Native {
+    Native::NotSupported { source: why.into() }
+}
+
+fn native(path: &Path, kind: ErrorKind, source: Source) -> Native {
+    let path = path.to_string();
+    match kind {
+        ErrorKind::NotFound => Native::NotFound { path, source },
+        ErrorKind::NotModified => Native::NotModified { path, source },
+        ErrorKind::AlreadyExists => Native::AlreadyExists { path, source },
+        ErrorKind::PreconditionFailed => Native::Precondition { path, source },
+        ErrorKind::PermissionDenied => Native::PermissionDenied { path, source },
+        ErrorKind::Unauthenticated => Native::Unauthenticated { path, source },
+        ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::RateLimited
+        | ErrorKind::Conflict
+        | ErrorKind::Other => Native::Generic { store: STORE, source },
+        // It will be the same the next time: a key, range or size that is refused, a damaged value, a closed storage.
+        _ => Native::NotSupported { source },
+    }
+}
+
+/// Of the two keys of a copy, that which the error is about.
+pub(super) fn either<'p>(error: &Error, from: &'p Path, to: &'p Path) -> &'p Path {
+    match error.kind() {
+        ErrorKind::NotFound => from,
+        _ => to,
+    }
+}
+
+/// A range as the storage takes it. Whether it lies within the value is known later.
+pub(super) fn range(range: &GetRange) -> Result<ByteRange, Native> {
+    range.is_valid().map_err(|e| not_supported(e.to_string()))?;
+    Ok(match range {
+        GetRange::Bounded(range) => ByteRange::Bounded(range.start, range.end),
+        GetRange::Offset(start) => ByteRange::From(*start),
+        GetRange::Suffix(n) => ByteRange::Last(*n),
+    })
+}
+
+/// A shared error says what the error itself says.
+#[derive(Debug)]
+struct Shared(Arc<Error>);
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
