@@ -86,7 +86,8 @@ pub async fn unreachable_times_out(c: Context) -> Outcome {
         return Err(Failure::NotRun("it reaches no server through an address of the suite".into()));
     }
     let put = async { s.put("other", "v").await.map(drop) };
-    let get = async { s.get("key").await.map(drop) };
+    // One that no cache can know.
+    let get = async { s.get("unseen").await.map(drop) };
     let list = async { s.list("").await?.try_next().await.map(drop) };
     let open = async { c.target().open(&namespace).await.map(drop) };
     let ended = tokio::time::timeout(PATIENCE, async { tokio::join!(put, get, list, open) }).await;

@@ -5,13 +5,13 @@ mod value;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use percent_encoding::percent_decode_str;
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{
     Deserialize,
     de::{self, DeserializeOwned, value::MapDeserializer},
 };
 
-use crate::{Error, ErrorKind, Result, StorageBackend, StorageContext};
+use crate::{Error, ErrorKind, Result, Secret, StorageBackend, StorageContext};
 use value::{Value, names_of};
 
 /// Where a store is and how to use it: `scheme:location?option=value&…`, and further options.
@@ -27,6 +27,9 @@ pub struct ConnectionConfig {
     /// The names that `take` has removed, so that an error can list them too.
     #[serde(skip)]
     taken: Vec<&'static str>,
+    /// Whether the location has a user or a password, which a backend must not take for a part of a path.
+    #[serde(skip)]
+    has_credentials: bool,
 }
 
 impl ConnectionConfig {
@@ -40,6 +43,31 @@ impl ConnectionConfig {
     pub fn option(mut self, name: impl Into<String>, value: impl Into<serde_json::Value>) -> Self {
         self.options.insert(name.into(), value.into());
         self
+    }
+
+    /// Puts a user and a password into the location, as in `user:password@host`. One of the two may be there already.
+    ///
+    /// # Errors
+    /// `Config` when one of them is given twice, or the URI has no scheme.
+    pub fn credentials(mut self, user: Option<&str>, password: Option<&Secret>) -> Result<Self> {
+        let (scheme, location) = (self.scheme()?, self.encoded_location());
+        let host = location.split('/').next().unwrap_or_default();
+        let (there, _) = host.rsplit_once('@').unwrap_or_default();
+        let place = location.get(there.len()..).unwrap_or_default().trim_start_matches('@');
+        let (user_there, password_there) = there.split_once(':').unwrap_or((there, ""));
+        let once = |what: &str, there: &str, given: Option<&str>| match given {
+            Some(_) if !there.is_empty() => Err(config_error(format!("the {what} is given twice"))),
+            Some(given) => Ok(utf8_percent_encode(given, NON_ALPHANUMERIC).to_string()),
+            None => Ok(there.to_owned()),
+        };
+        let name = once("user", user_there, user)?;
+        let word = once("password", password_there, password.map(Secret::expose))?;
+        let colon = if word.is_empty() { "" } else { ":" };
+        let at = if name.is_empty() && word.is_empty() { "" } else { "@" };
+        let options = self.uri.split_once('?').map_or_else(String::new, |(_, options)| format!("?{options}"));
+        self.uri = format!("{scheme}://{name}{colon}{word}{at}{place}{options}");
+        self.has_credentials |= user.is_some() || password.is_some();
+        Ok(self)
     }
 
     /// What stands before the first `:`; `memory` when the URI is empty.
@@ -60,8 +88,14 @@ impl ConnectionConfig {
     /// What stands between the scheme and the `?`, without leading `//`, decoded.
     ///
     /// # Errors
-    /// `Config` when the escapes do not decode to UTF-8.
+    /// `Config` when the escapes do not decode to UTF-8, and when [`credentials`](ConnectionConfig::credentials) were given:
+    /// a location as a whole has no place for them.
     pub fn location(&self) -> Result<String> {
+        if self.has_credentials {
+            return Err(config_error(
+                "this backend takes no user and no password; leave them out of the configuration",
+            ));
+        }
         decode(self.encoded_location())
     }
 
@@ -81,7 +115,7 @@ impl ConnectionConfig {
     ///
     /// # Errors
     /// `Config` for an unknown option (the message lists the known ones), a value of the wrong type, or an option given twice.
-    /// No message repeats a value.
+    /// No message repeats a value. A [`Secret`] may be a reference ([`Secret::resolve`]); also for one that leads nowhere.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T> {
         self.read(self.all()?)
     }
@@ -129,7 +163,10 @@ impl ConnectionConfig {
 
     fn read<T: DeserializeOwned>(&self, options: BTreeMap<String, Value>) -> Result<T> {
         T::deserialize(MapDeserializer::<_, de::value::Error>::new(options.into_iter())).map_err(|e| {
-            let mut message = format!("{}: {e}", self.scheme().unwrap_or_default());
+            let (name, mut message) = (self.scheme().unwrap_or_default(), e.to_string());
+            if !message.starts_with(&format!("{name}: ")) {
+                message = format!("{name}: {message}");
+            }
             if !self.taken.is_empty() && message.contains("unknown field") {
                 message += &format!(", or of what wraps it `{}`", self.taken.join("`, `"));
             }
@@ -171,6 +208,24 @@ pub trait BackendFactory: Send + Sync + 'static {
     /// # Errors
     /// `Config` for options that make no sense; the store's own when it cannot be reached or used.
     async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>>;
+}
+
+/// Puts layers of one kind around backends, by name. Third parties register their own with the registry.
+#[async_trait]
+pub trait LayerFactory: Send + Sync + 'static {
+    /// The name by which a configuration asks for the layer: letters, digits and `-`, lowercase.
+    fn name(&self) -> &'static str;
+
+    /// Puts the layer around `inner`. Its options are those of `config`, whose scheme is the name; none may be called `name`.
+    ///
+    /// # Errors
+    /// `Config` for options that make no sense, and for a backend that leaves the layer too little.
+    async fn layer(
+        &self,
+        config: &ConnectionConfig,
+        context: &StorageContext,
+        inner: Arc<dyn StorageBackend>,
+    ) -> Result<Arc<dyn StorageBackend>>;
 }
 
 fn config_error(message: impl Into<String>) -> Error {

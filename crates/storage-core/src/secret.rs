@@ -1,18 +1,57 @@
 //! Texts and keys that must not be seen.
 
-use std::fmt;
+use std::{env, fmt, fs};
 
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::{Error, ErrorKind, Result};
+
 /// A password or token: never shown by `Debug`, wiped from memory when dropped, not serializable.
+///
+/// As an option of a backend or layer it may be a reference, see [`Secret::resolve`]. Any other deserializer takes the text
+/// as it is.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);
 
 impl Secret {
+    /// What it is called where it is deserialized, so that `ConnectionConfig::typed` knows that a reference may stand there.
+    pub(crate) const NAME: &str = "storage_core::Secret";
+
     /// Hides a text.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
+    }
+
+    /// What a configuration means by a text: `env:NAME` is the value of that environment variable, `file:PATH` the content of
+    /// that file without a line break at its end, `plain:TEXT` is `TEXT`, and anything else is itself.
+    ///
+    /// # Errors
+    /// `Config` when the variable is not set or empty, or the file cannot be read or is empty. The message names the variable
+    /// or the file.
+    pub fn resolve(text: &str) -> Result<Self> {
+        let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+        match text.split_once(':') {
+            Some(("plain", text)) => Ok(Self::new(text)),
+            Some(("env", name)) => match env::var(name) {
+                Ok(value) if !value.is_empty() => Ok(Self::new(value)),
+                _ => wrong(format!(
+                    "set the environment variable {name:?} to the secret: it is missing, empty or no text"
+                )),
+            },
+            Some(("file", path)) => {
+                let content = match fs::read_to_string(path) {
+                    Ok(content) => Zeroizing::new(content),
+                    Err(e) => return wrong(format!("the file {path:?} with the secret cannot be read: {}", e.kind())),
+                };
+                let line = content.strip_suffix('\n').unwrap_or(&content);
+                match line.strip_suffix('\r').unwrap_or(line) {
+                    "" => wrong(format!("write the secret into the file {path:?}: it is empty")),
+                    secret => Ok(Self::new(secret)),
+                }
+            }
+            _ => Ok(Self::new(text)),
+        }
     }
 
     /// The text itself. Whoever asks is responsible for where it goes.
@@ -30,7 +69,11 @@ impl fmt::Debug for Secret {
 
 impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
+        // The name is `Secret::NAME`.
+        #[derive(Deserialize)]
+        #[serde(rename = "storage_core::Secret")]
+        struct Text(String);
+        Text::deserialize(deserializer).map(|text| Self::new(text.0))
     }
 }
 

@@ -1,7 +1,10 @@
 //! Configuration from URIs and options, and that nothing of it leaks.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
+use serde_json::json;
 use storage_core::{ConnectionConfig, DataKey, ErrorKind, Secret};
 
 #[derive(Debug, Default, Deserialize, PartialEq)]
@@ -117,6 +120,79 @@ fn a_wrong_type_names_the_option_and_never_the_value() {
     assert!(text.contains("`token`") && !text.contains("hunter2"), "{text}");
     let text = refused(&ConnectionConfig::new("x:?durability=some"));
     assert!(text.contains("`full`, `no_sync`"), "{text}");
+}
+
+#[test]
+fn a_secret_may_be_a_reference_and_other_options_are_as_they_are() {
+    #[derive(Debug, Default, Deserialize)]
+    #[serde(deny_unknown_fields, default)]
+    struct Options {
+        name: String,
+        token: Secret,
+        more: Option<Secret>,
+        headers: BTreeMap<String, Secret>,
+        list: Vec<Secret>,
+    }
+    let file = concat!(env!("CARGO_TARGET_TMPDIR"), "/secret");
+    std::fs::write(file, "from a file\r\n").unwrap();
+    let file = format!("file:{file}");
+    let config = ConnectionConfig::new("x:?token=env:CARGO_PKG_NAME")
+        .option("name", "env:CARGO_PKG_NAME")
+        .option("more", file.as_str())
+        .option("headers", json!({"a": file, "b": "plain:env:x"}))
+        .option("list", json!([file, "as it is: this"]));
+    let options: Options = config.typed().unwrap();
+    assert_eq!(options.name, "env:CARGO_PKG_NAME");
+    assert_eq!(options.token.expose(), "storage-core");
+    assert_eq!(options.more.unwrap().expose(), "from a file");
+    assert_eq!((options.headers["a"].expose(), options.headers["b"].expose()), ("from a file", "env:x"));
+    assert_eq!((options.list[0].expose(), options.list[1].expose()), ("from a file", "as it is: this"));
+
+    for (name, value, part) in [
+        ("token", json!("env:NOBODY_SETS_THIS"), "NOBODY_SETS_THIS"),
+        ("token", json!("file:/nowhere/at/all"), "/nowhere/at/all"),
+        ("headers", json!({"a": "env:NOBODY_SETS_THIS"}), "`headers.a`"),
+        ("headers", json!({"a": ["hunter2"]}), "`headers.a`"),
+        ("list", json!(["env:NOBODY_SETS_THIS"]), "`list`"),
+        ("list", json!("hunter2"), "`list`"),
+    ] {
+        let error = ConnectionConfig::new("x:").option(name, value).typed::<Options>().unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(error.kind() == ErrorKind::Config && text.contains(name) && text.contains(part), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    // Only a configuration is asked where a secret is; data that says so is data.
+    let data: Secret = serde_json::from_str("\"env:CARGO_PKG_NAME\"").unwrap();
+    assert_eq!(data.expose(), "env:CARGO_PKG_NAME");
+}
+
+#[test]
+fn user_and_password_are_put_into_the_location() {
+    let with = |uri: &str, user, password: Option<&str>| {
+        ConnectionConfig::new(uri).credentials(user, password.map(Secret::new).as_ref())
+    };
+    for (uri, user, password, expected) in [
+        ("x://host/db?a=b", Some("me"), Some("p@/w"), "me:p%40%2Fw@host/db"),
+        ("x:host:1/a@b", Some("me"), None, "me@host:1/a@b"),
+        ("x://me@host", None, Some("pw"), "me:pw@host"),
+        ("x://me:pw@host", None, None, "me:pw@host"),
+        ("x:", Some("me"), None, "me@"),
+    ] {
+        let config = with(uri, user, password).unwrap();
+        assert_eq!(config.encoded_location(), expected, "{uri}");
+        assert_eq!(config.location().is_err(), user.is_some() || password.is_some(), "{uri}");
+    }
+    for (uri, user, password) in [
+        ("x://me@host", Some("you"), None),
+        ("x://me:hunter2@host", None, Some("hunter2")),
+        ("hunter2", Some("me"), None),
+    ] {
+        let error = with(uri, user, password).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+    let kept = with("x://host?parts=4", Some("me"), None).unwrap();
+    assert_eq!(kept.typed::<Options>().unwrap().parts, 4);
 }
 
 #[test]

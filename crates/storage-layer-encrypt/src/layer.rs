@@ -3,18 +3,21 @@
 use std::sync::Arc;
 
 use ring::aead;
+use serde::Deserialize;
 use storage_core::{KeyProvider, Layer, StorageBackend};
 
 use crate::{Encrypt, EncryptTransform};
 
 /// How values are encrypted. Both take 256-bit keys and are equally strong; values written with either can be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub enum Algorithm {
     /// AES-256-GCM: fastest where the processor has AES instructions.
     #[default]
+    #[serde(rename = "aes-256-gcm")]
     Aes256Gcm,
     /// ChaCha20-Poly1305: fastest where it has none.
+    #[serde(rename = "chacha20-poly1305")]
     ChaCha20Poly1305,
 }
 

@@ -109,8 +109,8 @@ impl Window {
     }
 }
 
-pub(crate) fn open_window(sealed: ByteStream, cipher: Cipher, window: Window) -> ByteStream {
-    let state = (Pieces::new(sealed, SEALED), Arc::new(cipher), window);
+pub(crate) fn open_window(pieces: Pieces, cipher: Cipher, window: Window) -> ByteStream {
+    let state = (pieces, Arc::new(cipher), window);
     stream::try_unfold(state, |(mut pieces, cipher, mut window)| async {
         if window.left == 0 {
             return Ok(None);

@@ -102,7 +102,8 @@ impl EncryptTransform {
         sealed.open(&cipher)
     }
 
-    /// One attempt at a range: the header first, then the chunks, of the same version of the value.
+    /// One attempt at a range: the header first, then the chunks, of the same version of the value. Where the range begins in
+    /// the first chunk, one read has both.
     async fn try_range<S: StorageBackend + ?Sized>(
         &self,
         inner: &S,
@@ -110,32 +111,38 @@ impl EncryptTransform {
         range: ByteRange,
         options: &GetOptions,
     ) -> Result<Option<Object>> {
-        let head = options.clone().range(..HEADER).whole(true);
+        let at_once = match range {
+            ByteRange::Bounded(start, end) if start < CHUNK => Some(end),
+            ByteRange::From(start) if start < CHUNK => Some(MAX_PLAIN),
+            _ => None,
+        };
+        let chunks_at_once = at_once.map_or(0, |end| chunks(end.min(MAX_PLAIN)));
+        let head = options.clone().range(..HEADER + chunks_at_once * SEALED).whole(options.whole || at_once.is_none());
         let Some(head) = inner.get(key, head).await? else {
             return Ok(None);
         };
         let size = plain_size(head.entry.size).ok_or_else(|| truncated(key))?;
-        let header = head.body.bytes(HEADER).await?;
+        let mut pieces = Pieces::new(head.body.into_stream(), SEALED);
+        let header = pieces.take(HEADER).await?;
         let (cipher, entry) = self.open(key, head.entry, &header).await.map_err(|e| e.with_key(key))?;
         let range = range.resolve(size)?;
-        let mut rest = options.clone();
-        rest.if_none_match = None;
-        if rest.version.is_none() {
-            rest.if_match = entry.etag.clone();
-        }
         if range.is_empty() {
             return Ok(Some(Object::new(entry, Bytes::new())));
         }
         let (first, last) = (range.start / CHUNK, (range.end - 1) / CHUNK);
-        let sealed = HEADER + first * SEALED..HEADER + (last + 1) * SEALED;
-        let Some(body) = inner.get(key, rest.range(sealed)).await? else {
-            return Err(replaced(key));
-        };
-        let window =
-            Window { next: first, end: chunks(size), skip: range.start - first * CHUNK, left: range.end - range.start };
-        let plain = open_window(body.body.into_stream(), cipher, window);
+        if at_once.is_none() {
+            let mut rest = options.clone();
+            rest.if_none_match = None;
+            if rest.version.is_none() {
+                rest.if_match = entry.etag.clone();
+            }
+            let sealed = HEADER + first * SEALED..HEADER + (last + 1) * SEALED;
+            let chunks = inner.get(key, rest.range(sealed)).await?.ok_or_else(|| replaced(key))?;
+            pieces = Pieces::new(chunks.body.into_stream(), SEALED);
+        }
         let len = range.end - range.start;
-        Ok(Some(Object::new(entry, Body::stored(len, plain))))
+        let window = Window { next: first, end: chunks(size), skip: range.start - first * CHUNK, left: len };
+        Ok(Some(Object::new(entry, Body::stored(len, open_window(pieces, cipher, window)))))
     }
 }
 

@@ -5,6 +5,7 @@ mod chunked;
 
 use chunked::Chunked;
 use futures_util::{StreamExt, stream};
+use storage_conformance::Recorder;
 use storage_core::{
     Body, Bytes, Comparison, DataKey, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Query, Result, Storage,
 };
@@ -42,6 +43,21 @@ async fn nothing_plain_lies_below_and_equal_values_look_different() -> Result<()
     let entry = above.stat("a").await?.unwrap();
     assert_eq!(entry.size, plain.len() as u64);
     assert_eq!(entry.stored_size, Some(a.len() as u64));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_range_that_begins_in_the_first_chunk_costs_one_read() -> Result<()> {
+    let recorder = Recorder::new(Memory::new());
+    let log = recorder.log();
+    let above = Storage::new(recorder).layer(EncryptLayer::new(keys("k", 1)));
+    above.put("a", pattern(4 * CHUNK)).await?;
+    assert_eq!(log.take(), ["put"]);
+    for (start, end, reads) in [(0, 0, 1), (0, 10, 1), (CHUNK - 1, 3 * CHUNK, 1), (CHUNK, CHUNK + 1, 2)] {
+        let range = GetOptions::new().range(start as u64..end as u64);
+        assert_eq!(above.get_with("a", range).await?.unwrap(), pattern(4 * CHUNK)[start..end]);
+        assert_eq!(log.take(), vec!["get"; reads], "{start}..{end}");
+    }
     Ok(())
 }
 

@@ -1,21 +1,28 @@
-//! From the scheme of a URI to the backend that answers to it.
+//! From the scheme of a URI to the backend that answers to it, and from names to layers.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Storage, StorageContext};
+use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, LayerFactory, Result, Storage, StorageContext};
 
-/// Schemes and who answers to them.
+use crate::{
+    LayerConfig, StorageConfig, layers,
+    nearest::{hint, suggest},
+    order,
+};
+
+/// Schemes and names of layers, and who answers to them.
 #[derive(Clone, Default)]
 pub struct Registry {
     factories: BTreeMap<&'static str, Arc<dyn BackendFactory>>,
+    layers: BTreeMap<&'static str, Arc<dyn LayerFactory>>,
     context: StorageContext,
 }
 
 impl Registry {
-    /// With every backend that the enabled features bring.
+    /// With every backend and layer that the enabled features bring.
     #[must_use]
     pub fn new() -> Self {
-        let registry = Self::empty();
+        let registry = layers::all().into_iter().fold(Self::empty(), Self::register_layer);
         #[cfg(feature = "memory")]
         let registry = registry.register(storage_memory::MemoryFactory);
         #[cfg(feature = "fs")]
@@ -45,7 +52,14 @@ impl Registry {
         self
     }
 
-    /// What backends are given from outside: keys, credentials, the clock.
+    /// Adds a layer, your own or a third party's. A name that is taken goes to the new one.
+    #[must_use]
+    pub fn register_layer(mut self, factory: impl LayerFactory) -> Self {
+        self.layers.insert(factory.name(), Arc::new(factory));
+        self
+    }
+
+    /// What backends and layers are given from outside: keys, credentials, the clock.
     #[must_use]
     pub fn context(mut self, context: StorageContext) -> Self {
         self.context = context;
@@ -55,6 +69,11 @@ impl Registry {
     /// The schemes it knows, in order.
     pub fn schemes(&self) -> impl Iterator<Item = &'static str> {
         self.factories.keys().copied()
+    }
+
+    /// The names of the layers it knows, in order.
+    pub fn layers(&self) -> impl Iterator<Item = &'static str> {
+        self.layers.keys().copied()
     }
 
     /// Opens a store: `memory:`, `fs:./storage`, `sqlite:./data.db?table=docs`. An empty URI is `memory:`.
@@ -74,22 +93,51 @@ impl Registry {
         let scheme = config.scheme()?.to_ascii_lowercase();
         let factory = self.factories.get(scheme.as_str()).ok_or_else(|| self.unknown(&scheme))?;
         let backend = factory.connect(config, &self.context).await;
-        backend.map(Storage::from_arc).map_err(|e| e.with_operation("connect").with_backend(&scheme.into()))
+        let backend = backend.map_err(|e| suggest(e).with_operation("connect").with_backend(&scheme.into()));
+        backend.map(Storage::from_arc)
+    }
+
+    /// Opens a store with the layers that a configuration puts around it.
+    ///
+    /// # Errors
+    /// As [`open`](Registry::open); `Config` for a layer nobody knows (the message lists the known ones), for layers in an
+    /// order that makes no sense (the message says why), both before anything is opened, and for options of a layer.
+    pub async fn build(&self, config: &StorageConfig) -> Result<Storage> {
+        let layers = order::arrange(config)?;
+        let factories = layers.iter().map(|layer| self.layer_named(layer)).collect::<Result<Vec<_>>>()?;
+        let connection = config.connection(&self.context).await?;
+        let mut backend = self.connect(&connection).await?.backend().clone();
+        for (layer, factory) in layers.iter().zip(factories).rev() {
+            let put = factory.layer(&layer.options, &self.context, backend).await;
+            backend = put.map_err(|e| suggest(e).with_operation("connect"))?;
+        }
+        Ok(Storage::from_arc(backend))
+    }
+
+    fn layer_named(&self, layer: &LayerConfig) -> Result<&Arc<dyn LayerFactory>> {
+        let name = layer.name();
+        self.layers.get(name).ok_or_else(|| {
+            let known: Vec<_> = self.layers().collect();
+            let known = known.join("`, `");
+            Error::new(
+                ErrorKind::Config,
+                format!(
+                    "there is no layer `{name}`{}; known are `{known}`; others are enabled by cargo features of \
+                     storage-registry or added with `register_layer`",
+                    hint(name, self.layers())
+                ),
+            )
+        })
     }
 
     fn unknown(&self, scheme: &str) -> Error {
         let known: Vec<_> = self.schemes().collect();
-        let near = known
-            .iter()
-            .map(|name| (strsim::damerau_levenshtein(scheme, name), name))
-            .filter(|(distance, _)| *distance <= 2)
-            .min();
-        let hint = near.map_or(String::new(), |(_, name)| format!(" (did you mean `{name}:`?)"));
         Error::new(
             ErrorKind::Config,
             format!(
-                "no backend answers to `{scheme}:`{hint}; known are `{}`; others are enabled by cargo features of \
+                "no backend answers to `{scheme}:`{}; known are `{}`; others are enabled by cargo features of \
                  storage-registry or added with `register`",
+                hint(scheme, self.schemes()),
                 known.join("`, `")
             ),
         )
@@ -98,6 +146,10 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Registry").field("schemes", &self.factories.keys()).field("context", &self.context).finish()
+        f.debug_struct("Registry")
+            .field("schemes", &self.factories.keys())
+            .field("layers", &self.layers.keys())
+            .field("context", &self.context)
+            .finish()
     }
 }

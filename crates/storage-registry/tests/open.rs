@@ -37,7 +37,7 @@ async fn each_scheme_opens_a_store_that_works() -> Result<()> {
 async fn an_unknown_scheme_lists_the_known_ones_and_the_nearest() {
     let (kind, message) = refused("sqlit:./x.db").await;
     assert_eq!(kind, ErrorKind::Config);
-    assert!(message.contains("did you mean `sqlite:`?"), "{message}");
+    assert!(message.contains("did you mean `sqlite`?"), "{message}");
     for known in ["`memory`", "`fs`", "`sqlite`"] {
         assert!(message.contains(known), "{message}");
     }

@@ -2,8 +2,13 @@
 
 use serde::{
     Deserialize,
-    de::{self, IntoDeserializer, Visitor},
+    de::{
+        self, IntoDeserializer, Visitor,
+        value::{MapDeserializer, SeqDeserializer},
+    },
 };
+
+use crate::Secret;
 
 /// The option's name goes with it, so that an error can name it; the value itself is never named.
 pub(super) enum Value {
@@ -17,6 +22,21 @@ type Error = de::value::Error;
 fn mismatch<'de, V: Visitor<'de>>(name: &str, expected: &V) -> Error {
     let expected: &dyn de::Expected = expected;
     de::Error::custom(format!("the option `{name}` must be {expected}"))
+}
+
+impl Value {
+    /// The secret itself, if it is one by reference.
+    fn resolved(self) -> Result<Self, Error> {
+        match self {
+            Self::Text(name, text) | Self::Json(name, serde_json::Value::String(text)) => {
+                match Secret::resolve(&text) {
+                    Ok(secret) => Ok(Self::Text(name, secret.expose().to_owned())),
+                    Err(e) => Err(de::Error::custom(format!("the option `{name}`: {}", e.message()))),
+                }
+            }
+            other => Ok(other),
+        }
+    }
 }
 
 macro_rules! parsed {
@@ -57,8 +77,39 @@ impl<'de> de::Deserializer<'de> for Value {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_newtype_struct(self)
+    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(if name == Secret::NAME { self.resolved()? } else { self })
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let Self::Json(name, serde_json::Value::Array(items)) = self else {
+            return self.deserialize_any(visitor);
+        };
+        let mut items = SeqDeserializer::new(items.into_iter().map(|item| Self::Json(name.clone(), item)));
+        let seen = visitor.visit_seq(&mut items)?;
+        items.end().map(|()| seen)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let Self::Json(name, serde_json::Value::Object(map)) = self else {
+            return self.deserialize_any(visitor);
+        };
+        let values = map.into_iter().map(|(key, value)| {
+            let name = format!("{name}.{key}");
+            (key, Self::Json(name, value))
+        });
+        let mut values = MapDeserializer::new(values);
+        let seen = visitor.visit_map(&mut values)?;
+        values.end().map(|()| seen)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_map(visitor)
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -94,8 +145,7 @@ impl<'de> de::Deserializer<'de> for Value {
     }
 
     serde::forward_to_deserialize_any! {
-        i128 u128 char str string bytes byte_buf unit unit_struct seq tuple tuple_struct map struct
-        identifier ignored_any
+        i128 u128 char str string bytes byte_buf unit unit_struct tuple tuple_struct identifier ignored_any
     }
 }
 

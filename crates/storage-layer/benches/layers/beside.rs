@@ -19,10 +19,8 @@ const TAG: usize = 16;
 
 pub(crate) fn run() -> Result<()> {
     println!("\nencryption of 1 MiB in chunks of 64 KiB beside ring: MiB/s, and what part of ring's the layer reaches");
-    println!(
-        "{:32} {:>13} {:>13} {:>13} {:>9} {:>8}",
-        "", "ring in place", "ring and copy", "layer", "in place", "copy"
-    );
+    println!("(ring in one buffer, which no store could keep, and in a new buffer each time, as the layer must)");
+    println!("{:32} {:>13} {:>13} {:>13} {:>9} {:>9}", "", "ring, one", "ring, new", "layer", "of one", "of new");
     for (name, algorithm, raw) in [
         ("AES-256-GCM", Algorithm::Aes256Gcm, &aead::AES_256_GCM),
         ("ChaCha20-Poly1305", Algorithm::ChaCha20Poly1305, &aead::CHACHA20_POLY1305),
@@ -70,7 +68,7 @@ fn encrypt(name: &str, algorithm: Algorithm, raw: &'static aead::Algorithm) -> R
         key.seal_in_place_append_tag(nonce(i), Aad::empty(), &mut one).map_err(|_| failed("ring does not seal"))?;
         sealed.extend(one);
     }
-    // Opening in place uses it up, so this is what a copy of the part that is opened next adds, taken off again.
+    // Opening in place uses up what is opened, so each chunk is copied into the one buffer first.
     let mut scratch = vec![0; CHUNK + TAG];
     let in_place = || {
         let mut all = true;
@@ -131,7 +129,7 @@ fn report(name: &str, of: &mut [&mut dyn FnMut() -> bool]) -> Result<()> {
     let [in_place, copied, layer] = seconds[..] else { return Err(failed("three were measured")) };
     let (speed, part) = (|seconds: f64| 1.0 / seconds, |raw: f64| raw / layer);
     println!(
-        "{name:32} {:13.0} {:13.0} {:13.0} {:9.2} {:8.2}",
+        "{name:32} {:13.0} {:13.0} {:13.0} {:9.2} {:9.2}",
         speed(in_place),
         speed(copied),
         speed(layer),

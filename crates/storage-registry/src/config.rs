@@ -1,0 +1,145 @@
+//! A store and the layers around it, as a configuration says it.
+
+mod connection;
+mod environment;
+mod layer;
+
+use std::{collections::BTreeMap, fmt, fs, path::Path};
+
+use serde::Deserialize;
+use storage_core::{ConnectionConfig, Error, ErrorKind, Result, StorageContext};
+
+use crate::nearest::suggest;
+pub use connection::Connection;
+pub use layer::LayerConfig;
+
+/// Options by name.
+pub type Options = BTreeMap<String, serde_json::Value>;
+
+/// A store and the layers around it. Start from [`StorageConfig::new`] and assign, or read one from TOML, JSON or the
+/// environment; `docs/configuration.md` shows the format. Without anything it is a store in memory.
+///
+/// `Debug` shows names only, for values may be secrets.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct StorageConfig {
+    /// The scheme, as `sqlite`, or a whole URI, as `sqlite:./data.db?table=docs`; `memory` unless set.
+    pub backend: String,
+    /// Where the store is, if `backend` is a scheme, and as whom to connect.
+    pub connection: Connection,
+    /// Options of the backend, as behind the `?` of a URI.
+    pub options: Options,
+    /// Options of the layer `retry`, which is put at its place among the others; without it there is none.
+    pub retry: Option<Options>,
+    /// Options of the layer `timeout`, in the same way.
+    pub timeout: Option<Options>,
+    /// The layers. The first sees a call first, the last is next to the store.
+    pub layers: Vec<LayerConfig>,
+}
+
+impl StorageConfig {
+    /// A store by its scheme or URI, without layers.
+    pub fn new(backend: impl Into<String>) -> Self {
+        Self { backend: backend.into(), ..Self::default() }
+    }
+
+    /// Reads JSON.
+    ///
+    /// # Errors
+    /// `Config` for text that is no JSON, an unknown field (the message lists the known ones) and a value of the wrong type. No
+    /// message repeats a value.
+    pub fn from_json(text: &str) -> Result<Self> {
+        let place = |e: serde_json::Error| {
+            wrong(format!("configuration: this is no JSON, in line {}, column {}", e.line(), e.column()))
+        };
+        Self::read(serde_json::from_str(text).map_err(place)?)
+    }
+
+    /// Reads TOML.
+    ///
+    /// # Errors
+    /// As [`from_json`](StorageConfig::from_json).
+    #[cfg(feature = "toml")]
+    pub fn from_toml(text: &str) -> Result<Self> {
+        // The error's own text would show the line, in which there may be a secret.
+        let place = |e: toml::de::Error| {
+            let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
+            wrong(format!("configuration: this is no TOML, in line {}", before.matches('\n').count() + 1))
+        };
+        Self::read(toml::from_str(text).map_err(place)?)
+    }
+
+    /// Reads a file whose name ends in `.toml` or `.json`.
+    ///
+    /// # Errors
+    /// `Config` when it cannot be read, for another name, and as [`from_json`](StorageConfig::from_json).
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let read = || {
+            fs::read_to_string(path)
+                .map_err(|e| wrong(format!("the configuration {path:?} cannot be read: {}", e.kind())))
+        };
+        match path.extension().and_then(|extension| extension.to_str()) {
+            #[cfg(feature = "toml")]
+            Some("toml") => Self::from_toml(&read()?),
+            Some("json") => Self::from_json(&read()?),
+            _ => Err(wrong(format!(
+                "the name of the configuration {path:?} must end in `.json`, or in `.toml` with the cargo feature `toml`"
+            ))),
+        }
+    }
+
+    fn read(json: serde_json::Value) -> Result<Self> {
+        let serde_json::Value::Object(fields) = json else {
+            return Err(wrong("configuration: it must be an object, as in `{\"backend\": \"memory\"}`"));
+        };
+        let empty = ConnectionConfig::new("configuration:");
+        let all = fields.into_iter().fold(empty, |config, (name, value)| config.option(name, value));
+        all.typed().map_err(suggest)
+    }
+
+    /// What the backend's factory is given.
+    pub(crate) async fn connection(&self, context: &StorageContext) -> Result<ConnectionConfig> {
+        let Connection { location, user, password } = &self.connection;
+        let uri = match self.backend.as_str() {
+            "" if location.is_empty() => "memory:".to_owned(),
+            "" => return Err(wrong("`connection` says where, but no `backend` says what; write its scheme")),
+            scheme if !scheme.contains(':') => format!("{scheme}:{location}"),
+            uri if location.is_empty() => uri.to_owned(),
+            _ => return Err(wrong("`backend` is a whole URI already; leave the location out of `connection`")),
+        };
+        if location.contains('?') {
+            return Err(wrong(
+                "options have no place in `connection`; write them into `options`, a `?` in a name as `%3F`",
+            ));
+        }
+        let mut config = ConnectionConfig::new(uri);
+        if user.is_some() || password.is_some() {
+            let password = match password {
+                Some(text) => Some(connection::resolve(text, context).await?),
+                None => None,
+            };
+            config = config.credentials(user.as_deref(), password.as_ref())?;
+        }
+        Ok(self.options.iter().fold(config, |config, (name, value)| config.option(name, value.clone())))
+    }
+}
+
+impl fmt::Debug for StorageConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = self.backend.split(':').next().unwrap_or_default();
+        f.debug_struct("StorageConfig")
+            .field("backend", &scheme)
+            .field("connection", &self.connection)
+            .field("options", &self.options.keys())
+            .field("retry", &self.retry.as_ref().map(BTreeMap::keys))
+            .field("timeout", &self.timeout.as_ref().map(BTreeMap::keys))
+            .field("layers", &self.layers)
+            .finish()
+    }
+}
+
+pub(crate) fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}

@@ -1,0 +1,86 @@
+//! The encryption layer from a configuration: which keys, and where they come from.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
+use serde::Deserialize;
+use storage_core::{
+    ConnectionConfig, DataKey, Error, ErrorKind, Layer, Result, Secret, StorageBackend, StorageContext,
+};
+use storage_layer_encrypt::{Algorithm, EncryptLayer, StaticKeys};
+use zeroize::Zeroizing;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Options {
+    /// With what is written; reading takes any.
+    algorithm: Algorithm,
+    /// Whether metadata is encrypted too.
+    encrypt_metadata: bool,
+    /// The id of the key that encrypts. It may be left out if there is only one.
+    current: Option<String>,
+    /// From ids to references: `env:NAME`, `file:PATH`.
+    keys: BTreeMap<String, String>,
+}
+
+pub(crate) fn layer(
+    config: &ConnectionConfig,
+    context: &StorageContext,
+    inner: Arc<dyn StorageBackend>,
+) -> Result<Arc<dyn StorageBackend>> {
+    let Options { algorithm, encrypt_metadata, current, keys } = config.typed()?;
+    let layer = match &context.keys {
+        Some(provider) if keys.is_empty() && current.is_none() => EncryptLayer::from_arc(provider.clone()),
+        Some(_) => return Err(wrong("the context has a key provider; leave `keys` and `current` out")),
+        None => EncryptLayer::new(read(current, &keys)?),
+    };
+    Ok(Arc::new(layer.algorithm(algorithm).encrypt_metadata(encrypt_metadata).layer(inner)))
+}
+
+fn read(current: Option<String>, keys: &BTreeMap<String, String>) -> Result<StaticKeys> {
+    let current = match (current, keys.len()) {
+        (_, 0) => {
+            return Err(wrong(
+                "there is no key; write `keys = { ID = \"env:NAME\" }` or `\"file:PATH\"`, or give the context a key provider",
+            ));
+        }
+        (Some(current), _) => current,
+        (None, 1) => keys.keys().cloned().collect(),
+        (None, _) => return Err(wrong("there are several keys; name the one that encrypts in `current`")),
+    };
+    let Some(reference) = keys.get(&current) else {
+        let ids = keys.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
+        return Err(wrong(format!("`current` names none of the keys, which are `{ids}`")));
+    };
+    let mut all = StaticKeys::new(&current, &key(&current, reference)?)?;
+    for (id, reference) in keys.iter().filter(|(id, _)| **id != current) {
+        all = all.with_older(id, &key(id, reference)?)?;
+    }
+    Ok(all)
+}
+
+fn key(id: &str, reference: &str) -> Result<DataKey> {
+    if !reference.starts_with("env:") && !reference.starts_with("file:") {
+        return Err(wrong(format!(
+            "the key {id:?} must not stand in the configuration itself; write `env:NAME` or `file:PATH` for where it is"
+        )));
+    }
+    let text = Secret::resolve(reference).map_err(|e| wrong(format!("the key {id:?}: {}", e.message())))?;
+    let text = text.expose().trim().as_bytes();
+    let decoded = match text.len() {
+        64 => HEXLOWER_PERMISSIVE.decode(text),
+        43 => BASE64_NOPAD.decode(text),
+        _ => BASE64.decode(text),
+    };
+    let decoded = decoded.map(Zeroizing::new).ok();
+    let key = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
+    key.map(DataKey::new).ok_or_else(|| {
+        wrong(format!(
+            "the key {id:?} must be 32 bytes as base64 or hexadecimal digits, as `openssl rand -base64 32` prints them"
+        ))
+    })
+}
+
+fn wrong(message: impl AsRef<str>) -> Error {
+    Error::new(ErrorKind::Config, format!("encrypt: {}", message.as_ref()))
+}

@@ -1,0 +1,75 @@
+//! The layers that the enabled features bring, by name.
+
+use std::sync::Arc;
+
+use storage_core::{ConnectionConfig, LayerFactory, Result, StorageBackend, StorageContext, async_trait};
+
+type Backend = Arc<dyn StorageBackend>;
+
+/// One of our layers.
+pub(crate) struct Ours {
+    name: &'static str,
+    put: fn(&ConnectionConfig, &StorageContext, Backend) -> Result<Backend>,
+}
+
+#[async_trait]
+impl LayerFactory for Ours {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    async fn layer(&self, config: &ConnectionConfig, context: &StorageContext, inner: Backend) -> Result<Backend> {
+        (self.put)(config, context, inner)
+    }
+}
+
+/// A layer that fits around any backend.
+#[cfg(any(
+    feature = "cache",
+    feature = "limit",
+    feature = "metrics",
+    feature = "retry",
+    feature = "timeout",
+    feature = "trace"
+))]
+fn any<L>(config: &ConnectionConfig, _: &StorageContext, inner: Backend) -> Result<Backend>
+where
+    L: storage_core::Layer<dyn StorageBackend> + serde::de::DeserializeOwned,
+{
+    Ok(Arc::new(config.typed::<L>()?.layer(inner)))
+}
+
+/// All that are enabled.
+pub(crate) fn all() -> Vec<Ours> {
+    vec![
+        #[cfg(feature = "cache")]
+        Ours { name: "cache", put: any::<storage_layer_cache::CacheLayer> },
+        #[cfg(feature = "compress")]
+        Ours {
+            name: "compress",
+            put: |config, _, inner| Ok(Arc::new(storage_layer_compress::Compressed::new(inner, config.typed()?)?)),
+        },
+        #[cfg(feature = "encrypt")]
+        Ours { name: "encrypt", put: crate::encrypt::layer },
+        #[cfg(feature = "limit")]
+        Ours { name: "limit", put: any::<storage_layer_limit::LimitLayer> },
+        #[cfg(feature = "metrics")]
+        Ours { name: "metrics", put: any::<storage_layer_metrics::MetricsLayer> },
+        #[cfg(feature = "prefix")]
+        Ours {
+            name: "prefix",
+            put: |config, _, inner| Ok(Arc::new(storage_layer_prefix::Prefixed::new(inner, config.typed()?)?)),
+        },
+        #[cfg(feature = "retry")]
+        Ours { name: "retry", put: any::<storage_layer_retry::RetryLayer> },
+        #[cfg(feature = "timeout")]
+        Ours { name: "timeout", put: any::<storage_layer_timeout::TimeoutLayer> },
+        #[cfg(feature = "trace")]
+        Ours { name: "trace", put: any::<storage_layer_trace::TraceLayer> },
+        #[cfg(feature = "versioned")]
+        Ours {
+            name: "versioned",
+            put: |config, _, inner| Ok(Arc::new(storage_layer_versioned::Versioned::new(inner, config.typed()?)?)),
+        },
+    ]
+}
