@@ -1,6 +1,7 @@
 # Ceph RGW
 #
 # label: server
+# needed: yes
 # apt: radosgw ceph-mon ceph-osd ceph-common
 # variable: STORAGE_TEST_CEPH
 # address: http://CEPHKEY:CEPHSECRET@127.0.0.1:{port}

@@ -1,9 +1,10 @@
 # moto
 #
 # label: third-party emulator
+# needed: yes
 # apt: python3-venv
 # variable: STORAGE_TEST_MOTO
-# address: http://test:test@127.0.0.1:{port}
+# address: http://MOTOKEY:MOTOSECRET@127.0.0.1:{port}
 # port: 25000
 # limits: an emulator of Amazon S3 that keeps conditions and versions right. It takes any credentials and any Content-MD5, wrong
 #   ones included. It keeps values in memory and forgets them when it stops.
@@ -21,11 +22,32 @@ version() {
 }
 
 start() {
-    exec "$programs/bin/moto_server" -H 127.0.0.1 -p "$PORT"
+    # The body of a request is read before its turn, so that a slow client does not hold up the others.
+    exec "$programs/bin/python" -c '
+import io, sys, threading
+from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+from werkzeug.serving import run_simple
+
+moto, turn = create_backend_app("s3"), threading.Lock()
+
+def serial(environ, start_response):
+    body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    environ["wsgi.input"] = io.BytesIO(body)
+    with turn:
+        return list(moto(environ, start_response))
+
+class Handler(MotoRequestHandler):
+    disable_nagle_algorithm = True
+
+    def log_request(self, *_):
+        pass
+
+run_simple("127.0.0.1", int(sys.argv[1]), serial, threaded=True, request_handler=Handler)
+' "$PORT"
 }
 
 ready() {
     exec 3<>"/dev/tcp/127.0.0.1/$PORT"
-    printf 'GET /moto-api/ HTTP/1.0\r\n\r\n' >&3
+    printf 'GET / HTTP/1.0\r\n\r\n' >&3
     head -n 1 <&3 | grep -q ' 200 '
 }

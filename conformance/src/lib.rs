@@ -15,7 +15,7 @@ mod main_with;
 mod methods;
 mod namespace;
 mod process;
-mod proxy;
+pub mod proxy;
 mod recorder;
 mod refuse;
 pub mod report;

@@ -130,7 +130,7 @@ fn isolated(
             proven(check, context).await
         }
     };
-    let limit = selection.time_limit;
+    let limit = target.time_limit(selection.time_limit);
     // As a task, so that the time limit holds although the check blocks a thread.
     let outcome = runtime.block_on(async { timeout(limit, tokio::spawn(run)).await });
     // A destructor that panics must not take the other checks along.

@@ -1,6 +1,6 @@
 //! What the checks run on: a named way to open a store, and the namespaces they open it for.
 
-use std::{env, fmt, path::Path, sync::Arc};
+use std::{env, fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use storage_core::{Capabilities, Result, StorageBackend};
@@ -23,6 +23,7 @@ pub struct Target {
     needs_env: Option<String>,
     runs_on: String,
     secrets: Secrets,
+    patience: Duration,
     foreign: Option<Arc<Plant>>,
     leftovers: Option<fn(&Path) -> usize>,
 }
@@ -50,6 +51,7 @@ impl Target {
             needs_env: None,
             runs_on: "embedded".into(),
             secrets: Secrets::default(),
+            patience: Duration::ZERO,
             foreign: None,
             leftovers: None,
         }
@@ -130,6 +132,13 @@ impl Target {
         self
     }
 
+    /// Gives each check at least this long, for a store that is slow, as emulators are.
+    #[must_use]
+    pub fn patience(mut self, limit: Duration) -> Self {
+        self.patience = limit;
+        self
+    }
+
     /// The name, as it is in trial names and reports.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -148,6 +157,10 @@ impl Target {
 
     pub(crate) fn kind(&self) -> &str {
         &self.runs_on
+    }
+
+    pub(crate) fn time_limit(&self, usual: Duration) -> Duration {
+        usual.max(self.patience)
     }
 
     pub(crate) fn required(&self) -> Capabilities {

@@ -6,17 +6,19 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
-use object_store::{CopyOptions as Copy, Error as Native, ObjectStore, ObjectStoreExt};
+use object_store::{CopyOptions as Copy, Error as Absent, ObjectStore, ObjectStoreExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions,
-    Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, defaults,
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
+    GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend,
+    VersionId, defaults,
 };
 
-use crate::{Config, Profile, error, meta, names::Names, probe::probe};
+use crate::{Config, Grant, Native, Profile, error, meta, names::Names, probe::probe};
 
 /// A storage backend over an [`ObjectStore`].
 ///
@@ -28,12 +30,15 @@ pub struct ObjectStoreBackend {
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn ObjectStore>,
+    pub(crate) native: Option<Arc<dyn Native>>,
     pub(crate) names: Names,
     pub(crate) profile: Profile,
     pub(crate) config: Config,
     pub(crate) info: BackendInfo,
     /// Whether metadata lies in a header before the value, because the store keeps no attributes.
     pub(crate) framed: bool,
+    /// Whether the store compares etags as they are without their quotes.
+    pub(crate) unquoted: bool,
     closed: AtomicBool,
 }
 
@@ -48,15 +53,39 @@ impl ObjectStoreBackend {
     /// `Config` for a prefix that leaves no room for keys of 512 bytes or a profile that the store contradicts; the store's own
     /// when it cannot be reached, read or written.
     pub async fn connect(store: Arc<dyn ObjectStore>, profile: Profile, config: Config) -> Result<Self> {
+        Self::open_store(store, None, profile, config).await
+    }
+
+    /// The same for a store that can do more than [`ObjectStore`] says.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn connect_native(
+        store: Arc<dyn ObjectStore>,
+        native: Arc<dyn Native>,
+        profile: Profile,
+        config: Config,
+    ) -> Result<Self> {
+        Self::open_store(store, Some(native), profile, config).await
+    }
+
+    async fn open_store(
+        store: Arc<dyn ObjectStore>,
+        native: Option<Arc<dyn Native>>,
+        profile: Profile,
+        config: Config,
+    ) -> Result<Self> {
         let names = Names::new(&config.prefix, profile.naming)?;
         let key_limit = names.key_limit(profile.name_limit)?;
-        let found = probe(&*store, &names, profile.naming).await?;
+        let found = probe(&store, native.as_deref(), &names, profile.naming).await?;
         let framed = !found.attributes;
 
         let mut capabilities = Capabilities::new().atomic();
         capabilities.streaming = profile.streaming;
         // A condition compares the store's own etag, which in a framed object is not the etag that we show.
         capabilities.conditional = found.conditions && !framed;
+        capabilities.versioning = native.as_ref().is_some_and(|native| native.versioned());
+        capabilities.encryption = found.encrypted;
         capabilities.unique_etags = profile.unique_etags || framed;
 
         let mut limits = Limits::default();
@@ -75,7 +104,17 @@ impl ObjectStoreBackend {
         info.version = env!("CARGO_PKG_VERSION").to_owned();
         info.limits = limits;
         Ok(Self {
-            inner: Arc::new(Inner { store, names, profile, config, info, framed, closed: AtomicBool::new(false) }),
+            inner: Arc::new(Inner {
+                store,
+                native,
+                names,
+                profile,
+                config,
+                info,
+                framed,
+                unquoted: found.unquoted,
+                closed: AtomicBool::new(false),
+            }),
         })
     }
 
@@ -85,11 +124,50 @@ impl ObjectStoreBackend {
         &self.inner.store
     }
 
+    /// An address by which anyone can read this value until the time is up, without credentials. It is a secret.
+    ///
+    /// # Errors
+    /// `Unsupported` where the store has no such thing; those of the store. That there is a value is not looked at.
+    pub async fn sign_get(&self, key: &Key, expires: Duration) -> Result<Secret> {
+        let inner = self.open()?;
+        inner.native()?.sign(Grant::Get, &inner.names.place(key), expires).await
+    }
+
+    /// An address to which anyone can `PUT` a value until the time is up, without credentials. It is a secret. What is written
+    /// there has no metadata.
+    ///
+    /// # Errors
+    /// As [`sign_get`](Self::sign_get).
+    pub async fn sign_put(&self, key: &Key, expires: Duration) -> Result<Secret> {
+        let inner = self.open()?;
+        inner.native()?.sign(Grant::Put, &inner.names.place(key), expires).await
+    }
+
+    /// What a bulk request could not delete, one by one: some stores fail where two delete the same object.
+    async fn once_more(&self, results: Vec<Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
+        let mut done = Vec::with_capacity(results.len());
+        for (result, (key, options)) in results.into_iter().zip(items) {
+            done.push(match result {
+                Err(e) if e.kind() == ErrorKind::Unavailable && self.inner.native.is_some() => {
+                    self.delete(key, options.clone()).await
+                }
+                result => result,
+            });
+        }
+        done
+    }
+
     fn open(&self) -> Result<&Arc<Inner>> {
         match self.inner.closed.load(Ordering::Acquire) {
             true => Err(Error::closed()),
             false => Ok(&self.inner),
         }
+    }
+}
+
+impl Inner {
+    pub(crate) fn native(&self) -> Result<&Arc<dyn Native>> {
+        self.native.as_ref().ok_or_else(|| Error::unsupported("versions and signed addresses"))
     }
 }
 
@@ -123,14 +201,21 @@ impl StorageBackend for ObjectStoreBackend {
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
         let inner = self.open()?;
-        if options != DeleteOptions::new() {
-            return Err(Error::unsupported("a condition or version on delete"));
+        if options.condition.is_some() {
+            return Err(Error::unsupported("a condition on delete"));
         }
-        absent_is_fine(inner.store.delete(&inner.names.place(key)).await)
+        let place = inner.names.place(key);
+        match (&inner.native, &options.version) {
+            (Some(native), version) => {
+                native.delete(&place, version.as_ref().map(VersionId::as_str)).await.map_err(error::perhaps)
+            }
+            (None, None) => absent_is_fine(inner.store.delete(&place).await),
+            (None, Some(_)) => Err(Error::unsupported("a version on delete")),
+        }
     }
 
-    async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
-        self.open()?.describe(key).await
+    async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        self.open()?.describe(key, options.version.as_ref()).await
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
@@ -146,10 +231,13 @@ impl StorageBackend for ObjectStoreBackend {
         let done = inner.store.delete_stream(stream::iter(places).boxed());
         let results: Vec<_> = done.map(|each| absent_is_fine(each.map(drop))).collect().await;
         if results.len() == items.len() {
-            return Ok(results);
+            return Ok(self.once_more(results, &items).await);
         }
         // A bulk request that failed as a whole says nothing about its items.
-        defaults::delete_batch(self, items, options).await
+        match results.into_iter().find_map(Result::err) {
+            Some(e) if e.kind() != ErrorKind::Unsupported => Err(e),
+            _ => defaults::delete_batch(self, items, options).await,
+        }
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
@@ -166,15 +254,26 @@ impl StorageBackend for ObjectStoreBackend {
         }
         let (source, target) = (inner.names.place(from), inner.names.place(to));
         let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
-        copied.map_err(|e| match e {
-            Native::NotFound { .. } => Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from),
-            e => error::write(e),
-        })?;
-        let entry = inner.describe(to).await.map_err(Error::ambiguous)?;
+        match copied {
+            Ok(()) => {}
+            Err(Absent::NotFound { .. }) => {
+                return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from));
+            }
+            Err(e) => match error::write(e) {
+                // Some stores copy in one go only what is not too large.
+                e if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
+                e => return Err(e),
+            },
+        }
+        let entry = inner.describe(to, None).await.map_err(Error::ambiguous)?;
         entry.ok_or_else(|| {
             let message = "the copy was deleted before it could be looked at; copy again";
             Error::new(ErrorKind::Conflict, message).ambiguous().with_key(to)
         })
+    }
+
+    async fn versions(&self, key: &Key) -> Result<EntryStream> {
+        self.open()?.versions(key)
     }
 
     async fn is_connected(&self) -> bool {
@@ -182,7 +281,7 @@ impl StorageBackend for ObjectStoreBackend {
             return false;
         };
         let nothing = inner.names.probe("nothing");
-        matches!(inner.store.head(&nothing).await, Ok(_) | Err(Native::NotFound { .. }))
+        matches!(inner.store.head(&nothing).await, Ok(_) | Err(Absent::NotFound { .. }))
     }
 
     async fn disconnect(&self) -> Result<()> {
@@ -193,7 +292,7 @@ impl StorageBackend for ObjectStoreBackend {
 
 fn absent_is_fine(deleted: object_store::Result<()>) -> Result<()> {
     match deleted {
-        Ok(()) | Err(Native::NotFound { .. }) => Ok(()),
+        Ok(()) | Err(Absent::NotFound { .. }) => Ok(()),
         Err(e) => Err(error::write(e)),
     }
 }

@@ -7,12 +7,41 @@ use storage_core::{Error, ErrorKind, Etag};
 
 /// A failed read, or a write that certainly did not happen.
 pub(crate) fn read(error: Native) -> Error {
+    #[cfg(feature = "http")]
+    if let Some((known, _)) = requested(&error) {
+        return known.with_source(error);
+    }
     let (kind, message) = explain(&error);
     Error::new(kind, message).with_source(error)
 }
 
+/// What the store or the network said about a request, where the error itself does not say more.
+#[cfg(feature = "http")]
+fn requested(error: &Native) -> Option<(Error, bool)> {
+    let Native::Generic { source, .. } = error else {
+        return None;
+    };
+    let text = source.to_string();
+    // An item of a bulk request has a code of its own, which is nowhere but in the text.
+    if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| text.starts_with("DeleteObjects request failed")) {
+        return Some(match code.trim_end_matches(')') {
+            "AccessDenied" => (
+                Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"),
+                true,
+            ),
+            _ => (Error::new(ErrorKind::Unavailable, "the store could not delete this; try again"), false),
+        });
+    }
+    crate::http::explain(error)
+}
+
 /// A failed write. Unless the store said why it refused, it may have happened all the same.
 pub(crate) fn write(error: Native) -> Error {
+    #[cfg(feature = "http")]
+    if let Some((known, definite)) = requested(&error) {
+        let known = known.with_source(error);
+        return if definite { known } else { known.ambiguous() };
+    }
     let cause = input_output(&error).map(io::Error::kind);
     let refused = matches!(cause, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded));
     let error = read(error);
@@ -20,6 +49,26 @@ pub(crate) fn write(error: Native) -> Error {
         ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => error.ambiguous(),
         _ => error,
     }
+}
+
+/// A failed write that a store's own call has explained, but for whether it may have happened all the same.
+pub(crate) fn perhaps(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other => error.ambiguous(),
+        _ => error,
+    }
+}
+
+/// A conditional write that a store like Ceph refused because another one was faster.
+#[cfg(feature = "http")]
+pub(crate) fn is_lost_race(error: &Native) -> bool {
+    crate::http::is_nameless(error)
+}
+
+/// No store in this process does that.
+#[cfg(not(feature = "http"))]
+pub(crate) fn is_lost_race(_: &Native) -> bool {
+    false
 }
 
 /// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.

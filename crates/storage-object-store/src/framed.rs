@@ -34,7 +34,7 @@ impl Inner {
         let stored = range.start + meta::HEADER..range.end + meta::HEADER;
         if options.range.is_some() && !source.is_file() {
             // That request was for the header alone.
-            source = Source::from(self.get_same(&place, &about, stored.clone()).await?);
+            source = Source::from(self.get_same(&place, &about, stored.clone(), None).await?);
         }
         let body = source.body(stored, options.whole).await?;
         Ok(Some(Object::new(entry, body)))

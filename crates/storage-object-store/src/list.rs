@@ -1,34 +1,45 @@
 //! Listings: the keys that lie under themselves and those of the annex, each in order, merged.
 
-use std::{cmp::Ordering, pin::Pin, sync::Arc};
+use std::{cmp::Ordering, fmt, pin::Pin, sync::Arc};
 
 use futures_util::{
     StreamExt, TryStreamExt,
     future::ready,
     stream::{self, BoxStream},
 };
-use object_store::{ObjectMeta, path::Path};
+use object_store::{Error as Failed, ObjectMeta, path::Path};
 use storage_core::{Entry, Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
 
-use crate::{backend::Inner, error};
+use crate::{
+    Ask, Native,
+    backend::Inner,
+    error,
+    pages::{self, Level, until_error},
+};
 
 /// How many entries are asked for their metadata at once.
-const CONCURRENCY: usize = 16;
+pub(crate) const CONCURRENCY: usize = 16;
+/// How many names are asked for at once, and how few at least.
+const PAGE: usize = 1000;
+const FEWEST: usize = 16;
 
+type Objects = BoxStream<'static, Result<ObjectMeta>>;
 type Found = BoxStream<'static, Result<(Key, ObjectMeta)>>;
 
 impl Inner {
     pub(crate) async fn items(self: &Arc<Self>, options: ListOptions) -> Result<ListStream> {
+        let (natural, annexed) = match &self.native {
+            Some(native) if options.prefix.is_empty() && options.start_after.is_none() && !options.one_level => {
+                self.all(native, options.limit).await?
+            }
+            _ => self.apart(&options),
+        };
         let natural = match self.names.directory(&options.prefix) {
             None => stream::empty().boxed(),
             Some(directory) if options.one_level => self.level(directory, &options.prefix).await?,
-            Some(directory) => {
-                let offset = self.names.before(&text_before(&options));
-                self.entries(directory, offset, &options.prefix).await?
-            }
+            Some(directory) => self.entries(natural, directory, &options.prefix).await?,
         };
-        let offset = bytes_before(&options).map(|bytes| self.names.before_encoded(&bytes));
-        let annexed = self.entries(self.names.annex(), offset, &options.prefix).await?;
+        let annexed = self.entries(annexed, self.names.annex(), &options.prefix).await?;
         let annexed = match options.one_level {
             true => fold(annexed, options.prefix.len()),
             false => annexed,
@@ -44,6 +55,40 @@ impl Inner {
         Ok(items.take(options.limit.unwrap_or(usize::MAX)).boxed())
     }
 
+    /// The objects that may be keys under their own names, and those of the annex.
+    fn apart(&self, options: &ListOptions) -> (Objects, Objects) {
+        // A level folds many entries into one item.
+        let limit = options.limit.filter(|_| !options.one_level);
+        let natural = match self.names.directory(&options.prefix) {
+            Some(directory) => {
+                let offset = self.names.before(&text_before(options));
+                self.objects(&directory, offset.as_ref(), &options.prefix, limit)
+            }
+            None => stream::empty().boxed(),
+        };
+        let offset = bytes_before(options).map(|bytes| self.names.before_encoded(&bytes));
+        (natural, self.objects(&self.names.annex(), offset.as_ref(), &options.prefix, limit))
+    }
+
+    /// The same for a listing of everything. The annex lies within it, mostly on the first page, so that no request of its own
+    /// is needed.
+    async fn all(&self, native: &Arc<dyn Native>, limit: Option<usize>) -> Result<(Objects, Objects)> {
+        let annex = format!("{}/", self.names.annex());
+        let ask = Ask { prefix: self.names.literal("").unwrap_or_default(), limit: page_size(limit), ..Ask::default() };
+        let (first, more) = pages::first(&**native, ask).await?;
+        let annexed: Vec<_> =
+            first.iter().filter(|about| about.location.as_ref().starts_with(&annex)).cloned().collect();
+        let passed =
+            |about: &ObjectMeta| *about.location.as_ref() > *annex && !about.location.as_ref().starts_with(&annex);
+        let annexed = match more.is_none() || first.last().is_some_and(passed) {
+            true => stream::iter(annexed.into_iter().map(Ok)).boxed(),
+            false => self.objects(&self.names.annex(), None, "", limit),
+        };
+        let rest = more.map(|ask| pages::objects(native.clone(), ask));
+        let rest = rest.unwrap_or_else(|| stream::empty().boxed());
+        Ok((stream::iter(first.into_iter().map(Ok)).chain(rest).boxed(), annexed))
+    }
+
     /// The places of exactly the entries that a listing of the prefix shows, in no order.
     pub(crate) fn places(self: &Arc<Self>, prefix: &str) -> BoxStream<'static, object_store::Result<Path>> {
         let natural = self.names.directory(prefix);
@@ -52,7 +97,9 @@ impl Inner {
         stream::iter(directories)
             .flat_map(move |directory| {
                 let (this, prefix) = (this.clone(), prefix.clone());
-                let objects = this.store.list(not_root(&directory));
+                let objects = this.objects(&directory, None, &prefix, None);
+                // The store's own error type, because it takes the places back in a stream of its own.
+                let objects = objects.map_err(|e| Failed::Generic { store: "storage", source: Box::new(e) });
                 objects.try_filter_map(move |about| {
                     let key = this.listed_key(&about, &directory);
                     let key = key.filter(|key| key.as_str().starts_with(&prefix));
@@ -63,14 +110,35 @@ impl Inner {
             .boxed()
     }
 
-    /// The entries with the prefix in a directory and below, in order.
-    async fn entries(self: &Arc<Self>, directory: Path, offset: Option<Path>, prefix: &str) -> Result<ListStream> {
-        let objects = match &offset {
-            Some(offset) => self.store.list_with_offset(not_root(&directory), offset),
-            None => self.store.list(not_root(&directory)),
+    /// What a directory holds, itself and below, as far as it may have the prefix; from behind an offset, in the order of the
+    /// store.
+    fn objects(&self, directory: &Path, offset: Option<&Path>, prefix: &str, limit: Option<usize>) -> Objects {
+        if let Some(native) = &self.native {
+            let Some(ask) = self.ask(directory, prefix, limit) else {
+                return stream::empty().boxed();
+            };
+            return pages::objects(native.clone(), Ask { after: offset.map(Path::to_string), ..ask });
+        }
+        let objects = match offset {
+            Some(offset) => self.store.list_with_offset(not_root(directory), offset),
+            None => self.store.list(not_root(directory)),
         };
+        objects.map_err(error::read).boxed()
+    }
+
+    /// The question for a directory's names; `None` where no name can have the prefix.
+    fn ask(&self, directory: &Path, prefix: &str, limit: Option<usize>) -> Option<Ask> {
+        let prefix = match *directory == self.names.annex() {
+            true => format!("{directory}/"),
+            false => self.names.literal(prefix)?,
+        };
+        Some(Ask { prefix, limit: page_size(limit), ..Ask::default() })
+    }
+
+    /// The entries with the prefix in a directory and below, in order.
+    async fn entries(self: &Arc<Self>, objects: Objects, directory: Path, prefix: &str) -> Result<ListStream> {
         let (this, sorted, wanted) = (self.clone(), self.profile.sorted, prefix.to_owned());
-        let found = objects.map_err(error::read).try_filter_map(move |about| {
+        let found = objects.try_filter_map(move |about| {
             let key = this.listed_key(&about, &directory);
             ready(Ok(key.map(|key| (key, about))))
         });
@@ -97,14 +165,23 @@ impl Inner {
 
     /// One level of the keys that lie under themselves. A store answers with all of it at once, in any order.
     async fn level(&self, directory: Path, prefix: &str) -> Result<ListStream> {
-        let level = self.store.list_with_delimiter(not_root(&directory)).await;
-        let level = level.map_err(error::read)?;
-        let mut items = Vec::with_capacity(level.objects.len() + level.common_prefixes.len());
+        let level = match &self.native {
+            Some(native) => match self.ask(&directory, prefix, None) {
+                Some(ask) => pages::level(native.clone(), Ask { one_level: true, ..ask }).await?,
+                None => Level::default(),
+            },
+            None => {
+                let level = self.store.list_with_delimiter(not_root(&directory)).await;
+                let level = level.map_err(error::read)?;
+                Level { objects: level.objects, prefixes: level.common_prefixes }
+            }
+        };
+        let mut items = Vec::with_capacity(level.objects.len() + level.prefixes.len());
         for about in level.objects {
             let key = self.listed_key(&about, &directory);
             items.extend(key.and_then(|key| self.item(key, &about)));
         }
-        for below in level.common_prefixes {
+        for below in level.prefixes {
             match self.names.common_prefix(&below) {
                 Some(common) => items.push(ListItem::Prefix(common)),
                 None if self.names.is_reserved(&below) => {}
@@ -144,7 +221,7 @@ impl Inner {
             let this = this.clone();
             async move {
                 match item? {
-                    ListItem::Entry(Entry { key, .. }) => match this.describe(&key).await {
+                    ListItem::Entry(Entry { key, .. }) => match this.describe(&key, None).await {
                         Ok(entry) => Ok(entry.map(ListItem::Entry)),
                         Err(e) => Err(e.with_key(&key)),
                     },
@@ -152,25 +229,20 @@ impl Inner {
                 }
             }
         });
-        let described = described.buffered(CONCURRENCY);
-        // A listing ends after an error, which a stream of single answers would not.
-        stream::try_unfold(described, |mut described| async move {
-            while let Some(item) = described.try_next().await? {
-                if let Some(item) = item {
-                    return Ok(Some((item, described)));
-                }
-            }
-            Ok(None)
-        })
-        .boxed()
+        until_error(described.buffered(CONCURRENCY).boxed())
     }
+}
+
+/// A page that is too small costs another request, where something on it does not count.
+fn page_size(limit: Option<usize>) -> usize {
+    limit.map_or(PAGE, |limit| limit.clamp(FEWEST, PAGE))
 }
 
 fn not_root(directory: &Path) -> Option<&Path> {
     (!directory.is_root()).then_some(directory)
 }
 
-fn foreign(place: &Path) {
+pub(crate) fn foreign(place: &dyn fmt::Display) {
     tracing::warn!(%place, "a listing skips an object that was not written as the value of a key");
 }
 

@@ -103,6 +103,13 @@ impl Names {
         }
     }
 
+    /// How the names of all keys with this prefix that lie under themselves begin, exactly; `None` if there can be none.
+    pub(crate) fn literal(&self, prefix: &str) -> Option<String> {
+        let root = self.root.as_ref();
+        let none = prefix.contains(awkward);
+        (!none).then(|| if root.is_empty() { prefix.to_owned() } else { format!("{root}{DELIMITER}{prefix}") })
+    }
+
     /// The directory of the annex.
     pub(crate) fn annex(&self) -> Path {
         self.reserved().join(ANNEX)
@@ -165,12 +172,15 @@ impl Names {
 fn plain(text: &str) -> Option<Path> {
     let mut segments = text.split(DELIMITER);
     let reserved = segments.next() == Some(RESERVED);
-    let awkward = |c: char| c.is_control() || matches!(c, '\\' | '\u{fffe}' | '\u{ffff}');
     let awkward = |segment: &str| segment.len() > SEGMENT || segment.ends_with('.') || segment.contains(awkward);
     if reserved || text.split(DELIMITER).any(awkward) {
         return None;
     }
     Path::parse(text).ok().filter(|path| path.as_ref() == text)
+}
+
+fn awkward(c: char) -> bool {
+    c.is_control() || matches!(c, '\\' | '\u{fffe}' | '\u{ffff}')
 }
 
 fn decode<'a>(segments: impl Iterator<Item = PathPart<'a>>) -> Option<Key> {

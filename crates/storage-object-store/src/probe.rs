@@ -1,38 +1,86 @@
 //! What a store honours, found out by trying it on objects of our own.
 
+use std::sync::Arc;
+
+use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use object_store::{
-    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, UpdateVersion,
-    path::Path,
+    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
+    UpdateVersion, path::Path,
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 
-use crate::{Naming, error, meta, names::Names};
+use crate::{Ask, Naming, error, meta, names::Names, native, write::bare};
+
+/// How many writers race for one object, to see whether conditions are more than a look before the write.
+const RACERS: usize = 4;
 
 /// What was found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Findings {
     /// Attributes come back as they were given.
     pub(crate) attributes: bool,
-    /// Conditions on writes are honoured.
+    /// The store says that it encrypts what is written.
+    pub(crate) encrypted: bool,
+    /// Conditions on writes are honoured, also when several write at once.
     pub(crate) conditions: bool,
+    /// But only of etags without their quotes, as in Ceph.
+    pub(crate) unquoted: bool,
 }
 
 /// Writes, reads and deletes a few objects, which proves that the store can be reached and used.
-pub(crate) async fn probe(store: &dyn ObjectStore, names: &Names, naming: Naming) -> Result<Findings> {
-    let place = names.probe(&meta::text(&meta::token()));
-    let findings = findings(store, &place, naming).await;
-    for place in [below(&place), place] {
-        match store.delete(&place).await {
-            Ok(()) | Err(Native::NotFound { .. }) => {}
-            // Nothing else writes under this name and nothing lists it, so that it stays does no harm.
-            Err(error) => tracing::warn!(%place, %error, "a probe could not be deleted"),
-        }
+pub(crate) async fn probe(
+    store: &Arc<dyn ObjectStore>,
+    native: Option<&dyn native::Native>,
+    names: &Names,
+    naming: Naming,
+) -> Result<Findings> {
+    let token = meta::text(&meta::token());
+    let places = [names.probe(&token), names.probe(&format!("{token}-beside"))];
+    let findings = findings(&**store, &places, naming).await;
+    let [place, beside] = places;
+    if let Err(error) = remove(store, native, &place, beside).await {
+        // Nothing else writes under these names and nothing lists them, so that they stay does no harm.
+        tracing::warn!(%place, %error, "probes could not be deleted");
     }
     findings
 }
 
-async fn findings(store: &dyn ObjectStore, place: &Path, naming: Naming) -> Result<Findings> {
-    let attributes = keeps_attributes(store, place).await?;
+async fn remove(
+    store: &Arc<dyn ObjectStore>,
+    native: Option<&dyn native::Native>,
+    place: &Path,
+    beside: Path,
+) -> Result<()> {
+    if let Some(native) = native.filter(|native| native.versioned()) {
+        // A plain delete would leave every version.
+        let mut ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
+        loop {
+            let page = native.versions(&ask).await?;
+            for found in page.objects {
+                if let (Ok(place), Some(version)) = (Path::parse(&found.name), &found.version) {
+                    native.delete(&place, Some(version)).await?;
+                }
+            }
+            ask.next = page.next;
+            if ask.next.is_none() {
+                return Ok(());
+            }
+        }
+    }
+    let places = [below(place), beside, place.clone()].map(Ok);
+    let mut deleted = store.delete_stream(stream::iter(places).boxed());
+    loop {
+        match deleted.try_next().await {
+            Ok(None) => return Ok(()),
+            Ok(_) | Err(Native::NotFound { .. }) => {}
+            Err(e) => return Err(error::write(e)),
+        }
+    }
+}
+
+async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], naming: Naming) -> Result<Findings> {
+    let mut found = Findings::default();
+    attributes(store, place, &mut found).await?;
     if naming == Naming::Flat {
         let both = store.put(&below(place), "0".into()).await;
         both.map_err(|e| {
@@ -40,47 +88,85 @@ async fn findings(store: &dyn ObjectStore, place: &Path, naming: Naming) -> Resu
             Error::new(ErrorKind::Config, message).with_source(error::read(e))
         })?;
     }
-    Ok(Findings { attributes, conditions: honours_conditions(store, place).await? })
+    conditions(store, place, beside, &mut found).await?;
+    Ok(found)
 }
 
-async fn keeps_attributes(store: &dyn ObjectStore, place: &Path) -> Result<bool> {
+async fn attributes(store: &dyn ObjectStore, place: &Path, found: &mut Findings) -> Result<()> {
     let attributes = meta::attributes(&Metadata::new());
     let options = PutOptions::from(attributes.clone());
-    if attempt(store.put_opts(place, "0".into(), options).await)?.is_none() {
-        let plain = store.put(place, "0".into()).await;
-        plain.map_err(error::read)?;
+    match attempt(store.put_opts(place, "0".into(), options).await)? {
+        Some(result) => found.encrypted = encrypted(&result),
+        None => {
+            let plain = store.put(place, "0".into()).await;
+            plain.map_err(error::read)?;
+        }
     }
     let head = GetOptions::new().with_head(true);
     let read = store.get_opts(place, head).await.map_err(error::read)?;
-    Ok(read.attributes.get(&meta::ATTRIBUTE) == attributes.get(&meta::ATTRIBUTE))
+    found.attributes = read.attributes.get(&meta::ATTRIBUTE) == attributes.get(&meta::ATTRIBUTE);
+    Ok(())
 }
 
-/// Some stores ignore the condition, so each kind is tried once where it must hold and once where it must not.
-async fn honours_conditions(store: &dyn ObjectStore, place: &Path) -> Result<bool> {
-    let put = async |payload: &'static str, mode: PutMode| {
-        let done = store.put_opts(place, PutPayload::from_static(payload.as_bytes()), mode.into());
-        done.await
+/// Some stores ignore the condition, so each kind is tried once where it must hold and once where it must not; then several
+/// write at once, and one of them must win.
+async fn conditions(store: &dyn ObjectStore, place: &Path, beside: &Path, found: &mut Findings) -> Result<()> {
+    if put(store, place, "1", PutMode::Create).await? != Put::Lost {
+        return Ok(());
+    }
+    let Put::Won(Some(first)) = put(store, place, "2", PutMode::Overwrite).await? else {
+        return Ok(());
     };
-    match put("1", PutMode::Create).await {
-        Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => {}
-        other => return attempt(other).map(|_| false),
+    let mut update = update(first.clone());
+    let mut second = put(store, place, "3", update.clone()).await?;
+    if second == Put::Lost && bare(&first) != first {
+        update = self::update(bare(&first).to_owned());
+        second = put(store, place, "3", update.clone()).await?;
+        found.unquoted = true;
     }
-    let first = put("2", PutMode::Overwrite).await.map_err(error::read)?;
-    if first.e_tag.is_none() {
-        return Ok(false);
-    }
-    let first = PutMode::Update(UpdateVersion::from(first));
-    match put("3", first.clone()).await {
-        Err(Native::Precondition { .. }) => return Ok(false),
-        other => {
-            if attempt(other)?.is_none() {
-                return Ok(false);
-            }
-        }
-    }
-    match put("4", first).await {
-        Err(Native::Precondition { .. }) => Ok(true),
-        other => attempt(other).map(|_| false),
+    let Put::Won(Some(second)) = second else {
+        return Ok(());
+    };
+    let stale = put(store, place, "4", update).await? == Put::Lost;
+    let second = if found.unquoted { bare(&second).to_owned() } else { second };
+    found.conditions = stale
+        && one_wins(store, place, self::update(second)).await?
+        && one_wins(store, beside, PutMode::Create).await?;
+    Ok(())
+}
+
+async fn one_wins(store: &dyn ObjectStore, place: &Path, mode: PutMode) -> Result<bool> {
+    const VALUES: [&str; RACERS] = ["a", "b", "c", "d"];
+    let racing = VALUES.map(|value| put(store, place, value, mode.clone()));
+    let ended = try_join_all(racing).await?;
+    let won = ended.iter().filter(|put| matches!(put, Put::Won(_))).count();
+    let lost = ended.iter().filter(|put| matches!(put, Put::Lost | Put::Nameless)).count();
+    Ok(won == 1 && lost == RACERS - 1)
+}
+
+#[derive(PartialEq)]
+enum Put {
+    /// With the new etag.
+    Won(Option<String>),
+    Lost,
+    /// In a way that some stores have no name for.
+    Nameless,
+    /// The store says that it has no such condition.
+    Unknown,
+}
+
+async fn put(store: &dyn ObjectStore, place: &Path, payload: &'static str, mode: PutMode) -> Result<Put> {
+    let payload = PutPayload::from_static(payload.as_bytes());
+    let conditional = mode != PutMode::Overwrite;
+    match store.put_opts(place, payload, mode.into()).await {
+        Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(Put::Lost),
+        Err(e) if conditional && error::is_lost_race(&e) => Ok(Put::Nameless),
+        other => match attempt(other) {
+            Ok(Some(result)) => Ok(Put::Won(result.e_tag)),
+            Ok(None) => Ok(Put::Unknown),
+            Err(e) if e.kind() == ErrorKind::Conflict => Ok(Put::Lost),
+            Err(e) => Err(e),
+        },
     }
 }
 
@@ -88,9 +174,25 @@ async fn honours_conditions(store: &dyn ObjectStore, place: &Path) -> Result<boo
 fn attempt<T>(result: object_store::Result<T>) -> Result<Option<T>> {
     match result {
         Ok(done) => Ok(Some(done)),
-        Err(Native::NotImplemented { .. } | Native::NotSupported { .. }) => Ok(None),
-        Err(e) => Err(error::read(e)),
+        Err(e) => {
+            let error = error::read(e);
+            if error.kind() == ErrorKind::Unsupported { Ok(None) } else { Err(error) }
+        }
     }
+}
+
+#[cfg(feature = "http")]
+fn encrypted(result: &PutResult) -> bool {
+    result.extensions.get::<crate::http::Said>().is_some_and(|said| said.encrypted)
+}
+
+#[cfg(not(feature = "http"))]
+fn encrypted(_: &PutResult) -> bool {
+    false
+}
+
+fn update(etag: String) -> PutMode {
+    PutMode::Update(UpdateVersion { e_tag: Some(etag), version: None })
 }
 
 fn below(place: &Path) -> Path {

@@ -7,7 +7,7 @@ use object_store::{
     Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
     path::Path,
 };
-use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result};
+use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, VersionId};
 
 use crate::{backend::Inner, error, meta, source::Source, write::is_one};
 
@@ -26,10 +26,12 @@ impl Inner {
         }
         let known = options.if_none_match.filter(is_one);
         get.if_none_match = known.map(|etag| etag.to_string());
+        get.version = options.version.as_ref().map(VersionId::to_string);
         let result = match options.range {
-            None => self.get(&place, get).await?,
-            Some(range) => self.get_range(&place, get, range).await?,
+            None => self.get(&place, get).await,
+            Some(range) => self.get_range(&place, get, range).await,
         };
+        let result = missing_is_none(result, options.version.as_ref())?;
         let Some(result) = result else {
             return Ok(None);
         };
@@ -39,12 +41,13 @@ impl Inner {
         Ok(Some(Object::new(entry, body)))
     }
 
-    pub(crate) async fn describe(&self, key: &Key) -> Result<Option<Entry>> {
+    pub(crate) async fn describe(&self, key: &Key, version: Option<&VersionId>) -> Result<Option<Entry>> {
         if self.framed {
             return self.describe_framed(key).await;
         }
-        let head = Get::new().with_head(true);
-        match self.get(&self.names.place(key), head).await? {
+        let mut head = Get::new().with_head(true);
+        head.version = version.map(VersionId::to_string);
+        match missing_is_none(self.get(&self.names.place(key), head).await, version)? {
             Some(result) => self.entry(key, &result.meta, &result.attributes).map(Some),
             None => Ok(None),
         }
@@ -80,8 +83,10 @@ impl Inner {
         place: &Path,
         about: &ObjectMeta,
         positions: std::ops::Range<u64>,
+        version: Option<String>,
     ) -> Result<GetResult> {
-        let same = Get::new().with_range(Some(positions)).with_if_match(about.e_tag.as_deref());
+        let mut same = Get::new().with_range(Some(positions)).with_if_match(about.e_tag.as_deref());
+        same.version = version;
         self.store.get_opts(place, same).await.map_err(|e| match e {
             Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
             e => error::read(e),
@@ -112,6 +117,7 @@ impl Inner {
                 done => return done,
             }
         }
+        let version = get.version.clone();
         let Some(mut about) = self.get(place, get.with_head(true)).await? else {
             return Ok(None);
         };
@@ -123,7 +129,7 @@ impl Inner {
                 Ok(Some(about))
             }
             (false, ByteRange::Last(_), _) | (false, _, None) => {
-                self.get_same(place, &about.meta, positions).await.map(Some)
+                self.get_same(place, &about.meta, positions, version).await.map(Some)
             }
             (false, _, Some(e)) => Err(e),
         }
@@ -133,6 +139,9 @@ impl Inner {
         let mut entry = Entry::new(key.clone(), about.size);
         entry.modified = Some(self.time(about.last_modified.into()));
         entry.etag = about.e_tag.clone().map(Etag::from);
+        if self.info.capabilities.versioning {
+            entry.version = about.version.clone().map(VersionId::from);
+        }
         entry.metadata = Some(meta::from_attributes(attributes)?);
         Ok(entry)
     }
@@ -140,5 +149,13 @@ impl Inner {
 
 /// Stores have no error of their own for a range that cannot be had.
 fn is_refusal(error: &Error) -> bool {
-    matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported)
+    matches!(error.kind(), ErrorKind::Other | ErrorKind::Unsupported | ErrorKind::RangeNotSatisfiable)
+}
+
+/// Stores differ in how they say that there is no such version, or nothing but what a delete has left.
+fn missing_is_none(result: Result<Option<GetResult>>, version: Option<&VersionId>) -> Result<Option<GetResult>> {
+    match result {
+        Err(e) if version.is_some() && e.kind() == ErrorKind::NotFound => Ok(None),
+        result => result,
+    }
 }

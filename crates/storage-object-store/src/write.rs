@@ -5,13 +5,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put, PutPayload,
-    PutPayloadMut, PutResult, UpdateVersion, WriteMultipart, path::Path,
+    Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
+    PutPayload, PutPayloadMut, PutResult, UpdateVersion, path::Path,
 };
-use storage_core::{Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result};
+use storage_core::{
+    Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result, VersionId,
+};
+use tokio::task::JoinSet;
 
-use crate::{backend::Inner, error, meta};
+use crate::{Config, backend::Inner, error, meta};
 
+/// How often a conditional write is made again that met another one.
+const AGAIN: usize = 4;
 /// Pieces below this size are copied together: one by one they would cost more to remember than they weigh.
 const SMALL: usize = 16 << 10;
 
@@ -78,17 +83,29 @@ impl Inner {
             Some(Condition::IfAbsent) => PutMode::Create,
             Some(Condition::IfMatch(etag)) if !is_one(etag) => return Err(error::mismatch(etag)),
             Some(Condition::IfMatch(etag)) => {
-                PutMode::Update(UpdateVersion { e_tag: Some(etag.to_string()), version: None })
+                let sent = if self.unquoted { bare(etag.as_str()) } else { etag.as_str() };
+                PutMode::Update(UpdateVersion { e_tag: Some(sent.to_owned()), version: None })
             }
             Some(_) => return Err(Error::unsupported("this condition")),
         };
-        let result = self.store.put_opts(place, payload, options).await;
-        result.map_err(|e| match (e, condition) {
-            (Native::NotFound { .. } | Native::Precondition { .. }, Some(Condition::IfMatch(etag))) => {
-                error::mismatch(&etag)
+        let mut left = if condition.is_some() { AGAIN } else { 0 };
+        loop {
+            let result = self.store.put_opts(place, payload.clone(), options.clone()).await;
+            let lost = self.unquoted && result.as_ref().is_err_and(error::is_lost_race);
+            let error = match (result, &condition) {
+                (Ok(done), _) => return Ok(done),
+                (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(Condition::IfMatch(etag))) => {
+                    return Err(error::mismatch(etag));
+                }
+                (Err(e), _) => error::write(e),
+            };
+            // Another writer came between the look at the condition and the write. Nothing was written, so asking again says
+            // what has become of the condition.
+            if !lost && error.kind() != ErrorKind::Conflict || left == 0 {
+                return Err(error);
             }
-            (e, _) => error::write(e),
-        })
+            left -= 1;
+        }
     }
 
     /// Returns the number of bytes that came in pieces, too.
@@ -102,10 +119,9 @@ impl Inner {
     ) -> Result<(PutResult, u64)> {
         let upload = self.store.put_multipart_opts(place, options).await;
         let upload = upload.map_err(error::read)?;
-        let part_size = self.config.part_size.get();
-        let mut upload = Upload(Some(WriteMultipart::new_with_chunk_size(upload, part_size)));
+        let mut upload = Upload { native: Some(upload), parts: JoinSet::new(), next: PutPayloadMut::new() };
         match self.send(&mut upload, start, pieces, already).await {
-            Ok(more) => Ok((upload.finish().await?, more)),
+            Ok(more) => Ok((upload.finish(&self.config).await?, more)),
             Err(e) => {
                 upload.abort().await;
                 Err(e)
@@ -132,8 +148,8 @@ impl Inner {
         Ok(more)
     }
 
-    /// The entry of a write that has happened. A store does not say the time of a write, so it is asked; when somebody else has
-    /// written since, the time stays unknown.
+    /// The entry of a write that has happened. Where a store does not say when that was, the time stays unknown, unless the
+    /// store is so near that it can be asked.
     async fn written(
         &self,
         key: &Key,
@@ -146,55 +162,119 @@ impl Inner {
         let mut entry = Entry::new(key.clone(), size);
         entry.stored_size = self.framed.then_some(size + meta::HEADER);
         entry.metadata = Some(metadata);
+        entry.modified = time_said(&result).map(|time| self.time(time));
+        if self.info.capabilities.versioning {
+            entry.version = result.version.map(VersionId::from);
+        }
         let mut etag = result.e_tag;
-        match self.store.head(place).await {
-            Ok(now) if etag.is_none() || now.e_tag == etag => {
-                entry.modified = Some(self.time(now.last_modified.into()));
-                etag = now.e_tag;
+        if self.profile.asks_for_time && entry.modified.is_none() {
+            match self.store.head(place).await {
+                Ok(now) if etag.is_none() || now.e_tag == etag => {
+                    entry.modified = Some(self.time(now.last_modified.into()));
+                    etag = now.e_tag;
+                }
+                // Somebody else has written since.
+                Ok(_) | Err(Native::NotFound { .. }) => {}
+                Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
             }
-            Ok(_) | Err(Native::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
         }
         entry.etag = token.or(etag.map(Etag::from));
         entry
     }
 }
 
-/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of.
+#[cfg(feature = "http")]
+fn time_said(result: &PutResult) -> Option<std::time::SystemTime> {
+    result.extensions.get::<crate::http::Said>()?.modified.map(Into::into)
+}
+
+#[cfg(not(feature = "http"))]
+fn time_said(_: &PutResult) -> Option<std::time::SystemTime> {
+    None
+}
+
+/// An etag without the quotes that HTTP puts around it.
+pub(crate) fn bare(etag: &str) -> &str {
+    etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
+}
+
+/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of, nor one that no
+/// store has given out, for instance an empty one, which is a header that means nothing.
 pub(crate) fn is_one(etag: &Etag) -> bool {
-    !etag.as_str().contains([',', '*'])
+    let etag = bare(etag.as_str());
+    !etag.is_empty() && etag.bytes().all(|c| (c.is_ascii_graphic() || c == b' ') && !matches!(c, b',' | b'*'))
 }
 
 /// An upload by parts that is given up when it is dropped.
-struct Upload(Option<WriteMultipart>);
+struct Upload {
+    native: Option<Box<dyn MultipartUpload>>,
+    /// Those under way.
+    parts: JoinSet<object_store::Result<()>>,
+    /// The one that is not full yet.
+    next: PutPayloadMut,
+}
 
 impl Upload {
-    async fn send(&mut self, mut piece: Bytes, config: &crate::Config) -> Result<()> {
-        let Some(upload) = &mut self.0 else {
-            return Ok(());
-        };
+    async fn send(&mut self, mut piece: Bytes, config: &Config) -> Result<()> {
         while !piece.is_empty() {
-            let room = upload.wait_for_capacity(config.parts_in_flight.get()).await;
-            // Nothing is visible yet, so the outcome is definite.
-            room.map_err(error::read)?;
-            let next = piece.split_to(piece.len().min(config.part_size.get()));
-            match next.len() {
-                ..SMALL => upload.write(&next),
-                _ => upload.put(next),
+            let room = config.part_size.get() - self.next.content_length();
+            let start = piece.split_to(piece.len().min(room));
+            match start.len() {
+                ..SMALL => self.next.extend_from_slice(&start),
+                _ => self.next.push(start),
+            }
+            if self.next.content_length() == config.part_size.get() {
+                self.part(config).await?;
             }
         }
         Ok(())
     }
 
-    async fn finish(mut self) -> Result<PutResult> {
-        match self.0.take() {
-            Some(upload) => upload.finish().await.map_err(error::write),
+    /// Nothing is visible yet, so whatever fails here, the outcome is definite.
+    async fn part(&mut self, config: &Config) -> Result<()> {
+        self.wait(config.parts_in_flight.get() - 1).await?;
+        let part = std::mem::take(&mut self.next).freeze();
+        if let Some(native) = &mut self.native {
+            self.parts.spawn(native.put_part(part));
+        }
+        Ok(())
+    }
+
+    /// Until no more than so many parts are under way.
+    async fn wait(&mut self, most: usize) -> Result<()> {
+        while self.parts.len() > most {
+            if let Some(done) = self.parts.join_next().await {
+                done.map_err(error::task)?.map_err(error::read)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, config: &Config) -> Result<PutResult> {
+        let sent = async {
+            if !self.next.is_empty() {
+                self.part(config).await?;
+            }
+            self.wait(0).await
+        };
+        if let Err(e) = sent.await {
+            self.abort().await;
+            return Err(e);
+        }
+        match self.native.as_mut() {
+            Some(native) => {
+                let done = native.complete().await.map_err(error::write)?;
+                self.native = None;
+                Ok(done)
+            }
             None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
         }
     }
 
     async fn abort(mut self) {
-        if let Some(upload) = self.0.take() {
+        // A part that arrives behind the end would stay.
+        self.parts.shutdown().await;
+        if let Some(upload) = self.native.take() {
             give_up(upload).await;
         }
     }
@@ -202,13 +282,17 @@ impl Upload {
 
 impl Drop for Upload {
     fn drop(&mut self) {
-        if let (Some(upload), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(give_up(upload));
+        if let (Some(upload), Ok(runtime)) = (self.native.take(), tokio::runtime::Handle::try_current()) {
+            let mut parts = std::mem::take(&mut self.parts);
+            runtime.spawn(async move {
+                parts.shutdown().await;
+                give_up(upload).await;
+            });
         }
     }
 }
 
-async fn give_up(upload: WriteMultipart) {
+async fn give_up(mut upload: Box<dyn MultipartUpload>) {
     if let Err(error) = upload.abort().await {
         tracing::warn!(%error, "an unfinished upload could not be aborted; the store keeps its parts until it sweeps them");
     }

@@ -1,0 +1,212 @@
+//! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
+
+mod refusal;
+
+use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
+use http::header::{HeaderMap, LAST_MODIFIED};
+use object_store::{
+    ClientOptions,
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    },
+};
+use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject};
+use serde::{Deserialize, Deserializer, de};
+use storage_core::{Error, ErrorKind, Result};
+
+pub use refusal::{Explain, Refusal};
+pub(crate) use refusal::{explain, is_nameless};
+
+/// How requests are made, whatever the cloud.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// How long the store may take for the answer to one request, and then for each further piece of it, in seconds up to a
+    /// day; default 30.
+    #[serde(deserialize_with = "seconds")]
+    pub timeout: Duration,
+    /// How long a connection may take to come about, in seconds up to a day; default 10.
+    #[serde(deserialize_with = "seconds")]
+    pub connect_timeout: Duration,
+    /// A file of certificates (PEM) that are trusted beside those of the system, as a store of one's own may need.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(30), connect_timeout: Duration::from_secs(10), ca_file: None }
+    }
+}
+
+/// What an answer said beside what `object_store` takes from it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Said {
+    pub(crate) modified: Option<DateTime<Utc>>,
+    /// Whether it names the encryption of what was written.
+    pub(crate) encrypted: bool,
+}
+
+/// Makes the clients of a store. It never makes a request twice, and follows no redirect.
+///
+/// Each request is a `trace` event of the target `storage_object_store::request`, without query and headers.
+#[derive(Clone)]
+pub struct Connector {
+    client: reqwest::Client,
+    explain: Explain,
+}
+
+impl Connector {
+    /// A connector for one store, whose refusals the function explains.
+    ///
+    /// # Errors
+    /// `Config` for times out of range and certificates that cannot be read.
+    pub fn new(config: &HttpConfig, explain: Explain) -> Result<Self> {
+        let day = Duration::from_secs(24 * 60 * 60);
+        for (name, time) in [("timeout", config.timeout), ("connect_timeout", config.connect_timeout)] {
+            if time.is_zero() || time > day {
+                return Err(wrong(format!("the option `{name}` must be more than 0 and at most a day")));
+            }
+        }
+        let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls(config)?)
+            .connect_timeout(config.connect_timeout)
+            .read_timeout(config.timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .user_agent(concat!("storage/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|e| Error::new(ErrorKind::Other, "the HTTP client cannot be set up").with_source(e))?;
+        Ok(Self { client, explain })
+    }
+
+    /// A client for requests that `object_store` does not make.
+    #[must_use]
+    pub fn client(&self) -> HttpClient {
+        HttpClient::new(self.clone())
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(self.client())
+    }
+}
+
+#[async_trait]
+impl HttpService for Connector {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let (method, path) = (request.method(), request.uri().path());
+        tracing::trace!(target: "storage_object_store::request", %method, path);
+        let response = self.client.call(request).await?;
+        let (mut parts, body) = response.into_parts();
+        if parts.status.is_success() {
+            parts.extensions.insert(said(&parts.headers));
+            return Ok(HttpResponse::from_parts(parts, body));
+        }
+        let body = start(body).await?;
+        let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
+        let known = refusal.explained_by(self.explain);
+        // What these mean depends on what was asked, which object_store knows.
+        if !known && matches!(parts.status.as_u16(), 304 | 404 | 409 | 412) {
+            return Ok(HttpResponse::from_parts(parts, body.into()));
+        }
+        Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+    }
+}
+
+/// Makes a request that `object_store` does not make, which reads or can be repeated.
+///
+/// # Errors
+/// The kind of the refusal, or of what befell the connection.
+pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpResponse> {
+    let response = client.execute(request).await.map_err(failed)?;
+    match response.status() {
+        status if status.is_success() => Ok(response),
+        // What the function of the cloud did not explain and object_store would have.
+        status => {
+            Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(status.as_u16(), response.headers(), &[]))))
+        }
+    }
+}
+
+/// The body of an answer, all of it.
+///
+/// # Errors
+/// What befell the connection.
+pub async fn body(response: HttpResponse) -> Result<Bytes> {
+    response.into_body().bytes().await.map_err(failed)
+}
+
+fn failed(error: HttpError) -> Error {
+    match explain(&error) {
+        Some((known, _)) => known.with_source(error),
+        None => Error::new(ErrorKind::Other, "the request failed; see the cause").with_source(error),
+    }
+}
+
+/// As much of the body of a refusal as one needs to understand it.
+async fn start(body: HttpResponseBody) -> Result<Bytes, HttpError> {
+    const ENOUGH: usize = 64 << 10;
+    let (mut start, mut pieces) = (BytesMut::new(), body.bytes_stream());
+    while let Some(piece) = pieces.try_next().await? {
+        start.extend_from_slice(&piece[..piece.len().min(ENOUGH - start.len())]);
+        if start.len() == ENOUGH {
+            break;
+        }
+    }
+    Ok(start.freeze())
+}
+
+fn said(headers: &HeaderMap) -> Said {
+    let modified = headers.get(LAST_MODIFIED).and_then(|date| date.to_str().ok());
+    let modified = modified.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
+    Said {
+        modified: modified.map(|date| date.to_utc()),
+        encrypted: headers.contains_key("x-amz-server-side-encryption"),
+    }
+}
+
+/// Trusts what the system trusts, and what the configuration adds.
+fn tls(config: &HttpConfig) -> Result<ClientConfig> {
+    static SYSTEM: LazyLock<Vec<CertificateDer<'static>>> =
+        LazyLock::new(|| rustls_native_certs::load_native_certs().certs);
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(SYSTEM.iter().cloned());
+    if let Some(file) = &config.ca_file {
+        let unusable = |e: Box<dyn std::error::Error + Send + Sync>| {
+            wrong("the option `ca_file` must name a file with certificates as PEM".into()).with_source(e)
+        };
+        let mut none = true;
+        for certificate in CertificateDer::pem_file_iter(file).map_err(|e| unusable(e.into()))? {
+            roots.add(certificate.map_err(|e| unusable(e.into()))?).map_err(|e| unusable(e.into()))?;
+            none = false;
+        }
+        if none {
+            return Err(unusable("there is no certificate in it".into()));
+        }
+    }
+    let builder = ClientConfig::builder_with_provider(ring::default_provider().into());
+    let builder = builder.with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| Error::new(ErrorKind::Other, "TLS cannot be set up").with_source(e))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let seconds = f64::deserialize(deserializer)?;
+    Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("a time is a number of seconds, not negative"))
+}

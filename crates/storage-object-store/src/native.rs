@@ -1,0 +1,104 @@
+//! What a store can do beyond [`ObjectStore`](object_store::ObjectStore), as the backends of clouds add it.
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use object_store::path::Path;
+use storage_core::{Error, Result, Secret};
+
+/// Calls that `object_store` does not have, or not as they are needed here.
+///
+/// Names are texts, since not every name in a store is a [`Path`].
+#[async_trait]
+pub trait Native: fmt::Debug + Send + Sync + 'static {
+    /// One page of a listing, in the order of names. Without this, the listings of `object_store` serve, which fail at a name
+    /// that is no [`Path`].
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn list(&self, ask: &Ask) -> Result<Page>;
+
+    /// Whether every write makes a version, which is kept.
+    fn versioned(&self) -> bool {
+        false
+    }
+
+    /// One page of the versions of all names with a prefix, each name's newest first. What a delete leaves is no version.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn versions(&self, ask: &Ask) -> Result<Page> {
+        let _ = ask;
+        Err(Error::unsupported("versions"))
+    }
+
+    /// Deletes an object, which need not exist; with a version, that one for good, which may be what a delete has left, too.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()>;
+
+    /// An address by which anyone can do this to an object for a while.
+    ///
+    /// # Errors
+    /// Those of the store.
+    async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
+        let _ = (what, place, expires);
+        Err(Error::unsupported("signed addresses"))
+    }
+}
+
+/// What a signed address allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Grant {
+    /// To read the value.
+    Get,
+    /// To write it.
+    Put,
+}
+
+/// Which page of a listing.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Ask {
+    /// Names that start with this.
+    pub prefix: String,
+    /// And lie behind this. On the first page only.
+    pub after: Option<String>,
+    /// Stop at the first `/` behind the prefix.
+    pub one_level: bool,
+    /// At most so many; the store may have a limit of its own.
+    pub limit: usize,
+    /// The [`Page::next`] of the page before.
+    pub next: Option<String>,
+}
+
+/// A page of a listing.
+#[derive(Debug, Default)]
+pub struct Page {
+    /// Objects, or versions.
+    pub objects: Vec<Found>,
+    /// What lies below, in a listing of one level, with the `/` at the end.
+    pub prefixes: Vec<String>,
+    /// Where the next page begins; `None` on the last.
+    pub next: Option<String>,
+}
+
+/// An object, or a version of one.
+#[derive(Debug)]
+pub struct Found {
+    /// Its name.
+    pub name: String,
+    /// The bytes it has.
+    pub size: u64,
+    /// When it was written.
+    pub modified: DateTime<Utc>,
+    /// Its etag.
+    pub etag: Option<String>,
+    /// Which version it is, in a listing of versions.
+    pub version: Option<String>,
+    /// Whether this is what a delete has left, not a version.
+    pub deleted: bool,
+}

@@ -1,0 +1,166 @@
+//! Connecting. What a connected bucket does is in `storage-object-store`, and in `calls.rs` what only S3 can.
+
+use std::{sync::Arc, time::Duration};
+
+use object_store::{
+    BackoffConfig, RetryConfig,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut},
+};
+use storage_core::{CredentialProvider, Result};
+use storage_object_store::{Naming, ObjectStoreBackend, Profile, http::Connector};
+
+use crate::{
+    Config, Encryption,
+    calls::Calls,
+    config::wrong,
+    credentials::{self, variable},
+    error,
+};
+
+/// Connects to a bucket.
+///
+/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// suffice and what the server honours.
+///
+/// # Errors
+/// `Config`, `NotFound` for a bucket that does not exist, `Unauthenticated`, `PermissionDenied`, `Unavailable` and `Timeout` for a
+/// server that cannot be reached; the message names the setting to change.
+pub async fn connect(config: Config) -> Result<ObjectStoreBackend> {
+    connect_with(config, None).await
+}
+
+pub(crate) async fn connect_with(
+    config: Config,
+    provider: Option<Arc<dyn CredentialProvider>>,
+) -> Result<ObjectStoreBackend> {
+    config.check()?;
+    let connector = Connector::new(&config.http, error::explain)?;
+    let place = Place::new(&config)?;
+    let builder = AmazonS3Builder::new()
+        .with_bucket_name(&config.bucket)
+        .with_region(&place.region)
+        .with_endpoint(&place.endpoint)
+        .with_virtual_hosted_style_request(place.virtual_hosted)
+        .with_conditional_put(S3ConditionalPut::ETagMatch)
+        .with_http_connector(connector.clone())
+        // A repeated conditional write fails on its own success; the retry layer knows which may be repeated.
+        .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() });
+    let builder = encryption(&config, credentials::apply(&config, provider, builder).await?)?;
+    let store = Arc::new(builder.build().map_err(error::build)?);
+    let mut calls = Calls {
+        store: store.clone(),
+        client: connector.client(),
+        bucket: place.bucket,
+        region: place.region,
+        anonymous: config.anonymous,
+        versioned: false,
+    };
+    calls.verify().await?;
+    calls.versioned = calls.is_versioned().await?;
+    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
+}
+
+fn profile() -> Profile {
+    let mut profile = Profile::new("s3");
+    profile.name = "S3".to_owned();
+    profile.naming = Naming::Flat;
+    profile.name_limit = 1024;
+    profile.sorted = true;
+    profile.max_parts = 10_000;
+    // An etag is a hash of the content.
+    profile.unique_etags = false;
+    profile.asks_for_time = false;
+    profile.time_granularity = Duration::from_secs(1);
+    profile
+}
+
+fn encryption(config: &Config, builder: AmazonS3Builder) -> Result<AmazonS3Builder> {
+    let how = match config.encryption {
+        Encryption::Aes256 => "AES256",
+        Encryption::Kms => "aws:kms",
+        Encryption::KmsTwice => "aws:kms:dsse",
+        Encryption::None => return Ok(builder),
+    };
+    let name = |name: &str| name.parse::<Key>().map_err(error::build);
+    let builder = builder.with_config(name("aws_server_side_encryption")?, how);
+    Ok(match &config.kms_key {
+        Some(key) => builder.with_config(name("aws_sse_kms_key_id")?, key),
+        None => builder,
+    })
+}
+
+/// Where the bucket is.
+struct Place {
+    region: String,
+    /// As the builder takes it.
+    endpoint: String,
+    virtual_hosted: bool,
+    /// The address of the bucket.
+    bucket: String,
+}
+
+impl Place {
+    fn new(config: &Config) -> Result<Self> {
+        let region = config.region.clone().or_else(|| variable("AWS_REGION"));
+        let region = region.or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_else(|| "us-east-1".to_owned());
+        let given = config.endpoint.clone().or_else(|| variable("AWS_ENDPOINT_URL_S3"));
+        let given = given.or_else(|| variable("AWS_ENDPOINT_URL"));
+        let dotted = config.bucket.contains('.');
+        let path_style = config.path_style.unwrap_or(given.is_some() || dotted);
+        let server = given.unwrap_or_else(|| {
+            let china = if region.starts_with("cn-") { ".cn" } else { "" };
+            format!("https://s3.{region}.amazonaws.com{china}")
+        });
+        let server = server.trim_end_matches('/');
+        let unusable = || {
+            wrong("the option `endpoint` must be a server, as in `https://s3.example.org`, without `?`, `#`, user or password".into())
+        };
+        let (scheme, host) = server.split_once("://").ok_or_else(unusable)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
+        if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
+            return Err(unusable());
+        }
+        let name = &config.bucket;
+        Ok(match path_style {
+            true => {
+                Self { region, endpoint: server.to_owned(), virtual_hosted: false, bucket: format!("{server}/{name}") }
+            }
+            false => {
+                let bucket = format!("{scheme}://{name}.{host}");
+                Self { region, endpoint: bucket.clone(), virtual_hosted: true, bucket }
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(change: impl FnOnce(&mut Config)) -> Result<(String, bool)> {
+        let mut config = Config::new("my-bucket");
+        config.region = Some("eu-central-1".into());
+        change(&mut config);
+        Place::new(&config).map(|place| (place.bucket, place.virtual_hosted))
+    }
+
+    #[test]
+    fn the_bucket_stands_where_the_server_expects_it() {
+        let amazon = place(|config| config.path_style = None).unwrap();
+        assert_eq!(amazon, ("https://my-bucket.s3.eu-central-1.amazonaws.com".into(), true));
+        let dotted = place(|config| config.bucket = "my.bucket".into()).unwrap();
+        assert_eq!(dotted, ("https://s3.eu-central-1.amazonaws.com/my.bucket".into(), false));
+        let own = place(|config| config.endpoint = Some("http://127.0.0.1:9000/".into())).unwrap();
+        assert_eq!(own, ("http://127.0.0.1:9000/my-bucket".into(), false));
+        let hosted = place(|config| {
+            config.endpoint = Some("https://s3.example.org".into());
+            config.path_style = Some(false);
+        });
+        assert_eq!(hosted.unwrap(), ("https://my-bucket.s3.example.org".into(), true));
+        for wrong in
+            ["s3.example.org", "ftp://s3.example.org", "https://", "https://u:p@host", "https://host?x", "https://h h"]
+        {
+            assert!(place(|config| config.endpoint = Some(wrong.into())).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Signed requests for what `object_store` has no call for: listings that foreign names do not break, versions, the bucket itself.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use ::http::Method;
+use async_trait::async_trait;
+use bytes::Bytes;
+use object_store::{
+    aws::{AmazonS3, AwsAuthorizer},
+    client::{HttpClient, HttpRequest, HttpRequestBody},
+    path::Path,
+    signer::Signer,
+};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use storage_core::{Error, ErrorKind, Result, Secret};
+use storage_object_store::{Ask, Grant, Native, Page, http};
+
+use crate::{error, xml};
+
+/// What AWS leaves as it is in a query (Signature Version 4, `UriEncode`); in a path also the slash.
+const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const PATH: AsciiSet = QUERY.remove(b'/');
+/// The longest that a signed address can hold.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A bucket.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    pub(crate) store: Arc<AmazonS3>,
+    pub(crate) client: HttpClient,
+    /// The address of the bucket, without a slash at its end.
+    pub(crate) bucket: String,
+    pub(crate) region: String,
+    pub(crate) anonymous: bool,
+    pub(crate) versioned: bool,
+}
+
+impl Calls {
+    /// Finds out whether there are credentials and the bucket can be listed.
+    pub(crate) async fn verify(&self) -> Result<()> {
+        if !self.anonymous {
+            self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
+        }
+        let body = self.get(&[("list-type", "2"), ("max-keys", "1")]).await?;
+        xml::page(&body).map(drop)
+    }
+
+    /// Whether every write makes a version.
+    pub(crate) async fn is_versioned(&self) -> Result<bool> {
+        match self.get(&[("versioning", "")]).await {
+            Ok(body) => xml::versioned(&body),
+            Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+                tracing::warn!(error = %e, "whether the bucket keeps versions cannot be found out; they are not offered");
+                Ok(false)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    async fn get(&self, query: &[(&str, &str)]) -> Result<Bytes> {
+        http::body(self.send(Method::GET, "", query).await?).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        name: &str,
+        query: &[(&str, &str)],
+    ) -> Result<object_store::client::HttpResponse> {
+        let mut address = format!("{}/{}", self.bucket, utf8_percent_encode(name, &PATH));
+        for (i, (name, value)) in query.iter().enumerate() {
+            let before = if i == 0 { '?' } else { '&' };
+            // Writing to a string cannot fail.
+            let _ = write!(address, "{before}{name}={}", utf8_percent_encode(value, &QUERY));
+        }
+        let request = ::http::Request::builder().method(method).uri(address).body(HttpRequestBody::empty());
+        let mut request: HttpRequest = request.map_err(error::strange)?;
+        if !self.anonymous {
+            let credential = self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
+            let signed = AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None);
+            signed.map_err(error::build)?;
+        }
+        http::send(&self.client, request).await
+    }
+}
+
+#[async_trait]
+impl Native for Calls {
+    async fn list(&self, ask: &Ask) -> Result<Page> {
+        let limit = ask.limit.min(1000).to_string();
+        let mut query =
+            vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", &ask.prefix)];
+        if ask.one_level {
+            query.push(("delimiter", "/"));
+        }
+        match (&ask.next, &ask.after) {
+            (Some(next), _) => query.push(("continuation-token", next)),
+            (None, Some(after)) => query.push(("start-after", after)),
+            (None, None) => {}
+        }
+        xml::page(&self.get(&query).await?)
+    }
+
+    fn versioned(&self) -> bool {
+        self.versioned
+    }
+
+    async fn versions(&self, ask: &Ask) -> Result<Page> {
+        let limit = ask.limit.min(1000).to_string();
+        let mut query = vec![("versions", ""), ("encoding-type", "url"), ("max-keys", &limit), ("prefix", &ask.prefix)];
+        if let Some(next) = &ask.next {
+            let (key, version) = xml::markers(next);
+            query.push(("key-marker", key));
+            if !version.is_empty() {
+                query.push(("version-id-marker", version));
+            }
+        }
+        xml::page(&self.get(&query).await?)
+    }
+
+    async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()> {
+        let version = version.map(|version| [("versionId", version)]);
+        let query = version.as_ref().map_or(&[][..], |query| query);
+        match self.send(Method::DELETE, place.as_ref(), query).await {
+            // The bucket was there when this connected; what is missing is the version.
+            Err(e) if e.kind() == ErrorKind::NotFound && version.is_some() => Ok(()),
+            done => done.map(drop),
+        }
+    }
+
+    async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
+        if expires.is_zero() || expires > LONGEST {
+            return Err(Error::new(ErrorKind::InvalidInput, "a signed address holds for a second up to seven days"));
+        }
+        let method = match what {
+            Grant::Get => Method::GET,
+            Grant::Put => Method::PUT,
+            _ => return Err(Error::unsupported("such a signed address")),
+        };
+        if self.anonymous {
+            return Err(Error::new(ErrorKind::Unauthenticated, "signing needs credentials; set `access_key_id`"));
+        }
+        let signed = self.store.signed_url(method, place, expires).await;
+        Ok(Secret::new(signed.map_err(error::no_credentials)?))
+    }
+}

@@ -1,0 +1,156 @@
+//! Who asks: from the configuration, the application, the environment, a file, or the machine this runs on.
+
+use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use object_store::{
+    CredentialProvider as Native,
+    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential},
+};
+use storage_core::{CredentialProvider, Error, ErrorKind, Result, Secret};
+
+use crate::{Config, config::wrong};
+
+/// What `object_store` finds credentials by on machines of Amazon's, and where the files lie that hold them.
+const MACHINE: [(&str, Key); 9] = [
+    ("AWS_WEB_IDENTITY_TOKEN_FILE", Key::WebIdentityTokenFile),
+    ("AWS_ROLE_ARN", Key::RoleArn),
+    ("AWS_ROLE_SESSION_NAME", Key::RoleSessionName),
+    ("AWS_ENDPOINT_URL_STS", Key::StsEndpoint),
+    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", Key::ContainerCredentialsRelativeUri),
+    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", Key::ContainerCredentialsFullUri),
+    ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", Key::ContainerAuthorizationTokenFile),
+    ("AWS_METADATA_ENDPOINT", Key::MetadataEndpoint),
+    ("AWS_IMDSV1_FALLBACK", Key::ImdsV1Fallback),
+];
+
+/// Tells the builder who asks.
+pub(crate) async fn apply(
+    config: &Config,
+    provider: Option<Arc<dyn CredentialProvider>>,
+    builder: AmazonS3Builder,
+) -> Result<AmazonS3Builder> {
+    if config.anonymous {
+        return Ok(builder.with_skip_signature(true));
+    }
+    if let Some(name) = &config.credentials {
+        let provider = provider.ok_or_else(|| {
+            wrong(
+                "`credentials` names credentials, but the application provides none; set `access_key_id` instead"
+                    .into(),
+            )
+        })?;
+        return Ok(builder.with_credentials(Arc::new(Provided { provider, name: name.clone() })));
+    }
+    let configured = config.access_key_id.clone().zip(config.secret_access_key.clone());
+    if let Some((id, secret)) = configured {
+        return Ok(with(builder, &id, &secret, config.session_token.as_ref()));
+    }
+    if config.profile.is_none()
+        && let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
+    {
+        let token = variable("AWS_SESSION_TOKEN").map(Secret::new);
+        return Ok(with(builder, &id, &Secret::new(secret), token.as_ref()));
+    }
+    let builder = MACHINE.into_iter().fold(builder, |builder, (name, key)| match variable(name) {
+        Some(value) => builder.with_config(key, value),
+        None => builder,
+    });
+    let profile = config.profile.clone().or_else(|| variable("AWS_PROFILE"));
+    let section = from_file(profile.as_deref().unwrap_or("default")).await;
+    match (section, profile) {
+        (Some((id, secret, token)), _) => Ok(with(builder, &id, &secret, token.as_ref())),
+        (None, Some(name)) => Err(wrong(format!(
+            "the profile `{name}` has no credentials in the file; write them to `~/.aws/credentials`, or change `profile`"
+        ))),
+        // The machine may have some.
+        (None, None) => Ok(builder),
+    }
+}
+
+fn with(builder: AmazonS3Builder, id: &str, secret: &Secret, token: Option<&Secret>) -> AmazonS3Builder {
+    let builder = builder.with_access_key_id(id).with_secret_access_key(secret.expose());
+    match token {
+        Some(token) => builder.with_token(token.expose()),
+        None => builder,
+    }
+}
+
+/// What an environment variable says, unless it is empty.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+type Section = (String, Secret, Option<Secret>);
+
+/// A section of the file that Amazon's tools keep credentials in.
+async fn from_file(section: &str) -> Option<Section> {
+    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".aws/credentials"));
+    let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home)?;
+    read(&tokio::fs::read_to_string(file).await.ok()?, section)
+}
+
+fn read(text: &str, section: &str) -> Option<Section> {
+    let mut fields = BTreeMap::new();
+    let mut within = false;
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line.strip_prefix('[') {
+            within = name.trim_end_matches(']').trim() == section;
+        } else if let (true, Some((name, value))) = (within, line.split_once('=')) {
+            fields.insert(name.trim(), value.trim());
+        }
+    }
+    let secret = |name| fields.get(name).copied().map(Secret::new);
+    let id = fields.get("aws_access_key_id")?;
+    Some(((*id).to_owned(), secret("aws_secret_access_key")?, secret("aws_session_token")))
+}
+
+/// Credentials that the application provides. It is asked for each request, since only it knows how long they hold.
+#[derive(Debug)]
+struct Provided {
+    provider: Arc<dyn CredentialProvider>,
+    name: String,
+}
+
+#[async_trait]
+impl Native for Provided {
+    type Credential = AwsCredential;
+
+    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
+        let failed = |e: Error| object_store::Error::Unauthenticated { path: self.name.clone(), source: Box::new(e) };
+        let text = self.provider.credential(&self.name).await.map_err(failed)?;
+        let parts: Vec<&str> = text.expose().split_ascii_whitespace().collect();
+        let (key_id, secret_key, token) = match parts[..] {
+            [id, secret] => (id, secret, None),
+            [id, secret, token] => (id, secret, Some(token)),
+            _ => {
+                let message =
+                    "credentials are the texts of `access_key_id`, `secret_access_key` and perhaps `session_token`";
+                return Err(failed(Error::new(ErrorKind::Config, message)));
+            }
+        };
+        let owned = str::to_owned;
+        let credential =
+            AwsCredential { key_id: owned(key_id), secret_key: owned(secret_key), token: token.map(owned) };
+        Ok(Arc::new(credential))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_of_the_file_is_found() {
+        let text = "# mine\n[default]\naws_access_key_id = A\naws_secret_access_key = B=\n\n[ other ]\naws_access_key_id=C\n\
+                    aws_secret_access_key=D\naws_session_token=E\n[broken]\naws_access_key_id=F\n";
+        let found = |section| {
+            read(text, section).map(|(id, secret, token)| {
+                (id, secret.expose().to_owned(), token.map(|token| token.expose().to_owned()))
+            })
+        };
+        assert_eq!(found("default"), Some(("A".into(), "B=".into(), None)));
+        assert_eq!(found("other"), Some(("C".into(), "D".into(), Some("E".into()))));
+        assert_eq!((found("broken"), found("absent")), (None, None));
+    }
+}

@@ -1,0 +1,11 @@
+//! What the conformance suite cannot ask: bad input, faults on the network, how many requests each operation costs, versions, what
+//! others put into a bucket, and addresses for those without credentials.
+
+#[path = "../bucket/mod.rs"]
+mod bucket;
+
+mod bad_input;
+mod counts;
+mod faults;
+mod objects;
+mod tls;

@@ -1,0 +1,118 @@
+//! Objects as S3 has them: those of others, versions, encryption, and addresses for those without credentials.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::time::Duration;
+
+use futures_util::TryStreamExt;
+use http::Method;
+use storage_core::{DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions};
+use storage_object_store::http::{Connector, HttpConfig, body, send};
+
+use crate::bucket::{Bucket, MOTO, Server};
+
+#[tokio::test]
+async fn names_of_others_break_no_listing() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        for name in ["plain", "dir/plain", "a//b", "/a", "dir/", "ends.", "a%20b", "%20lead", "a%2Bb"] {
+            server.request(Method::PUT, &format!("/{}/{name}", bucket.name), "theirs").await.unwrap();
+        }
+        storage.put("ours", "v").await.unwrap();
+        let keys: Vec<_> = storage.keys().await.unwrap().map_ok(|key| key.to_string()).try_collect().await.unwrap();
+        assert_eq!(keys, [" lead", "a b", "a+b", "dir/plain", "ours", "plain"], "{server:?}");
+        for key in &keys {
+            assert!(storage.get(key.as_str()).await.unwrap().is_some(), "{key:?}");
+        }
+        let level = storage.list_with(ListOptions::new().one_level(true)).await.unwrap();
+        let level: Vec<_> = level.map_ok(|item| item.position().to_owned()).try_collect().await.unwrap();
+        // What is below `a/` cannot be shown.
+        assert_eq!(level, [" lead", "a b", "a+b", "a/", "dir/", "ours", "plain"], "{server:?}");
+        assert_eq!(storage.stat("plain").await.unwrap().unwrap().metadata.unwrap(), Metadata::new().into());
+    }
+}
+
+#[tokio::test]
+async fn signed_addresses_need_no_credentials() {
+    let client = Connector::new(&HttpConfig::default(), |_| None).unwrap().client();
+    let ask = async |method: Method, address: &str, text: &str| {
+        let request = http::Request::builder().method(method).uri(address).body(text.to_owned().into()).unwrap();
+        body(send(&client, request).await?).await
+    };
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        let hour = Duration::from_secs(3600);
+        for key in ["plain", "a b/ü?", "../odd"] {
+            storage.put(key, "by us").await.unwrap();
+            let get = storage.backend().sign_get(&storage_core::Key::parse(key).unwrap(), hour).await.unwrap();
+            assert_eq!(ask(Method::GET, get.expose(), "").await.unwrap(), "by us", "{server:?} {key}");
+            assert!(!format!("{get:?}").contains("ignature"));
+            let put = storage.backend().sign_put(&storage_core::Key::parse(key).unwrap(), hour).await.unwrap();
+            ask(Method::PUT, put.expose(), "by others").await.unwrap();
+            assert_eq!(storage.get(key).await.unwrap().unwrap(), "by others");
+            if server != MOTO {
+                // It checks no signatures.
+                let forged = get.expose().replace("X-Amz-Expires=3600", "X-Amz-Expires=3601");
+                assert!(ask(Method::GET, &forged, "").await.is_err());
+                assert!(ask(Method::PUT, get.expose(), "").await.is_err());
+            }
+        }
+        let long = storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), hour * 24 * 8).await;
+        assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[tokio::test]
+async fn versions_are_listed_over_many_pages_and_connecting_leaves_none() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, true).await;
+        let storage = bucket.open().await;
+        let capabilities = storage.info().capabilities;
+        // Where Ceph keeps versions, it does not honour conditions.
+        assert_eq!((capabilities.versioning, capabilities.conditional), (true, server == MOTO), "{server:?}");
+        let everything = format!("/{}?versions=", bucket.name);
+        let left = server.request(Method::GET, &everything, "").await.unwrap();
+        let left = String::from_utf8_lossy(&left).into_owned();
+        assert!(!left.contains("<Key>"), "{server:?}: {left}");
+        for i in 0..5 {
+            let options = PutOptions::new().metadata(Metadata::new().field("n", i));
+            storage.put_with("k", format!("{i}"), options).await.unwrap();
+        }
+        storage.delete("k").await.unwrap();
+        storage.put("k", "last").await.unwrap();
+        storage.put("k2", "another").await.unwrap();
+        let versions: Vec<_> = storage.versions("k").await.unwrap().try_collect().await.unwrap();
+        assert_eq!(versions.len(), 6, "{server:?}");
+        let fields: Vec<_> =
+            versions[1..].iter().map(|entry| entry.metadata.as_ref().unwrap().fields["n"].clone()).collect();
+        assert_eq!(fields, [4, 3, 2, 1, 0].map(storage_core::FieldValue::from));
+        let first = versions[5].version.clone().unwrap();
+        let read = GetOptions::new().version(first.clone());
+        assert_eq!(storage.get_with("k", read.clone()).await.unwrap().unwrap(), "0");
+        storage.delete_with("k", DeleteOptions::new().version(first)).await.unwrap();
+        assert_eq!(storage.get_with("k", read).await.unwrap(), None);
+        assert_eq!(storage.get("k").await.unwrap().unwrap(), "last");
+    }
+}
+
+#[tokio::test]
+async fn encryption_is_asked_for_and_declared_where_the_store_confirms_it() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        // Ceph takes the header and says nothing.
+        assert_eq!(storage.info().capabilities.encryption, server == MOTO);
+        let mut plain = bucket.config();
+        plain.encryption = storage_s3::Encryption::None;
+        let plain = storage_s3::connect(plain).await.unwrap();
+        assert!(!storage_core::Storage::new(plain).info().capabilities.encryption);
+        let mut keyed = bucket.config();
+        keyed.encryption = storage_s3::Encryption::Kms;
+        keyed.kms_key = Some("testkey-1".into());
+        let keyed = storage_core::Storage::new(storage_s3::connect(keyed).await.unwrap());
+        assert!(keyed.info().capabilities.encryption, "{server:?}");
+        keyed.put("k", vec![1; 6 << 20]).await.unwrap();
+        assert_eq!(keyed.get("k").await.unwrap().unwrap(), vec![1; 6 << 20]);
+    }
+}
