@@ -28,12 +28,12 @@ async fn operations_cost_what_the_readme_says() {
         costs!("get of a part", 1, storage.get_with("k", GetOptions::new().range(0..1)));
         costs!("get of nothing", 1, storage.get("nothing"));
         costs!("stat", 1, storage.stat("k"));
-        costs!("put", 1, storage.put("put", "v"));
+        costs!("put", 2, storage.put("put", "v"));
         let absent = || PutOptions::new().condition(Condition::IfAbsent);
-        costs!("create", 1, storage.put_with("new", "v", absent()));
+        costs!("create", 2, storage.put_with("new", "v", absent()));
         let update = PutOptions::new().condition(Condition::IfMatch(etag));
-        costs!("update", 1, storage.put_with("k", "w", update));
-        costs!("put of 3 parts", 5, storage.put("large", vec![7; 12 << 20]));
+        costs!("update", 2, storage.put_with("k", "w", update));
+        costs!("put of 3 parts", 6, storage.put("large", vec![7; 12 << 20]));
         costs!("delete", 1, storage.delete("new"));
         costs!("copy", 2, storage.copy("k", "copy"));
         costs!("listing of 2 pages", 2, all(ListOptions::new()));
