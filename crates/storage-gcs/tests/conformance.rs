@@ -4,7 +4,7 @@ mod bucket;
 
 use std::time::Duration;
 
-use bucket::{FAKE, config, host, make, plant};
+use bucket::{FAKE, config, host, make, plant, secret};
 use storage_conformance::{Namespace, Target};
 use storage_core::{Capabilities, Result};
 use storage_gcs::ObjectStoreBackend;
@@ -31,6 +31,7 @@ storage_conformance::main!(
     Target::new("gcs", open)
         .needs_env(FAKE)
         .runs_on("third-party emulator")
+        .secret(secret())
         .foreign(others)
         .patience(Duration::from_secs(300))
         .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),

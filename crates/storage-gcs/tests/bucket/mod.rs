@@ -14,7 +14,7 @@ use std::{
 use http::{Method, StatusCode};
 use object_store::client::HttpRequestBody;
 use storage_conformance::proxy::Proxy;
-use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
+use storage_core::{Bytes, Error, ErrorKind, Result, Secret, Storage};
 use storage_gcs::{Config, ObjectStoreBackend};
 use storage_gcs_xml::Translator;
 use storage_object_store::http::{Connector, HttpConfig, body, send};
@@ -46,11 +46,20 @@ fn failed(e: &dyn std::error::Error) -> Error {
     Error::new(ErrorKind::Other, format!("the test's own request: {e}"))
 }
 
+/// The key of a service account that does not exist, so that requests carry tokens as in production. Nobody checks them here.
+pub(crate) const ACCOUNT: &str = include_str!("service-account.json");
+
+/// The private key in it, which no error may say.
+pub(crate) fn secret() -> String {
+    let account: serde_json::Value = serde_json::from_str(ACCOUNT).unwrap();
+    account["private_key"].as_str().unwrap().to_owned()
+}
+
 /// How to connect to one of its buckets, through whatever is at this `host:port`.
 pub(crate) fn config(bucket: &str, host: &str) -> Config {
     let mut config = Config::new(bucket);
     config.endpoint = Some(format!("http://{host}"));
-    config.anonymous = true;
+    config.service_account_key = Some(Secret::new(ACCOUNT));
     config
 }
 
