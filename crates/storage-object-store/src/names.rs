@@ -306,6 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn no_key_lies_where_google_refuses_objects() {
+        let names = Names::new("", Naming::Flat).unwrap();
+        for (key, annexed) in [
+            (".well-known/acme-challenge/t", true),
+            (".well-known/acme-challenge", false),
+            ("a/.well-known/acme-challenge/t", false),
+        ] {
+            let place = names.place(&Key::parse(key).unwrap());
+            assert_eq!(names.is_reserved(&place), annexed, "{key}");
+            assert_eq!(names.key(&place).unwrap().as_str(), key);
+        }
+        assert_eq!(names.key(&Path::from(".well-known/acme-challenge/t")), None);
+    }
+
+    #[test]
     fn what_is_no_key_of_ours_is_told_apart() {
         let names = Names::new("p", Naming::Flat).unwrap();
         for foreign in

@@ -88,7 +88,10 @@ async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], profile:
             Error::new(ErrorKind::Config, message).with_source(error::read(e))
         })?;
     }
-    conditions(store, [place, beside], profile, &mut found).await?;
+    match profile.tries_conditions {
+        true => conditions(store, [place, beside], profile, &mut found).await?,
+        false => found.conditions = true,
+    }
     Ok(found)
 }
 

@@ -39,6 +39,9 @@ pub struct Profile {
     /// Whether the store's conditions on writes are by the version that its answers name, as the generation of Google, not by its
     /// etag. Then that version is the etag that is shown, and a read under a condition looks at it first.
     pub by_version: bool,
+    /// Whether conditions on writes are tried on connect. Without it, the store is known to honour them, also when several write at
+    /// once: for one that does not take several writes of an object within a second, as they are needed to try.
+    pub tries_conditions: bool,
     /// Whether values stay out of this process's memory.
     pub streaming: bool,
     /// The smallest step of the store's time, in whichever answer it is coarsest.
@@ -59,6 +62,7 @@ impl Profile {
             max_parts: 10_000,
             unique_etags: false,
             by_version: false,
+            tries_conditions: true,
             streaming: true,
             time_granularity: Duration::from_secs(1),
         }
