@@ -50,7 +50,10 @@ pub(crate) async fn connect_with(
     let calls =
         Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };
     calls.verify().await?;
-    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
+    let mut profile = profile();
+    // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
+    profile.tries_conditions = endpoint != GOOGLE;
+    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await
 }
 
 fn profile() -> Profile {
