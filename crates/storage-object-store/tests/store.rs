@@ -203,6 +203,23 @@ async fn what_the_store_cannot_do_is_not_declared() {
 }
 
 #[tokio::test]
+async fn a_store_that_takes_few_writes_is_not_made_to_race() {
+    let mut writes = Vec::new();
+    for tries_conditions in [false, true] {
+        let mut profile = Profile::memory();
+        profile.tries_conditions = tries_conditions;
+        let backend = ObjectStoreBackend::connect(Arc::new(InMemory::new()), profile, Config::default()).await;
+        let storage = Storage::new(backend.unwrap());
+        assert!(storage.info().capabilities.conditional);
+        // The etags of `InMemory` count writes.
+        let etag = storage.put("k", "v").await.unwrap().etag.unwrap();
+        writes.push(etag.as_str().trim_matches('"').parse::<u32>().unwrap());
+    }
+    // One to see whether attributes are kept, one for a name below that one.
+    assert!(writes[0] == 2 && writes[1] > 5, "{writes:?}");
+}
+
+#[tokio::test]
 async fn a_profile_that_the_store_contradicts_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = Arc::new(LocalFileSystem::new_with_prefix(directory.path()).unwrap());
