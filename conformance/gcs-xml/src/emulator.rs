@@ -1,6 +1,9 @@
 //! The calls of the JSON interface.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -25,11 +28,31 @@ use crate::{
 /// Stands between the parts of an upload. A value can hold it only by chance, one of 2 to the power of 128.
 const LIMIT: usize = 16;
 
+/// Over how many buckets of the emulator the objects of one are spread. For each request it looks through a whole bucket, which for
+/// ten thousand objects takes it minutes.
+const SPREAD: u64 = 8;
+
 /// The emulator, by a pool of connections.
 #[derive(Debug)]
 pub(crate) struct Emulator {
     client: Client<HttpConnector, Body>,
     host: String,
+    /// The buckets that are known to be spread, so that nobody need ask.
+    spread: Mutex<HashSet<String>>,
+}
+
+/// The emulator's bucket that an object lies in.
+pub(crate) fn home(bucket: &str, name: &str) -> String {
+    // FNV-1a, which is the same in every process.
+    let hash = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3));
+    format!("{bucket}.{}", hash % SPREAD)
+}
+
+/// All of the emulator's buckets that a bucket is spread over.
+pub(crate) fn homes(bucket: &str) -> impl Iterator<Item = String> {
+    (0..SPREAD).map(move |n| format!("{bucket}.{n}"))
 }
 
 /// An object without its value.
@@ -81,7 +104,11 @@ impl Emulator {
     pub(crate) fn new(host: &str) -> Self {
         let mut connector = HttpConnector::new();
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector), host: host.to_owned() }
+        Self {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            host: host.to_owned(),
+            spread: Mutex::default(),
+        }
     }
 
     /// An object; `None` where there is none.
@@ -189,6 +216,22 @@ impl Emulator {
     pub(crate) async fn has_bucket(&self, bucket: &str) -> Result<bool> {
         let found: Option<serde_json::Value> = self.ask(Method::GET, &self::bucket(bucket), &[], None).await?;
         Ok(found.is_some())
+    }
+
+    /// Makes sure that objects can be written into a bucket, which must exist.
+    pub(crate) async fn open(&self, bucket: &str) -> Result<()> {
+        let known = || self.spread.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(bucket) {
+            return Ok(());
+        }
+        if !self.has_bucket(bucket).await? {
+            return Err(Refusal::no_bucket());
+        }
+        for home in homes(bucket) {
+            self.make_bucket(&home).await?;
+        }
+        known().insert(bucket.to_owned());
+        Ok(())
     }
 
     /// Makes a bucket, unless it is there.

@@ -3,12 +3,13 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use data_encoding::BASE64URL_NOPAD;
+use futures_util::future::try_join_all;
 use http::Response;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use quick_xml::escape::escape;
 
 use crate::{
-    emulator::{Emulator, Resource},
+    emulator::{Emulator, Resource, homes},
     refusal::{Body, Refusal, Result, xml},
     request::Asked,
 };
@@ -90,33 +91,54 @@ fn after(asked: &Asked) -> Result<Option<String>> {
     }
 }
 
-/// At least `enough` objects and directories behind this name, or all, and whether there are more.
-async fn page(
+/// Objects and directories by name, and whether there are more.
+type Found = (BTreeMap<String, Option<Resource>>, bool);
+
+/// At least the first `enough` objects and directories behind this name, or all.
+async fn page(emulator: &Emulator, asked: &Asked, after: Option<String>, enough: usize) -> Result<Found> {
+    let homes = homes(&asked.bucket).map(|home| part(emulator, asked, home, after.as_deref(), enough));
+    let parts: Vec<_> = try_join_all(homes).await?.into_iter().flatten().collect();
+    // Into a bucket without any, nothing has been written yet.
+    if parts.is_empty() && !emulator.has_bucket(&asked.bucket).await? {
+        return Err(Refusal::no_bucket());
+    }
+    let together = |(mut all, more): Found, (found, more_here)| {
+        all.extend(found);
+        (all, more || more_here)
+    };
+    Ok(parts.into_iter().fold(Found::default(), together))
+}
+
+/// The same of one bucket of the emulator; `None` where that does not exist.
+async fn part(
     emulator: &Emulator,
     asked: &Asked,
-    after: Option<String>,
+    home: String,
+    after: Option<&str>,
     enough: usize,
-) -> Result<(BTreeMap<String, Option<Resource>>, bool)> {
+) -> Result<Option<Found>> {
     let mut found = BTreeMap::new();
     let (mut token, most) = (None::<String>, enough.to_string());
     loop {
         // The emulator shows all directories on its first page, whichever objects come later.
         let paged = asked.parameter("delimiter").is_none();
         let mut query: Vec<_> = paged.then_some(("maxResults", most.as_str())).into_iter().collect();
-        for (theirs, ours) in [("prefix", "prefix"), ("delimiter", "delimiter")] {
-            query.extend(asked.parameter(theirs).filter(|text| !text.is_empty()).map(|text| (ours, text)));
+        for name in ["prefix", "delimiter"] {
+            query.extend(asked.parameter(name).filter(|text| !text.is_empty()).map(|text| (name, text)));
         }
         // This includes the name itself, which is left out below.
-        query.extend(after.as_deref().map(|name| ("startOffset", name)));
+        query.extend(after.map(|name| ("startOffset", name)));
         query.extend(token.as_deref().map(|token| ("pageToken", token)));
-        let listing = emulator.list(&asked.bucket, &query).await?.ok_or_else(Refusal::no_bucket)?;
+        let Some(listing) = emulator.list(&home, &query).await? else {
+            return Ok(None);
+        };
         let objects = listing.items.into_iter().map(|object| (object.name.clone(), Some(object)));
         let directories = listing.prefixes.into_iter().map(|name| (name, None));
-        let behind = |(name, _): &(String, _)| after.as_ref().is_none_or(|after| name > after);
+        let behind = |(name, _): &(String, _)| after.is_none_or(|after| name.as_str() > after);
         found.extend(objects.chain(directories).filter(behind));
         token = listing.next_page_token.filter(|token| !token.is_empty());
         if token.is_none() || found.len() >= enough {
-            return Ok((found, token.is_some()));
+            return Ok(Some((found, token.is_some())));
         }
     }
 }

@@ -8,7 +8,7 @@ use http::{
 use http_body_util::BodyExt;
 
 use crate::{
-    emulator::{Emulator, Resource},
+    emulator::{Emulator, Resource, home},
     refusal::{Body, Refusal, Result, whole, xml},
     request::{Asked, decode, meta},
 };
@@ -23,9 +23,9 @@ const IF_GENERATION: &str = "x-goog-if-generation-match";
 /// `GET` and `HEAD`.
 pub(crate) async fn read(emulator: &Emulator, asked: &Asked) -> Result<Response<Body>> {
     asked.only_headers(&["if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range"])?;
-    let generation = asked.parameter("generation");
+    let (generation, home) = (asked.parameter("generation"), home(&asked.bucket, &asked.name));
     for _ in 0..AGAIN {
-        let Some(object) = emulator.object(&asked.bucket, &asked.name, generation).await? else {
+        let Some(object) = emulator.object(&home, &asked.name, generation).await? else {
             return Err(absent(emulator, &asked.bucket).await?);
         };
         let mut answer = Response::new(whole(""));
@@ -48,7 +48,7 @@ pub(crate) async fn read(emulator: &Emulator, asked: &Asked) -> Result<Response<
         if asked.method == "HEAD" || size == 0 {
             return Ok(answer);
         }
-        let found = emulator.value(&asked.bucket, &asked.name, &object.generation, header.as_deref()).await?;
+        let found = emulator.value(&home, &asked.name, &object.generation, header.as_deref()).await?;
         if let Some(found) = found {
             *answer.body_mut() = found.into_body().map_err(std::io::Error::other).boxed_unsync();
             return Ok(answer);
@@ -64,7 +64,9 @@ pub(crate) async fn write(emulator: &Emulator, asked: &Asked, body: Body) -> Res
     if condition.is_some_and(|generation| generation.parse::<i64>().is_err()) {
         return Err(Refusal::invalid(format!("{IF_GENERATION} is no number")));
     }
-    let object = emulator.insert(&asked.bucket, &asked.name, &attributes, body, condition).await?;
+    emulator.open(&asked.bucket).await?;
+    let home = home(&asked.bucket, &asked.name);
+    let object = emulator.insert(&home, &asked.name, &attributes, body, condition).await?;
     written(&object, Response::new(whole("")))
 }
 
@@ -74,10 +76,9 @@ pub(crate) async fn copy(emulator: &Emulator, asked: &Asked) -> Result<Response<
     let source = decode(asked.header("x-goog-copy-source")?.unwrap_or_default())?;
     let source = source.trim_start_matches('/').split_once('/');
     let source = source.ok_or_else(|| Refusal::invalid("x-goog-copy-source is no bucket and object"))?;
-    if !emulator.has_bucket(&asked.bucket).await? {
-        return Err(Refusal::no_bucket());
-    }
-    let Some(object) = emulator.rewrite(source, (&asked.bucket, &asked.name), None).await? else {
+    emulator.open(&asked.bucket).await?;
+    let (from, to) = (home(source.0, source.1), home(&asked.bucket, &asked.name));
+    let Some(object) = emulator.rewrite((&from, source.1), (&to, &asked.name), None).await? else {
         return Err(absent(emulator, source.0).await?);
     };
     let time = object.updated()?.format("%Y-%m-%dT%H:%M:%S%.3fZ");
@@ -91,7 +92,7 @@ pub(crate) async fn copy(emulator: &Emulator, asked: &Asked) -> Result<Response<
 /// `DELETE`.
 pub(crate) async fn delete(emulator: &Emulator, asked: &Asked) -> Result<Response<Body>> {
     asked.only_headers(&["content-type"])?;
-    if !emulator.delete(&asked.bucket, &asked.name).await? {
+    if !emulator.delete(&home(&asked.bucket, &asked.name), &asked.name).await? {
         return Err(absent(emulator, &asked.bucket).await?);
     }
     Ok(nothing())

@@ -9,7 +9,7 @@ use quick_xml::escape::escape;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    emulator::{Emulator, Resource},
+    emulator::{Emulator, Resource, home},
     objects::nothing,
     refusal::{Body, Refusal, Result, whole, xml},
     request::{Asked, Attributes},
@@ -37,9 +37,7 @@ struct Upload {
 /// `POST` with `uploads`.
 pub(crate) async fn begin(emulator: &Emulator, asked: &Asked) -> Result<Response<Body>> {
     let attributes = asked.attributes(&[])?;
-    if !emulator.has_bucket(&asked.bucket).await? {
-        return Err(Refusal::no_bucket());
-    }
+    emulator.open(&asked.bucket).await?;
     emulator.make_bucket(BUCKET).await?;
     let upload = Upload { bucket: asked.bucket.clone(), name: asked.name.clone(), attributes };
     let text = serde_json::to_string(&upload).map_err(Refusal::emulator)?;
@@ -81,7 +79,8 @@ pub(crate) async fn complete(emulator: &Emulator, asked: &Asked, body: Body) -> 
     let sources = chosen(&list, &parts(emulator, &id).await?)?;
     let name = together(emulator, &id, sources).await?;
     let target = (upload.bucket.as_str(), upload.name.as_str());
-    let object = emulator.rewrite((BUCKET, &name), target, Some(&upload.attributes)).await?;
+    let home = home(target.0, target.1);
+    let object = emulator.rewrite((BUCKET, &name), (&home, target.1), Some(&upload.attributes)).await?;
     let object = object.ok_or_else(Refusal::no_upload)?;
     end(emulator, &id).await?;
     let (bucket, name, etag) = (escape(target.0), escape(target.1), object.etag()?);
