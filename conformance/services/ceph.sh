@@ -7,7 +7,8 @@
 # address: http://CEPHKEY:CEPHSECRET@127.0.0.1:{port}
 # port: 27480
 # ports: 3
-# limits: an S3 server on one node that keeps values in memory and forgets them when it stops. If-Match takes an etag only without
+# limits: an S3 server on one node that keeps values in memory (6 GiB; when they are full, it does not answer
+#   writes, so start it anew) and forgets them when it stops. If-Match takes an etag only without
 #   its quotes (a defect of the server). The headers of server-side encryption are accepted and not echoed. A key for SSE-KMS is
 #   `testkey-1`.
 
@@ -53,7 +54,7 @@ mon data = $DATA/mon
 [osd]
 osd data = $DATA/osd
 osd objectstore = memstore
-memstore device bytes = 2147483648
+memstore device bytes = 6442450944
 osd memory target = 939524096
 osd op num shards = 2
 [client.rgw.a]

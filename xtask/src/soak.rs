@@ -1,6 +1,6 @@
 //! Long runs, whose last results stand in `docs/soak.md`.
 
-use std::{env, fs, path::PathBuf, process::Command};
+use std::{env, fs, path::PathBuf, process::Command, time::Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
@@ -40,12 +40,23 @@ many MiB in pieces of 64 KiB, and may grow by 40 MiB at most.
 |---|---|---|---|---|
 ";
 
+const SLATEDB: &str = "
+## SlateDB
+
+`cargo xtask soak slatedb --rounds N` runs SlateDB on `AsObjectStore` (integrations/slatedb): each round opens the database, compares
+everything in it with a model, writes or deletes 5,000 of 20,000 keys, compares again, and closes it, while tables are compacted.
+
+| backend | date | rounds | seconds | outcome |
+|---|---|---|---|---|
+";
+
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     match args.value().ok().map(|name| name.string()).transpose()?.as_deref() {
         Some("kill9") => kill9(args),
         Some("stream") => stream(args),
-        Some(name) => Err(format!("there is no long run `{name}`; known are kill9 and stream").into()),
-        None => Err("say which long run; known are kill9 and stream".into()),
+        Some("slatedb") => slatedb(args),
+        Some(name) => Err(format!("there is no long run `{name}`; known are kill9, stream and slatedb").into()),
+        None => Err("say which long run; known are kill9, stream and slatedb".into()),
     }
 }
 
@@ -77,6 +88,28 @@ fn stream(mut args: Parser) -> Result<()> {
     }
     println!("{}", report.table().trim_end());
     if report.has_failed() { Err("a stream took more memory than it may".into()) } else { Ok(()) }
+}
+
+fn slatedb(mut args: Parser) -> Result<()> {
+    let mut rounds = 100_u32;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("rounds") => rounds = args.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let test = ["test", "--release", "--package", "slatedb-on-storage"];
+    step(cargo(test).arg("--no-run"))?;
+    let mut all = Ok(());
+    for (backend, name) in [("fs", "runs_on_files"), ("sqlite", "runs_on_sqlite")] {
+        let begun = Instant::now();
+        let mut run = cargo(test);
+        let done = step(run.args(["--", "--exact", name]).env("STORAGE_SLATEDB_ROUNDS", rounds.to_string()));
+        let outcome = if done.is_ok() { "passed" } else { "failed" };
+        record(2, backend, &format!("{rounds} | {} | {outcome}", begun.elapsed().as_secs()))?;
+        all = all.and(done);
+    }
+    all
 }
 
 fn kill9(mut args: Parser) -> Result<()> {
@@ -138,13 +171,13 @@ fn record(section: usize, backend: &str, row: &str) -> Result<()> {
         let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
         rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     });
-    let mut tables = [sections.next().unwrap_or_default(), sections.next().unwrap_or_default()];
+    let mut tables: [Vec<String>; 3] = std::array::from_fn(|_| sections.next().unwrap_or_default());
     let date = Command::new("date").args(["-u", "+%F"]).output()?;
     let date = String::from_utf8(date.stdout)?;
     tables[section].retain(|line| !line.starts_with(&own));
     tables[section].push(format!("{own}{} | {row} |", date.trim()));
     tables.iter_mut().for_each(|rows| rows.sort());
-    let [kills, streams] = tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
-    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}"))?;
+    let [kills, streams, slatedb] = tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}"))?;
     Ok(())
 }

@@ -25,7 +25,7 @@ const LIB_LINES: usize = 60;
 pub(crate) fn run() -> Result<()> {
     let mut broken = Vec::new();
     let mut sources = Vec::new();
-    for dir in ["bench", "crates", "conformance", "xtask", "examples"] {
+    for dir in ["bench", "crates", "conformance", "integrations", "xtask", "examples"] {
         collect(&root().join(dir), &mut sources)?;
     }
     for path in &sources {

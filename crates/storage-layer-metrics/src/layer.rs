@@ -45,7 +45,7 @@ impl<S: StorageBackend + ?Sized> Layer<S> for MetricsLayer {
     fn layer(self, inner: Arc<S>) -> Metrics<S> {
         names::describe();
         let backend = self.backend.unwrap_or_else(|| inner.info().id.clone());
-        Metrics::new(inner, MetricsIntercept::new(backend))
+        Metrics::new(inner, MetricsIntercept::new(&backend))
     }
 }
 

@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use storage_core::{BoxFuture, BoxStream, Result};
 use storage_layer::{Intercept, Intercepted, Operation, Payload, Resume, Watch};
 
-use crate::Measurement;
+use crate::{Measurement, measure::Keys};
 
 /// A backend with the metrics layer around it.
 pub type Metrics<S> = Intercepted<S, MetricsIntercept>;
@@ -14,12 +14,12 @@ pub type Metrics<S> = Intercepted<S, MetricsIntercept>;
 /// The metrics layer's hooks.
 #[derive(Debug)]
 pub struct MetricsIntercept {
-    backend: Arc<str>,
+    keys: Arc<[Keys]>,
 }
 
 impl MetricsIntercept {
-    pub(crate) fn new(backend: Arc<str>) -> Self {
-        Self { backend }
+    pub(crate) fn new(backend: &Arc<str>) -> Self {
+        Self { keys: Keys::all(backend) }
     }
 }
 
@@ -31,7 +31,7 @@ impl Intercept for MetricsIntercept {
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
     {
-        let mut measured = Measurement::begin(operation.name, self.backend.clone());
+        let mut measured = Measurement::begin(operation.name, self.keys.clone());
         let result = call().await;
         match &result {
             Ok(value) => {

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use serde::Deserialize;
-use storage_core::{BackendFactory, ConnectionConfig, Result, StorageBackend, StorageContext};
+use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext};
 
 use crate::{ObjectStoreBackend, Profile, error};
 
@@ -55,6 +55,11 @@ impl BackendFactory for ObjectStoreFactory {
         let settings: Config = config.typed()?;
         let (store, profile): (Arc<dyn ObjectStore>, _) = match config.scheme()? {
             "object-store+file" => (local(config.location()?).await?, Profile::local()),
+            _ if !config.location()?.is_empty() => {
+                let message =
+                    "a store in memory has no location: write `object-store+memory:`, with options after a `?`";
+                return Err(Error::new(ErrorKind::Config, message));
+            }
             _ => (Arc::new(InMemory::new()), Profile::memory()),
         };
         let backend = ObjectStoreBackend::connect(store, profile, settings).await?;

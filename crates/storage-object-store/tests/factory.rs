@@ -23,9 +23,12 @@ async fn a_directory_is_created_and_found_again() {
 
 #[tokio::test]
 async fn wrong_settings_are_named() {
-    for wrong in
-        ["object-store+memory:?prefixx=a", "object-store+memory:?part_size=0", "object-store+memory:?prefix=a//b"]
-    {
+    for wrong in [
+        "object-store+memory:?prefixx=a",
+        "object-store+memory:?part_size=0",
+        "object-store+memory:?prefix=a//b",
+        "object-store+memory:./data",
+    ] {
         let error = connect(ConnectionConfig::new(wrong)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{wrong}");
     }

@@ -1,10 +1,11 @@
 //! The whole suite over the whole stack around each kind of backend, from a configuration as an operator writes it.
 
-use std::{env, sync::Arc};
+use std::{env, fs, sync::Arc};
 
 use storage_conformance::{Namespace, Target};
 use storage_core::{
-    BackendFactory, Capabilities, ConnectionConfig, Result, StorageBackend, StorageContext, async_trait,
+    BackendFactory, Capabilities, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
+    async_trait,
 };
 use storage_registry::{Registry, StorageConfig};
 
@@ -85,7 +86,11 @@ storage_conformance::main!(
         .requires(ALL.conditional().conditional_delete().transactions().versioning()),
     Target::new("stack-fs", |ns: Namespace| local(ns, "fs", ""))
         .secret(KEY)
-        .requires(ALL.conditional().conditional_delete().streaming()),
+        .requires(ALL.conditional().conditional_delete().streaming())
+        .foreign(|ns: Namespace| async move {
+            let failed = |e| Error::new(ErrorKind::Other, "the foreign file cannot be made").with_source(e);
+            fs::write(ns.dir().join("plain file"), "neither encrypted nor compressed").map_err(failed)
+        }),
     Target::new("stack-sqlite", |ns: Namespace| local(ns, "sqlite", "test.db"))
         .secret(KEY)
         .requires(ALL.conditional().conditional_delete().transactions().streaming()),

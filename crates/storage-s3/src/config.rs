@@ -36,7 +36,7 @@ pub struct Config {
     pub credentials: Option<String>,
     /// The section of the file of credentials; unless set, `AWS_PROFILE`, else `default`.
     pub profile: Option<String>,
-    /// Whether to ask without credentials, as public buckets allow.
+    /// Whether to ask without credentials, where the bucket allows that, writing included.
     pub anonymous: bool,
     /// How the store encrypts values.
     pub encryption: Encryption,

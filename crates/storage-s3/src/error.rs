@@ -96,7 +96,7 @@ pub(crate) fn build(error: object_store::Error) -> Error {
 /// No credentials, or none that could be had.
 pub(crate) fn no_credentials(error: object_store::Error) -> Error {
     let message = "no credentials were found; set `access_key_id` and `secret_access_key`, or `AWS_ACCESS_KEY_ID` and \
-                   `AWS_SECRET_ACCESS_KEY` in the environment, or `anonymous` for a public bucket";
+                   `AWS_SECRET_ACCESS_KEY` in the environment";
     Error::new(ErrorKind::Unauthenticated, message).with_source(error)
 }
 

@@ -169,3 +169,22 @@ fn settings_that_cannot_be_meant() {
     assert_eq!((config.store.part_size.get(), config.http.timeout.as_secs()), (8 << 20, 5));
     assert_eq!(config.encryption, Encryption::Kms);
 }
+
+#[test]
+fn every_option_is_documented_with_its_default() {
+    const PAGE: &str = include_str!("../../../../docs/configuration.md");
+    let rows: Vec<Vec<&str>> =
+        PAGE.lines().filter(|row| row.starts_with("| `s3` | ")).map(|row| row.split(" | ").collect()).collect();
+    let mut documented: Vec<_> = rows.iter().map(|cells| cells[1].trim_matches('`')).collect();
+    documented.sort_unstable();
+    let error = Config::from_connection(&ConnectionConfig::new("s3://b?nonsense=1")).unwrap_err();
+    let mut known: Vec<_> = error.message().split('`').skip(3).step_by(2).collect();
+    known.sort_unstable();
+    assert_eq!(known, documented, "{error}");
+    let plain = Config::from_connection(&ConnectionConfig::new("s3://b")).unwrap();
+    for cells in rows.iter().filter(|cells| cells[2] != "none" && cells[1] != "`bucket`") {
+        let value: serde_json::Value = serde_json::from_str(cells[2].trim_matches('`')).unwrap();
+        let same = ConnectionConfig::new("s3://b").option(cells[1].trim_matches('`'), value);
+        assert_eq!(format!("{:?}", Config::from_connection(&same).unwrap()), format!("{plain:?}"), "{cells:?}");
+    }
+}

@@ -1,0 +1,1 @@
+//! Whether SlateDB, a database on object storage, runs on our storages: see `tests/slatedb.rs`.
