@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext};
+use storage_core::{
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
+};
 use storage_object_store::http::HttpConfig;
 
 /// Where the container is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.

@@ -12,10 +12,8 @@ use storage_core::{CredentialProvider, Error, ErrorKind, Result, Secret};
 use crate::{Config, config::wrong};
 
 /// The account that Microsoft has published for its emulators, with its key.
-const EMULATOR: (&str, &str) = (
-    "devstoreaccount1",
-    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==",
-);
+const EMULATOR: (&str, &str) =
+    ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 const EMULATED: &str = "http://127.0.0.1:10000/devstoreaccount1";
 
 pub(crate) type Credentials = Arc<dyn Native<Credential = AzureCredential>>;
@@ -180,7 +178,8 @@ fn by_sas(sas: &str, option: &str) -> Result<Credentials> {
 
 /// The cause is left out of both errors, since it may quote a part of the secret.
 fn access_key(key: &str, option: &str) -> Result<AzureCredential> {
-    let key = AzureAccessKey::try_new(key).map_err(|_| wrong(format!("the account key in `{option}` is not base64")))?;
+    let key =
+        AzureAccessKey::try_new(key).map_err(|_| wrong(format!("the account key in `{option}` is not base64")))?;
     Ok(AzureCredential::AccessKey(key))
 }
 
@@ -221,7 +220,8 @@ impl Native for Provided {
         let failed = |e: Error| object_store::Error::Unauthenticated { path: self.name.clone(), source: Box::new(e) };
         let text: Secret = self.provider.credential(&self.name).await.map_err(failed)?;
         let text = text.expose();
-        let found = if text.contains("sig=") { signature(text, "credentials") } else { access_key(text, "credentials") };
+        let found =
+            if text.contains("sig=") { signature(text, "credentials") } else { access_key(text, "credentials") };
         found.map(Arc::new).map_err(failed)
     }
 }

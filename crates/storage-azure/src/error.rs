@@ -13,15 +13,18 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         "ContainerNotFound" => {
             (Kind::NotFound, "the container does not exist; create it, or correct `container` or `account`")
         }
-        "ContainerBeingDeleted" => {
-            (Kind::Unavailable, "the container is being deleted; wait until it can be created again, or correct `container`")
-        }
+        "ContainerBeingDeleted" => (
+            Kind::Unavailable,
+            "the container is being deleted; wait until it can be created again, or correct `container`",
+        ),
         "InvalidResourceName" | "InvalidUri" | "OutOfRangeInput" => {
             (Kind::Config, "the account takes no such name; correct `container` or `endpoint`")
         }
         "AuthenticationFailed" => (Kind::Unauthenticated, NOT_KNOWN),
         // What the emulator says of a wrong key.
-        "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => (Kind::Unauthenticated, NOT_KNOWN),
+        "AuthorizationFailure" if refusal.message.contains("failed to authenticate") => {
+            (Kind::Unauthenticated, NOT_KNOWN)
+        }
         "InvalidAuthenticationInfo" | "NoAuthenticationInformation" | "MissingRequiredHeader" => {
             (Kind::Unauthenticated, "the account needs credentials; set `account_key` or `sas`, or correct them")
         }
@@ -63,7 +66,8 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
 
 const NOT_KNOWN: &str = "the account does not accept the credentials; correct `account_key`, `sas` or `account`, renew a signature \
                          that has expired, and check the clock of this machine";
-const NO_RIGHT: &str = "the credentials have no right to do this; grant it, or correct `sas`, `account_key` or `container`";
+const NO_RIGHT: &str =
+    "the credentials have no right to do this; grant it, or correct `sas`, `account_key` or `container`";
 
 /// An account that has no address is one that does not exist, if its address was made of its name.
 pub(crate) fn no_account(error: Error, account: &str) -> Error {

@@ -215,8 +215,10 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let words =
-            ["a", "b", "/", "/", ".", "..", "\\", "\u{1}", "é", "\u{ff5e}", "😀", "%2F", "#1", "~", "-", " ", ".storage", "keys"];
+        let words = [
+            "a", "b", "/", "/", ".", "..", "\\", "\u{1}", "é", "\u{ff5e}", "😀", "%2F", "#1", "~", "-", " ",
+            ".storage", "keys",
+        ];
         let long = ["x".repeat(199), "x".repeat(200), "x".repeat(201), "y/".repeat(260)];
         let mut keys: Vec<Key> = (0..4000)
             .filter_map(|_| {
