@@ -39,7 +39,7 @@ async fn main() -> Result<()> {
     };
     subject::fill_small(&operator).await?;
     subject::fill_replaced(&operator).await?;
-    println!("ready{}", if operator.info().full_capability().list { ", lists" } else { "" });
+    println!("ready{}", if operator.info().capability().list { ", lists" } else { "" });
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         let numbers = line.split(' ').map(str::parse).collect::<Result<Vec<usize>, _>>()?;

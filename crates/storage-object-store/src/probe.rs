@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, future::try_join_all, stream};
+use futures_util::{StreamExt, future::try_join_all, stream};
 use object_store::{
     Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
     UpdateVersion, path::Path,
@@ -68,14 +68,15 @@ async fn remove(
         }
     }
     let places = [below(place), beside, place.clone()].map(Ok);
-    let mut deleted = store.delete_stream(stream::iter(places).boxed());
-    loop {
-        match deleted.try_next().await {
-            Ok(None) => return Ok(()),
+    // One that cannot be deleted must not keep the others; below an object a hierarchical store finds no directory.
+    let deleted: Vec<_> = store.delete_stream(stream::iter(places).boxed()).collect().await;
+    for deleted in deleted {
+        match deleted {
             Ok(_) | Err(Native::NotFound { .. }) => {}
             Err(e) => return Err(error::write(e)),
         }
     }
+    Ok(())
 }
 
 async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], naming: Naming) -> Result<Findings> {

@@ -39,9 +39,6 @@ pub struct Profile {
     pub unique_etags: bool,
     /// Whether values stay out of this process's memory.
     pub streaming: bool,
-    /// Whether each write is followed by a request for its time, unless the store has said it in its answer. Without, the entry
-    /// that a put returns has no `modified` there.
-    pub asks_for_time: bool,
     /// The smallest step of the store's time, in whichever answer it is coarsest.
     pub time_granularity: Duration,
 }
@@ -60,7 +57,6 @@ impl Profile {
             max_parts: 10_000,
             unique_etags: false,
             streaming: true,
-            asks_for_time: true,
             time_granularity: Duration::from_secs(1),
         }
     }

@@ -148,8 +148,7 @@ impl Inner {
         Ok(more)
     }
 
-    /// The entry of a write that has happened. Where a store does not say when that was, the time stays unknown, unless the
-    /// store is so near that it can be asked.
+    /// The entry of a write that has happened. A store that does not say when that was is asked.
     async fn written(
         &self,
         key: &Key,
@@ -167,7 +166,7 @@ impl Inner {
             entry.version = result.version.map(VersionId::from);
         }
         let mut etag = result.e_tag;
-        if self.profile.asks_for_time && entry.modified.is_none() {
+        if entry.modified.is_none() {
             match self.store.head(place).await {
                 Ok(now) if etag.is_none() || now.e_tag == etag => {
                     entry.modified = Some(self.time(now.last_modified.into()));

@@ -69,7 +69,6 @@ fn profile() -> Profile {
     profile.max_parts = 10_000;
     // An etag is a hash of the content.
     profile.unique_etags = false;
-    profile.asks_for_time = false;
     profile.time_granularity = Duration::from_secs(1);
     profile
 }
