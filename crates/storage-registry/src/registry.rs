@@ -35,6 +35,8 @@ impl Registry {
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
         #[cfg(feature = "s3")]
         let registry = registry.register(storage_s3::S3Factory);
+        #[cfg(feature = "azure")]
+        let registry = registry.register(storage_azure::AzureFactory);
         registry
     }
 
