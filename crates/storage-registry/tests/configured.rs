@@ -118,6 +118,8 @@ fn text_that_is_no_configuration_says_where_it_goes_wrong() {
     let json = |text| refused(StorageConfig::from_json(text).unwrap_err());
     assert!(json("{\n\"backend\": hunter2}").contains("line 2"), "{}", json("{\n\"backend\": hunter2}"));
     assert!(json("\"hunter2\"").contains("must be an object"));
+    let message = json("{\n\"options\": {\"a\": [\"hunter2\"],\n\"a\": [\"hunter2\"]}}");
+    assert!(message.contains("twice, in line 3"), "{message}");
     for file in ["hunter2", "/nowhere/storage.toml", "/nowhere/storage.yaml"] {
         assert!(StorageConfig::from_file(file).is_err());
     }
@@ -199,6 +201,29 @@ async fn layers_in_an_order_that_makes_no_sense_are_refused_with_the_reason() {
     let message = unbuildable("retry = {}\nlayers = [\"retry\"]").await;
     assert!(message.contains("`retry` is given twice"), "{message}");
     build(&toml("layers = [\"metrics\", \"retry\", \"metrics?backend=tries\", \"prefix?prefix=a\"]")).await.unwrap();
+}
+
+#[tokio::test]
+async fn options_of_a_layer_are_looked_at_before_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("never made");
+    for (name, known) in [
+        ("cache", "max_bytes"),
+        ("compress", "level"),
+        ("encrypt", "keys"),
+        ("limit", "concurrency"),
+        ("metrics", "backend"),
+        ("prefix", "prefix"),
+        ("retry", "retries"),
+        ("timeout", "bulk_timeout"),
+        ("versioned", "max_versions"),
+    ] {
+        let text = format!("backend = \"fs\"\nconnection = {root:?}\nlayers = [\"{name}?hunter2=1\"]");
+        let error = build(&toml(&text)).await.expect_err(&text);
+        let message = error.to_string();
+        assert!(error.kind() == ErrorKind::Config && message.contains(known), "{message}");
+        assert!(!root.exists(), "{name}");
+    }
 }
 
 /// A third party's layer, which writes down where it was put and adds nothing.
