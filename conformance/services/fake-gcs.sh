@@ -1,13 +1,16 @@
 # fake-gcs-server
 #
 # label: third-party emulator
+# needed: yes
 # apt: python3-venv
 # variable: STORAGE_TEST_FAKE_GCS
 # address: http://127.0.0.1:{port}
 # port: 24443
-# limits: serves Google's JSON interface. Of the XML interface it does not serve uploads, so that object_store cannot write to it.
-#   A condition (ifGenerationMatch) is kept only with uploadType=multipart and ignored elsewhere. It keeps values in memory and
-#   forgets them when it stops.
+# limits: serves Google's JSON interface. Of the XML interface, which object_store speaks, it does not serve uploads, so the tests
+#   put a translator of ours before it (conformance/gcs-xml). It takes any credentials: requests carry tokens, and nobody checks
+#   them. A condition (ifGenerationMatch) is kept, also when several write at once, only with uploadType=multipart; on deletes, copies
+#   and compositions it is ignored. It looks through a whole bucket for each request. It keeps values in memory and forgets them
+#   when it stops.
 
 pin=0.1.1
 programs=$CACHE/fake-gcs-$pin

@@ -77,7 +77,7 @@ impl ObjectStoreBackend {
     ) -> Result<Self> {
         let names = Names::new(&config.prefix, profile.naming)?;
         let key_limit = names.key_limit(profile.name_limit)?;
-        let found = probe(&store, native.as_deref(), &names, profile.naming).await?;
+        let found = probe(&store, native.as_deref(), &names, &profile).await?;
         let framed = !found.attributes;
 
         let mut capabilities = Capabilities::new().atomic();

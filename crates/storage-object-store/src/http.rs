@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
-use http::header::{HeaderMap, LAST_MODIFIED};
+use http::header::{AUTHORIZATION, HeaderMap, LAST_MODIFIED};
 use object_store::{
     ClientOptions,
     client::{
@@ -105,7 +105,11 @@ impl HttpConnector for Connector {
 
 #[async_trait]
 impl HttpService for Connector {
-    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+    async fn call(&self, mut request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        // What object_store sends to Google for nobody in particular, which Google takes for a token that does not hold.
+        if request.headers().get(AUTHORIZATION).is_some_and(|who| who.as_bytes().trim_ascii() == b"Bearer") {
+            request.headers_mut().remove(AUTHORIZATION);
+        }
         let (method, path) = (request.method(), request.uri().path());
         tracing::trace!(target: "storage_object_store::request", %method, path);
         let response = self.client.call(request).await?;
@@ -131,13 +135,13 @@ impl HttpService for Connector {
 /// The kind of the refusal, or of what befell the connection.
 pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpResponse> {
     let response = client.execute(request).await.map_err(failed)?;
-    match response.status() {
-        status if status.is_success() => Ok(response),
-        // What the function of the cloud did not explain and object_store would have.
-        status => {
-            Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(status.as_u16(), response.headers(), &[]))))
-        }
+    if response.status().is_success() {
+        return Ok(response);
     }
+    // What the function of the cloud did not explain and object_store would have.
+    let (parts, body) = response.into_parts();
+    let body = start(body).await.map_err(failed)?;
+    Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(parts.status.as_u16(), &parts.headers, &body))))
 }
 
 /// The body of an answer, all of it.

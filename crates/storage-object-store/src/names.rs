@@ -21,6 +21,8 @@ const RESERVED: &str = ".storage";
 const ANNEX: &str = "keys";
 /// The directory of the objects that exist only while a store is probed.
 const PROBES: &str = "probe";
+/// How no object of Google's may be named.
+const CHALLENGES: &str = ".well-known/acme-challenge/";
 /// The longest segment of an encoded name, and with it the longest segment that a key may have to lie under itself.
 const SEGMENT: usize = 200;
 /// Follows every encoded segment but the last.
@@ -69,7 +71,8 @@ impl Names {
 
     /// Where a key lies.
     pub(crate) fn place(&self, key: &Key) -> Path {
-        self.natural(key.as_str()).unwrap_or_else(|| self.encoded(key.as_str().as_bytes()))
+        let natural = self.natural(key.as_str()).filter(|place| !place.as_ref().starts_with(CHALLENGES));
+        natural.unwrap_or_else(|| self.encoded(key.as_str().as_bytes()))
     }
 
     /// The key that lies here; `None` for the names that no key is placed under.
@@ -300,6 +303,21 @@ mod tests {
         }
         let names = Names::new(&"x".repeat(182), Naming::Flat).unwrap();
         assert_eq!(names.key_limit(1024).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    #[test]
+    fn no_key_lies_where_google_refuses_objects() {
+        let names = Names::new("", Naming::Flat).unwrap();
+        for (key, annexed) in [
+            (".well-known/acme-challenge/t", true),
+            (".well-known/acme-challenge", false),
+            ("a/.well-known/acme-challenge/t", false),
+        ] {
+            let place = names.place(&Key::parse(key).unwrap());
+            assert_eq!(names.is_reserved(&place), annexed, "{key}");
+            assert_eq!(names.key(&place).unwrap().as_str(), key);
+        }
+        assert_eq!(names.key(&Path::from(".well-known/acme-challenge/t")), None);
     }
 
     #[test]

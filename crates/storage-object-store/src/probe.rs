@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, future::try_join_all, stream};
 use object_store::{
-    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult,
-    UpdateVersion, path::Path,
+    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path,
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 
-use crate::{Ask, Naming, error, meta, names::Names, native, write::bare};
+use crate::{Ask, Naming, Profile, error, meta, names::Names, native, write::bare};
 
 /// How many writers race for one object, to see whether conditions are more than a look before the write.
 const RACERS: usize = 4;
@@ -32,11 +31,11 @@ pub(crate) async fn probe(
     store: &Arc<dyn ObjectStore>,
     native: Option<&dyn native::Native>,
     names: &Names,
-    naming: Naming,
+    profile: &Profile,
 ) -> Result<Findings> {
     let token = meta::text(&meta::token());
     let places = [names.probe(&token), names.probe(&format!("{token}-beside"))];
-    let findings = findings(&**store, &places, naming).await;
+    let findings = findings(&**store, &places, profile).await;
     let [place, beside] = places;
     if let Err(error) = remove(store, native, &place, beside).await {
         // Nothing else writes under these names and nothing lists them, so that they stay does no harm.
@@ -79,17 +78,20 @@ async fn remove(
     Ok(())
 }
 
-async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], naming: Naming) -> Result<Findings> {
+async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], profile: &Profile) -> Result<Findings> {
     let mut found = Findings::default();
     attributes(store, place, &mut found).await?;
-    if naming == Naming::Flat {
+    if profile.naming == Naming::Flat {
         let both = store.put(&below(place), "0".into()).await;
         both.map_err(|e| {
             let message = "the store cannot hold both `a` and `a/b`, or cannot be written; in the first case its naming is hierarchical";
             Error::new(ErrorKind::Config, message).with_source(error::read(e))
         })?;
     }
-    conditions(store, place, beside, &mut found).await?;
+    match profile.tries_conditions {
+        true => conditions(store, [place, beside], profile, &mut found).await?,
+        false => found.conditions = true,
+    }
     Ok(found)
 }
 
@@ -111,34 +113,40 @@ async fn attributes(store: &dyn ObjectStore, place: &Path, found: &mut Findings)
 
 /// Some stores ignore the condition, so each kind is tried once where it must hold and once where it must not; then several
 /// write at once, and one of them must win.
-async fn conditions(store: &dyn ObjectStore, place: &Path, beside: &Path, found: &mut Findings) -> Result<()> {
-    if put(store, place, "1", PutMode::Create).await? != Put::Lost {
+async fn conditions(
+    store: &dyn ObjectStore,
+    [place, beside]: [&Path; 2],
+    profile: &Profile,
+    found: &mut Findings,
+) -> Result<()> {
+    let put = |payload, mode| put(store, place, payload, mode, profile);
+    if put("1", PutMode::Create).await? != Put::Lost {
         return Ok(());
     }
-    let Put::Won(Some(first)) = put(store, place, "2", PutMode::Overwrite).await? else {
+    let Put::Won(Some(first)) = put("2", PutMode::Overwrite).await? else {
         return Ok(());
     };
-    let mut update = update(first.clone());
-    let mut second = put(store, place, "3", update.clone()).await?;
+    let mut update = profile.update(first.clone());
+    let mut second = put("3", update.clone()).await?;
     if second == Put::Lost && bare(&first) != first {
-        update = self::update(bare(&first).to_owned());
-        second = put(store, place, "3", update.clone()).await?;
+        update = profile.update(bare(&first).to_owned());
+        second = put("3", update.clone()).await?;
         found.unquoted = true;
     }
     let Put::Won(Some(second)) = second else {
         return Ok(());
     };
-    let stale = put(store, place, "4", update).await? == Put::Lost;
+    let stale = put("4", update).await? == Put::Lost;
     let second = if found.unquoted { bare(&second).to_owned() } else { second };
     found.conditions = stale
-        && one_wins(store, place, self::update(second)).await?
-        && one_wins(store, beside, PutMode::Create).await?;
+        && one_wins(store, place, profile.update(second), profile).await?
+        && one_wins(store, beside, PutMode::Create, profile).await?;
     Ok(())
 }
 
-async fn one_wins(store: &dyn ObjectStore, place: &Path, mode: PutMode) -> Result<bool> {
+async fn one_wins(store: &dyn ObjectStore, place: &Path, mode: PutMode, profile: &Profile) -> Result<bool> {
     const VALUES: [&str; RACERS] = ["a", "b", "c", "d"];
-    let racing = VALUES.map(|value| put(store, place, value, mode.clone()));
+    let racing = VALUES.map(|value| put(store, place, value, mode.clone(), profile));
     let ended = try_join_all(racing).await?;
     let won = ended.iter().filter(|put| matches!(put, Put::Won(_))).count();
     let lost = ended.iter().filter(|put| matches!(put, Put::Lost | Put::Nameless)).count();
@@ -156,14 +164,20 @@ enum Put {
     Unknown,
 }
 
-async fn put(store: &dyn ObjectStore, place: &Path, payload: &'static str, mode: PutMode) -> Result<Put> {
+async fn put(
+    store: &dyn ObjectStore,
+    place: &Path,
+    payload: &'static str,
+    mode: PutMode,
+    profile: &Profile,
+) -> Result<Put> {
     let payload = PutPayload::from_static(payload.as_bytes());
     let conditional = mode != PutMode::Overwrite;
     match store.put_opts(place, payload, mode.into()).await {
         Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(Put::Lost),
         Err(e) if conditional && error::is_lost_race(&e) => Ok(Put::Nameless),
         other => match attempt(other) {
-            Ok(Some(result)) => Ok(Put::Won(result.e_tag)),
+            Ok(Some(result)) => Ok(Put::Won(profile.shown(result.e_tag, result.version))),
             Ok(None) => Ok(Put::Unknown),
             Err(e) if e.kind() == ErrorKind::Conflict => Ok(Put::Lost),
             Err(e) => Err(e),
@@ -190,10 +204,6 @@ fn encrypted(result: &PutResult) -> bool {
 #[cfg(not(feature = "http"))]
 fn encrypted(_: &PutResult) -> bool {
     false
-}
-
-fn update(etag: String) -> PutMode {
-    PutMode::Update(UpdateVersion { e_tag: Some(etag), version: None })
 }
 
 fn below(place: &Path) -> Path {

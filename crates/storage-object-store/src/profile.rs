@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use object_store::{PutMode, UpdateVersion};
+
 /// Which names a store can hold beside each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -34,6 +36,12 @@ pub struct Profile {
     pub max_parts: u64,
     /// Whether every write gets an etag that is never used again. An etag that is a hash of the content is not.
     pub unique_etags: bool,
+    /// Whether the store's conditions on writes are by the version that its answers name, as the generation of Google, not by its
+    /// etag. Then that version is the etag that is shown, and a read under a condition looks at it first.
+    pub by_version: bool,
+    /// Whether conditions on writes are tried on connect. Without it, the store is known to honour them, also when several write at
+    /// once: for one that does not take several writes of an object within a second, as they are needed to try.
+    pub tries_conditions: bool,
     /// Whether values stay out of this process's memory.
     pub streaming: bool,
     /// The smallest step of the store's time, in whichever answer it is coarsest.
@@ -53,6 +61,8 @@ impl Profile {
             sorted: false,
             max_parts: 10_000,
             unique_etags: false,
+            by_version: false,
+            tries_conditions: true,
             streaming: true,
             time_granularity: Duration::from_secs(1),
         }
@@ -84,5 +94,18 @@ impl Profile {
             time_granularity: Duration::from_micros(1),
             ..Self::new("object-store-local")
         }
+    }
+
+    /// Which of the two that an answer names is the etag to show.
+    pub(crate) fn shown(&self, etag: Option<String>, version: Option<String>) -> Option<String> {
+        if self.by_version { version } else { etag }
+    }
+
+    /// The mode of a write that replaces the value with this etag.
+    pub(crate) fn update(&self, etag: String) -> PutMode {
+        PutMode::Update(match self.by_version {
+            true => UpdateVersion { e_tag: None, version: Some(etag) },
+            false => UpdateVersion { e_tag: Some(etag), version: None },
+        })
     }
 }

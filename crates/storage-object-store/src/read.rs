@@ -9,22 +9,26 @@ use object_store::{
 };
 use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, VersionId};
 
-use crate::{backend::Inner, error, meta, source::Source, write::is_one};
+use crate::{backend::Inner, error, meta, source::Source, write::bare};
 
 impl Inner {
-    pub(crate) async fn read(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+    pub(crate) async fn read(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
         if self.framed {
             return self.read_framed(key, options).await;
         }
         let place = self.names.place(key);
         let mut get = Get::new();
+        let looked_at = self.profile.by_version && (options.if_match.is_some() || options.if_none_match.is_some());
+        if looked_at && !self.look(&place, &mut options).await? {
+            return Ok(None);
+        }
         if let Some(etag) = options.if_match {
-            if !is_one(&etag) {
+            if !self.is_one(&etag) {
                 return Err(error::mismatch(&etag));
             }
             get.if_match = Some(etag.to_string());
         }
-        let known = options.if_none_match.filter(is_one);
+        let known = options.if_none_match.filter(|etag| self.is_one(etag));
         get.if_none_match = known.map(|etag| etag.to_string());
         get.version = options.version.as_ref().map(VersionId::to_string);
         let result = match options.range {
@@ -33,12 +37,29 @@ impl Inner {
         };
         let result = missing_is_none(result, options.version.as_ref())?;
         let Some(result) = result else {
-            return Ok(None);
+            return if looked_at { Err(error::changed()) } else { Ok(None) };
         };
         let entry = self.entry(key, &result.meta, &result.attributes)?;
         let range = result.range.clone();
         let body = Source::from(result).body(range, options.whole).await?;
         Ok(Some(Object::new(entry, body)))
+    }
+
+    /// Settles the conditions of a read by looking at the object; what is left to do is to read that version. `false` when there is
+    /// none.
+    async fn look(&self, place: &Path, options: &mut GetOptions) -> Result<bool> {
+        let (if_match, if_none_match) = (options.if_match.take(), options.if_none_match.take());
+        let mut head = Get::new().with_head(true);
+        head.version = options.version.as_ref().map(VersionId::to_string);
+        let found = missing_is_none(self.get(place, head).await, options.version.as_ref())?;
+        let version = found.and_then(|found| found.meta.version);
+        match (if_match, if_none_match) {
+            (Some(etag), _) if version.as_deref() != Some(etag.as_str()) => return Err(error::mismatch(&etag)),
+            (_, Some(etag)) if version.as_deref() == Some(etag.as_str()) => return Err(error::not_modified()),
+            _ => {}
+        }
+        options.version = version.map(VersionId::from);
+        Ok(options.version.is_some())
     }
 
     pub(crate) async fn describe(&self, key: &Key, version: Option<&VersionId>) -> Result<Option<Entry>> {
@@ -60,8 +81,20 @@ impl Inner {
         }
         let mut entry = Entry::new(key, about.size);
         entry.modified = Some(self.time(about.last_modified.into()));
-        entry.etag = about.e_tag.clone().map(Etag::from);
+        entry.etag = self.profile.shown(about.e_tag.clone(), about.version.clone()).map(Etag::from);
         Some(entry)
+    }
+
+    /// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of, nor one that no
+    /// store has given out, for instance an empty one, which is a header that means nothing. A version is a number, and not 0,
+    /// which stands for no version.
+    pub(crate) fn is_one(&self, etag: &Etag) -> bool {
+        if self.profile.by_version {
+            let number = etag.as_str();
+            return !number.starts_with(['0', '+', '-']) && number.parse::<i64>().is_ok();
+        }
+        let etag = bare(etag.as_str());
+        !etag.is_empty() && etag.bytes().all(|c| (c.is_ascii_graphic() || c == b' ') && !matches!(c, b',' | b'*'))
     }
 
     /// `None` when there is no such object; under `if_match` that is a mismatch.
@@ -87,6 +120,9 @@ impl Inner {
     ) -> Result<GetResult> {
         let mut same = Get::new().with_range(Some(positions)).with_if_match(about.e_tag.as_deref());
         same.version = version;
+        if self.profile.by_version {
+            (same.if_match, same.version) = (None, about.version.clone());
+        }
         self.store.get_opts(place, same).await.map_err(|e| match e {
             Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
             e => error::read(e),
@@ -138,7 +174,7 @@ impl Inner {
     fn entry(&self, key: &Key, about: &ObjectMeta, attributes: &Attributes) -> Result<Entry> {
         let mut entry = Entry::new(key.clone(), about.size);
         entry.modified = Some(self.time(about.last_modified.into()));
-        entry.etag = about.e_tag.clone().map(Etag::from);
+        entry.etag = self.profile.shown(about.e_tag.clone(), about.version.clone()).map(Etag::from);
         if self.info.capabilities.versioning {
             entry.version = about.version.clone().map(VersionId::from);
         }

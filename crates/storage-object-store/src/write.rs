@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
     Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
-    PutPayload, PutPayloadMut, PutResult, UpdateVersion, path::Path,
+    PutPayload, PutPayloadMut, PutResult, path::Path,
 };
 use storage_core::{
     Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result, VersionId,
@@ -81,10 +81,10 @@ impl Inner {
         options.mode = match &condition {
             None => PutMode::Overwrite,
             Some(Condition::IfAbsent) => PutMode::Create,
-            Some(Condition::IfMatch(etag)) if !is_one(etag) => return Err(error::mismatch(etag)),
+            Some(Condition::IfMatch(etag)) if !self.is_one(etag) => return Err(error::mismatch(etag)),
             Some(Condition::IfMatch(etag)) => {
                 let sent = if self.unquoted { bare(etag.as_str()) } else { etag.as_str() };
-                PutMode::Update(UpdateVersion { e_tag: Some(sent.to_owned()), version: None })
+                self.profile.update(sent.to_owned())
             }
             Some(_) => return Err(Error::unsupported("this condition")),
         };
@@ -163,14 +163,19 @@ impl Inner {
         entry.metadata = Some(metadata);
         entry.modified = time_said(&result).map(|time| self.time(time));
         if self.info.capabilities.versioning {
-            entry.version = result.version.map(VersionId::from);
+            entry.version = result.version.clone().map(VersionId::from);
         }
-        let mut etag = result.e_tag;
+        // An upload by parts may be told its etag alone, where others are told their version too.
+        let known = |etag: &Option<String>, version: &Option<String>| match &result.version {
+            Some(written) if self.profile.by_version => version.as_ref() == Some(written),
+            _ => result.e_tag.is_none() || *etag == result.e_tag,
+        };
+        let mut etag = self.profile.shown(result.e_tag.clone(), result.version.clone());
         if entry.modified.is_none() {
             match self.store.head(place).await {
-                Ok(now) if etag.is_none() || now.e_tag == etag => {
+                Ok(now) if known(&now.e_tag, &now.version) => {
                     entry.modified = Some(self.time(now.last_modified.into()));
-                    etag = now.e_tag;
+                    etag = self.profile.shown(now.e_tag, now.version);
                 }
                 // Somebody else has written since.
                 Ok(_) | Err(Native::NotFound { .. }) => {}
@@ -195,13 +200,6 @@ fn time_said(_: &PutResult) -> Option<std::time::SystemTime> {
 /// An etag without the quotes that HTTP puts around it.
 pub(crate) fn bare(etag: &str) -> &str {
     etag.strip_prefix('"').and_then(|etag| etag.strip_suffix('"')).unwrap_or(etag)
-}
-
-/// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of, nor one that no
-/// store has given out, for instance an empty one, which is a header that means nothing.
-pub(crate) fn is_one(etag: &Etag) -> bool {
-    let etag = bare(etag.as_str());
-    !etag.is_empty() && etag.bytes().all(|c| (c.is_ascii_graphic() || c == b' ') && !matches!(c, b',' | b'*'))
 }
 
 /// An upload by parts that is given up when it is dropped.

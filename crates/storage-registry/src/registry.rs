@@ -33,6 +33,8 @@ impl Registry {
         let registry = registry.register(storage_sql::SqlFactory);
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
+        #[cfg(feature = "gcs")]
+        let registry = registry.register(storage_gcs::GcsFactory);
         #[cfg(feature = "s3")]
         let registry = registry.register(storage_s3::S3Factory);
         registry

@@ -215,7 +215,7 @@ ready() {
         assert_eq!(variables.len(), all.len());
         assert_eq!(ports.len(), all.iter().map(|server| usize::from(server.head.ports)).sum::<usize>());
         let needed: Vec<_> = all.iter().filter(|server| server.head.needed).map(|s| s.name.as_str()).collect();
-        assert_eq!(needed, ["ceph", "mariadb", "moto", "postgres"]);
+        assert_eq!(needed, ["ceph", "fake-gcs", "mariadb", "moto", "postgres"]);
     }
 
     #[test]

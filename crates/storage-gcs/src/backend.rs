@@ -1,0 +1,110 @@
+//! Connecting. What a connected bucket does is in `storage-object-store`, and in `calls.rs` what only Google can.
+
+use std::{env, sync::Arc, time::Duration};
+
+use object_store::{BackoffConfig, RetryConfig, gcp::GoogleCloudStorageBuilder};
+use storage_core::{CredentialProvider, Result};
+use storage_object_store::{Naming, ObjectStoreBackend, Profile, http::Connector};
+
+use crate::{
+    Config,
+    calls::Calls,
+    config::wrong,
+    credentials::{self, Who},
+    error,
+};
+
+/// Google's own server.
+const GOOGLE: &str = "https://storage.googleapis.com";
+/// Says where an emulator is, to Google's own libraries too.
+const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
+
+/// Connects to a bucket.
+///
+/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// suffice and what the server honours.
+///
+/// # Errors
+/// `Config`, `NotFound` for a bucket that does not exist, `Unauthenticated`, `PermissionDenied`, `Unavailable` and `Timeout` for a
+/// server that cannot be reached; the message names the setting to change.
+pub async fn connect(config: Config) -> Result<ObjectStoreBackend> {
+    connect_with(config, None).await
+}
+
+pub(crate) async fn connect_with(
+    config: Config,
+    provider: Option<Arc<dyn CredentialProvider>>,
+) -> Result<ObjectStoreBackend> {
+    config.check()?;
+    let connector = Connector::new(&config.http, error::explain)?;
+    let emulator = env::var(EMULATOR).ok().filter(|host| !host.is_empty());
+    let (endpoint, emulated) = endpoint(config.endpoint.as_deref(), emulator.as_deref())?;
+    let who = Who::find(&config, emulated, provider).await?;
+    let builder = GoogleCloudStorageBuilder::new()
+        .with_bucket_name(&config.bucket)
+        .with_base_url(&endpoint)
+        .with_http_connector(connector.clone())
+        // A repeated conditional write fails on its own success; the retry layer knows which may be repeated.
+        .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() });
+    let store = Arc::new(credentials::build(who, builder)?);
+    let calls =
+        Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };
+    calls.verify().await?;
+    let mut profile = profile();
+    // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
+    profile.tries_conditions = endpoint != GOOGLE;
+    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await
+}
+
+fn profile() -> Profile {
+    let mut profile = Profile::new("gcs");
+    profile.name = "Google Cloud Storage".to_owned();
+    profile.naming = Naming::Flat;
+    profile.name_limit = 1024;
+    profile.sorted = true;
+    profile.max_parts = 10_000;
+    // Every write gets a generation of its own, by which the conditions are; the etag is mostly a hash of the content.
+    profile.by_version = true;
+    profile.unique_etags = true;
+    profile.time_granularity = Duration::from_secs(1);
+    profile
+}
+
+/// The server, without a slash at its end, and whether it is an emulator that the environment names.
+fn endpoint(configured: Option<&str>, emulator: Option<&str>) -> Result<(String, bool)> {
+    let (text, source) = match (configured, emulator) {
+        (Some(endpoint), _) => (endpoint.to_owned(), "the option `endpoint`"),
+        // Google's libraries take it with and without.
+        (None, Some(host)) if !host.contains("://") => (format!("http://{host}"), "`STORAGE_EMULATOR_HOST`"),
+        (None, Some(host)) => (host.to_owned(), "`STORAGE_EMULATOR_HOST`"),
+        (None, None) => (GOOGLE.to_owned(), "the option `endpoint`"),
+    };
+    let unusable = || {
+        wrong(format!("{source} must be a server, as in `http://127.0.0.1:4443`, without `?`, `#`, user or password"))
+    };
+    let text = text.trim_end_matches('/');
+    let (scheme, host) = text.split_once("://").ok_or_else(unusable)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
+    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
+        return Err(unusable());
+    }
+    Ok((text.to_owned(), configured.is_none() && emulator.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_googles_unless_something_else_is_said() {
+        let at = |configured, emulator| endpoint(configured, emulator).unwrap();
+        assert_eq!(at(None, None), (GOOGLE.to_owned(), false));
+        assert_eq!(at(Some("http://host:1/"), Some("other:2")), ("http://host:1".to_owned(), false));
+        assert_eq!(at(None, Some("localhost:4443")), ("http://localhost:4443".to_owned(), true));
+        assert_eq!(at(None, Some("https://localhost:4443/")), ("https://localhost:4443".to_owned(), true));
+        for wrong in ["host:1", "ftp://host", "https://", "https://u:p@host", "https://host?x", "https://h h"] {
+            assert!(endpoint(Some(wrong), None).is_err(), "{wrong}");
+        }
+        assert!(endpoint(None, Some("a b")).is_err());
+    }
+}

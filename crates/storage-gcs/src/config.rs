@@ -1,0 +1,111 @@
+//! What can be configured, and the factory that connects.
+
+use std::{path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use storage_core::{
+    BackendFactory, ConnectionConfig, CredentialProvider, Error, ErrorKind, Result, Secret, StorageBackend,
+    StorageContext,
+};
+use storage_object_store::http::HttpConfig;
+
+/// Where the bucket is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// The bucket, which must exist.
+    pub bucket: String,
+    /// The server, as in `http://127.0.0.1:4443`; unless set, `STORAGE_EMULATOR_HOST`, else Google's. `http://` sends everything in
+    /// the clear.
+    pub endpoint: Option<String>,
+    /// A file with the key of a service account, as Google hands it out (JSON). Without it, see `credentials` and the README.
+    pub service_account_file: Option<PathBuf>,
+    /// The content of such a file.
+    pub service_account_key: Option<Secret>,
+    /// Names a token (OAuth 2.0) that the [`CredentialProvider`] of the [`StorageContext`] has. It is asked for each request.
+    pub credentials: Option<String>,
+    /// Whether to ask without credentials, as of an emulator or where the bucket allows that, writing included.
+    pub anonymous: bool,
+    /// Prefix, parts and the like, as in every object store.
+    #[serde(skip)]
+    pub store: storage_object_store::Config,
+    /// Times and certificates.
+    #[serde(skip)]
+    pub http: HttpConfig,
+}
+
+impl Config {
+    /// This bucket, with the defaults.
+    pub fn new(bucket: impl Into<String>) -> Self {
+        Self { bucket: bucket.into(), ..Self::default() }
+    }
+
+    /// Reads a URI and its options, as in `gs://bucket/prefix?service_account_file=/etc/key.json`.
+    ///
+    /// # Errors
+    /// `Config` for anything that cannot be meant.
+    pub fn from_connection(connection: &ConnectionConfig) -> Result<Self> {
+        let mut connection = connection.clone();
+        let mut store: storage_object_store::Config = connection.take()?;
+        let http = connection.take()?;
+        let mut config: Self = connection.typed()?;
+        let location = connection.location()?;
+        let (bucket, prefix) = location.split_once('/').unwrap_or((&location, ""));
+        for (name, there, here) in [("bucket", bucket, &mut config.bucket), ("prefix", prefix, &mut store.prefix)] {
+            if !there.is_empty() && !here.is_empty() {
+                return Err(wrong(format!(
+                    "the {name} stands in the URI and in the option `{name}`; leave one of them out"
+                )));
+            }
+            if here.is_empty() {
+                there.clone_into(here);
+            }
+        }
+        let config = Self { store, http, ..config };
+        config.check()?;
+        Ok(config)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+        if self.bucket.is_empty() || !self.bucket.chars().all(legal) {
+            return Err(wrong("name the bucket, as in `gs://bucket`: letters, digits, `.`, `-` and `_`".into()));
+        }
+        let ways = [
+            self.service_account_file.is_some(),
+            self.service_account_key.is_some(),
+            self.credentials.is_some(),
+            self.anonymous,
+        ];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return Err(wrong(
+                "`service_account_file`, `service_account_key`, `credentials` and `anonymous` exclude each other; set one of them"
+                    .into(),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Connects `gs://bucket/prefix`, which may be written `gcs://` too. The options are the fields of [`Config`], [`HttpConfig`] and
+/// [`ObjectStoreConfig`](storage_object_store::Config).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct GcsFactory;
+
+#[async_trait]
+impl BackendFactory for GcsFactory {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["gs", "gcs"]
+    }
+
+    async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+        let provider: Option<Arc<dyn CredentialProvider>> = context.credentials.clone();
+        Ok(Arc::new(crate::backend::connect_with(Config::from_connection(config)?, provider).await?))
+    }
+}
+
+pub(crate) fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
