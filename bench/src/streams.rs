@@ -85,6 +85,7 @@ pub(crate) async fn child(library: &str, arguments: &[String]) -> Result<String>
         config.secret_access_key = Some(Secret::new(bucket.secret));
         return transfer::run(&Storage::new(storage_s3::connect(config).await?), arguments).await;
     }
+    rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a provider already")?;
     let builder = AmazonS3Builder::new().with_bucket_name(bucket.name).with_endpoint(bucket.endpoint);
     let builder = builder.with_region(REGION).with_access_key_id(bucket.key).with_secret_access_key(bucket.secret);
     let store: Arc<dyn ObjectStore> = Arc::new(builder.with_allow_http(true).build()?);

@@ -203,29 +203,6 @@ async fn layers_in_an_order_that_makes_no_sense_are_refused_with_the_reason() {
     build(&toml("layers = [\"metrics\", \"retry\", \"metrics?backend=tries\", \"prefix?prefix=a\"]")).await.unwrap();
 }
 
-#[tokio::test]
-async fn options_of_a_layer_are_looked_at_before_the_store_is_opened() {
-    let dir = tempfile::tempdir().unwrap();
-    let root = dir.path().join("never made");
-    for (name, known) in [
-        ("cache", "max_bytes"),
-        ("compress", "level"),
-        ("encrypt", "keys"),
-        ("limit", "concurrency"),
-        ("metrics", "backend"),
-        ("prefix", "prefix"),
-        ("retry", "retries"),
-        ("timeout", "bulk_timeout"),
-        ("versioned", "max_versions"),
-    ] {
-        let text = format!("backend = \"fs\"\nconnection = {root:?}\nlayers = [\"{name}?hunter2=1\"]");
-        let error = build(&toml(&text)).await.expect_err(&text);
-        let message = error.to_string();
-        assert!(error.kind() == ErrorKind::Config && message.contains(known), "{message}");
-        assert!(!root.exists(), "{name}");
-    }
-}
-
 /// A third party's layer, which writes down where it was put and adds nothing.
 #[derive(Default)]
 struct Probe(Arc<std::sync::Mutex<Vec<String>>>);
