@@ -39,7 +39,7 @@ pub(crate) async fn connect_with(
     let connector = Connector::new(&config.http, error::explain)?;
     let emulator = env::var(EMULATOR).ok().filter(|host| !host.is_empty());
     let (endpoint, emulated) = endpoint(config.endpoint.as_deref(), emulator.as_deref())?;
-    let who = Who::find(&config, emulated, provider).await?;
+    let who = Who::find(&config, emulated, provider, |name| env::var_os(name)).await?;
     let builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&config.bucket)
         .with_base_url(&endpoint)

@@ -1,7 +1,8 @@
 //! Who asks: from the configuration, the application, a file of Google's tools, or the machine this runs on.
 
 use std::{
-    env, fmt,
+    ffi::OsString,
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -53,6 +54,7 @@ impl Who {
         config: &Config,
         emulated: bool,
         provider: Option<Arc<dyn CredentialProvider>>,
+        environment: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Self> {
         if config.anonymous {
             return Ok(Self::Nobody);
@@ -75,11 +77,11 @@ impl Who {
         if emulated {
             return Ok(Self::Nobody);
         }
-        if let Some(file) = env::var_os(VARIABLE).filter(|file| !file.is_empty()) {
+        if let Some(file) = environment(VARIABLE).filter(|file| !file.is_empty()) {
             let from = format!("`{VARIABLE}`");
             return default(Path::new(&file), &read(Path::new(&file), &from).await?, &from);
         }
-        let home = env::var_os("HOME").filter(|home| !home.is_empty());
+        let home = environment("HOME").filter(|home| !home.is_empty());
         if let Some(file) = home.map(|home| Path::new(&home).join(WELL_KNOWN))
             && tokio::fs::try_exists(&file).await.unwrap_or(false)
         {
@@ -216,16 +218,48 @@ impl Native for Provided {
 mod tests {
     use super::*;
 
+    const ACCOUNT: &str = r#"{"type":"service_account","private_key":"hush","private_key_id":"i","client_email":"e","disable_oauth":true}"#;
+    const PERSON: &str = r#"{"type":"authorized_user","client_id":"i","client_secret":"hush","refresh_token":"hush"}"#;
+
+    #[tokio::test]
+    async fn the_environment_is_asked_in_order() {
+        let home = tempfile::tempdir().unwrap();
+        let named = home.path().join("named.json");
+        let config = Config::new("b");
+        let find = async |emulated, variable: bool| {
+            let environment = |name: &str| match name {
+                "HOME" => Some(home.path().into()),
+                VARIABLE if variable => Some(named.clone().into()),
+                _ => None,
+            };
+            Who::find(&config, emulated, None, environment).await.map(|who| format!("{who:?}"))
+        };
+        assert_eq!(find(false, false).await.unwrap(), "Machine");
+        let missing = find(false, true).await.unwrap_err();
+        assert!(missing.message().contains(VARIABLE), "{missing:?}");
+        let well_known = home.path().join(WELL_KNOWN);
+        std::fs::create_dir_all(well_known.parent().unwrap()).unwrap();
+        std::fs::write(&well_known, PERSON).unwrap();
+        assert_eq!(find(false, false).await.unwrap(), "Person");
+        std::fs::write(&named, ACCOUNT).unwrap();
+        assert_eq!(find(false, true).await.unwrap(), "ServiceAccount");
+        assert_eq!(find(true, true).await.unwrap(), "Nobody");
+        std::fs::write(&well_known, r#"{"type":"external_account"}"#).unwrap();
+        let other = find(false, false).await.unwrap_err();
+        assert!(other.message().contains("`external_account`") && other.message().contains("gcloud"), "{other:?}");
+        let explicit = Config { service_account_file: Some(named.clone()), ..Config::new("b") };
+        let who = Who::find(&explicit, true, None, |_| None).await.unwrap();
+        assert_eq!(format!("{who:?}"), "ServiceAccount");
+    }
+
     #[test]
     fn files_are_told_apart_and_nothing_of_them_is_repeated() {
-        let account = r#"{"type":"service_account","private_key":"hush","private_key_id":"i","client_email":"e","disable_oauth":true}"#;
-        let Who::ServiceAccount { key, .. } = service_account(account, "x").unwrap() else { panic!("an account") };
+        let Who::ServiceAccount { key, .. } = service_account(ACCOUNT, "x").unwrap() else { panic!("an account") };
         assert_eq!(key.expose(), r#"{"private_key":"hush","private_key_id":"i","client_email":"e"}"#);
-        let person = r#"{"type":"authorized_user","client_id":"i","client_secret":"hush","refresh_token":"hush"}"#;
-        assert!(matches!(default(Path::new("f"), person, "x").unwrap(), Who::Person(_)));
-        assert!(matches!(default(Path::new("f"), account, "x").unwrap(), Who::ServiceAccount { .. }));
+        assert!(matches!(default(Path::new("f"), PERSON, "x").unwrap(), Who::Person(_)));
+        assert!(matches!(default(Path::new("f"), ACCOUNT, "x").unwrap(), Who::ServiceAccount { .. }));
         for wrong in [
-            person,
+            PERSON,
             "hush",
             "\"hush\"",
             "{}",

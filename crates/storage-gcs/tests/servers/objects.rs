@@ -162,3 +162,38 @@ async fn the_translator_refuses_what_it_does_not_know() {
     let lost = ended.iter().filter(|(_, text)| text.contains("PreconditionFailed")).count();
     assert_eq!((won, lost), (1, 15), "{ended:?}");
 }
+
+/// Conditions and ranges of reads, which the translator works out by itself.
+#[tokio::test]
+async fn the_translator_reads_as_http_has_it() {
+    if !is_there() {
+        return;
+    }
+    let bucket = Bucket::new().await;
+    let object = format!("/{}/k", bucket.name);
+    assert_eq!(answer(Method::PUT, &object, &[], "v").await.0, StatusCode::OK);
+    // The hash of the content.
+    let (right, wrong) = ("\"9e3669d19b675bd57058fd4664205d2a\"", "\"0\"");
+    let (past, future) = ("Sat, 01 Jan 2000 00:00:00 GMT", "Fri, 01 Jan 2100 00:00:00 GMT");
+    for (header, value, expected) in [
+        ("if-match", right, "200"),
+        ("if-match", "*", "200"),
+        ("if-match", wrong, "412, PreconditionFailed"),
+        ("if-none-match", right, "304"),
+        ("if-none-match", wrong, "200"),
+        ("if-modified-since", past, "200"),
+        ("if-modified-since", future, "304"),
+        ("if-unmodified-since", past, "412, PreconditionFailed"),
+        ("if-unmodified-since", future, "200"),
+        ("if-unmodified-since", "yesterday", "400, InvalidArgument"),
+        ("range", "bytes=0-9", "206"),
+        ("range", "bytes=-1", "206"),
+        ("range", "bytes=1-", "416, InvalidRange"),
+        ("range", "bytes=0-0,2-3", "501, NotImplemented"),
+    ] {
+        let (status, text) = answer(Method::GET, &object, &[(header, value)], "").await;
+        let said = if status.is_success() { status.as_str() } else { text.as_str() };
+        assert!(said.contains(expected), "{header}: {value}: {said}");
+        assert!(!status.is_success() || text == "v", "{header}: {value}: {text}");
+    }
+}
