@@ -18,7 +18,7 @@ async fn open(ns: Namespace) -> Result<ObjectStoreBackend> {
     MADE.get_or_try_init(|| make(CONTAINER)).await?;
     let mut config = Config::new(CONTAINER);
     // The suite may put a proxy before the emulator, to see how long a hang lasts. Without one, the emulator may take its time: it
-    // deletes 256 blobs in some seconds.
+    // serves one request at a time, and twenty batches of 256 deletes may wait for each other.
     let address = ns.address(&host())?;
     config.http.timeout = Duration::from_secs(if address == host() { 120 } else { 10 });
     config.connection_string = Some(connection_string(&address));
@@ -40,7 +40,7 @@ storage_conformance::main!(
         .runs_on("vendor emulator")
         .secret(key())
         .foreign(others)
-        // It looks at all blobs of all containers for each listing.
+        // Each request costs it some milliseconds, one after the other, and it looks at all blobs of all containers for a listing.
         .patience(Duration::from_secs(300))
         .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),
 );
