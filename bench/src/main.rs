@@ -1,5 +1,5 @@
 //! Measures storage-memory and storage-fs beside object_store and OpenDAL, and writes docs/benchmarks.md and .svg; with `--sql`
-//! storage-sql beside its driver, and writes docs/benchmarks-sql.md.
+//! storage-sql beside its driver, and writes docs/benchmarks-sql.md; with `--streams` storage-s3, and writes docs/benchmarks-streams.md.
 #![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
 
 mod subject;
@@ -15,8 +15,10 @@ mod report;
 mod plot;
 mod raw;
 mod sql;
+mod streams;
+mod transfer;
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, path::PathBuf};
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -27,7 +29,8 @@ const HELP: &str = "\
 bench [OPTIONS]
 
   --sql         storage-sql instead; the servers are those in STORAGE_TEST_POSTGRES and STORAGE_TEST_MARIADB
-  --opendal PROGRAM  measures OpenDAL's SQL services, too; the program is that of bench/opendal-sql
+  --streams     large values in a bucket instead; the server is that in STORAGE_TEST_CEPH
+  --opendal PROGRAM  measures those services of OpenDAL that cannot be linked here; the program is that of bench/opendal
   --only TEXT   of the SQL rows only those whose `database: operation` contains this, printed and not written
   --quick       a fifth of the samples, to see that everything runs
   --dir DIR     where the files lie that are measured (default: the system's temporary directory)
@@ -35,13 +38,22 @@ bench [OPTIONS]
 ";
 
 fn main() -> Result<()> {
-    let (mut quick, mut sql, mut only, mut opendal) = (false, false, None, None);
-    let (mut dir, mut out) = (std::env::temp_dir(), PathBuf::from("docs"));
+    let (mut quick, mut sql, mut streams, mut only) = (false, false, false, None);
+    let mut opendal: Option<PathBuf> = None;
+    let (mut dir, mut out) = (env::temp_dir(), PathBuf::from("docs"));
     let mut args = Parser::from_env();
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Long("quick") => quick = true,
             Arg::Long("sql") => sql = true,
+            Arg::Long("streams") => streams = true,
+            // A sample of `--streams`, which starts this: the library, and what it is to do.
+            Arg::Long("transfer") => {
+                let library = args.value()?.string()?;
+                let what = args.values()?.map(|value| value.string()).collect::<Result<Vec<_>, _>>()?;
+                println!("{}", runtime()?.block_on(streams::child(&library, &what))?);
+                return Ok(());
+            }
             Arg::Long("opendal") => opendal = Some(args.value()?.parse()?),
             Arg::Long("only") => only = Some(args.value()?.string()?),
             Arg::Long("dir") => dir = args.value()?.parse()?,
@@ -54,7 +66,15 @@ fn main() -> Result<()> {
         }
     }
     let machine = machine::Machine::look(&dir)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = runtime()?;
+    if streams {
+        let server = env::var("STORAGE_TEST_CEPH").map_err(|_| "STORAGE_TEST_CEPH does not say where the server is")?;
+        let opendal = opendal.ok_or("`--streams` needs `--opendal PROGRAM`")?;
+        let rows = runtime.block_on(streams::run(&server, &opendal, quick))?;
+        fs::write(out.join("benchmarks-streams.md"), streams::markdown(&machine, &rows, quick))?;
+        println!("{}", streams::table(&rows));
+        return Ok(());
+    }
     if sql {
         let plan = sql::Plan { dir, quick, only, opendal };
         let run = runtime.block_on(sql::run(&plan))?;
@@ -69,4 +89,8 @@ fn main() -> Result<()> {
     fs::write(out.join("benchmarks.svg"), plot::svg(&run))?;
     println!("{}", report::tables(&run));
     Ok(())
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }

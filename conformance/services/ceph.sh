@@ -66,6 +66,10 @@ rgw crypt require ssl = false
 rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = testkey-1=YmluCmJvb3N0CmJvb3N0LWJ1aWxkCmNlcGguY29uZgo=
 rgw dns name =
+# What was deleted or replaced stays for readers under way, by default for two hours; here memory is short.
+rgw gc obj min wait = 20
+rgw gc processor period = 10
+rgw gc processor max time = 10
 CONF
     ceph-authtool -C keyring --gen-key -n mon. --cap mon 'allow *'
     ceph-authtool keyring --gen-key -n client.admin --cap mon 'allow *' --cap osd 'allow *' --cap mgr 'allow *'

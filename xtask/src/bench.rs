@@ -3,12 +3,12 @@
 use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
-    Result,
+    Result, services,
     shell::{cargo, root, step},
 };
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
-    let (mut options, mut sql) = (Vec::new(), false);
+    let (mut options, mut sql, mut streams) = (Vec::new(), false, false);
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Value(name) if name == "layers" && options.is_empty() => {
@@ -19,19 +19,23 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
                 return Err(format!("there is no benchmark `{}`; known is layers", name.display()).into());
             }
             Arg::Long("sql") => sql = true,
+            Arg::Long("streams") => streams = true,
             Arg::Long("only") => options.extend(["--only".into(), args.value()?.string()?]),
             Arg::Long("quick") => options.push("--quick".into()),
             Arg::Long("dir") => options.extend(["--dir".into(), args.value()?.string()?]),
             other => return Err(other.unexpected().into()),
         }
     }
-    if sql {
-        let (manifest, target) = (root().join("bench/opendal-sql/Cargo.toml"), root().join("target/opendal-sql"));
+    if sql || streams {
+        let (manifest, target) = (root().join("bench/opendal/Cargo.toml"), root().join("target/opendal"));
         let mut build = cargo(["build", "--release", "--locked", "--manifest-path"]);
         step(build.arg(manifest).arg("--target-dir").arg(&target))?;
-        let program = target.join("release/bench-opendal-sql").display().to_string();
-        options.extend(["--sql".into(), "--opendal".into(), program]);
+        options.extend(["--opendal".into(), target.join("release/bench-opendal").display().to_string()]);
+        options.extend(sql.then(|| "--sql".into()));
+        options.extend(streams.then(|| "--streams".into()));
+        services::up_needed()?;
     }
     let mut bench = cargo(["run", "--release", "--package", "bench", "--"]);
+    services::provide(&mut bench)?;
     step(bench.args(options))
 }

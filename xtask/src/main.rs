@@ -48,6 +48,7 @@ cargo xtask COMMAND
                               for tests: in order, as a crash would, connections that hang, and go on
   bench [OPTIONS]             memory and fs beside object_store and OpenDAL; writes docs/benchmarks.md and .svg
       --sql                     storage-sql beside sqlx and OpenDAL instead; writes docs/benchmarks-sql.md
+      --streams                 large values in a bucket, storage-s3 beside both; writes docs/benchmarks-streams.md
       --only TEXT               with --sql: only rows whose `database: operation` contains this, printed and not written
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie

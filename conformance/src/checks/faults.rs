@@ -200,8 +200,8 @@ impl Drop for Disk {
     }
 }
 
-/// While a server is gone every operation ends with an error that can be tried again; when it is back the same handle goes
-/// on, and nothing acknowledged is lost.
+/// While a server is gone every operation ends with an error that can be tried again, or waits where a layer tries it again;
+/// when it is back the same handle goes on, and nothing acknowledged is lost.
 pub async fn server_restart(c: Context) -> Outcome {
     /// Acknowledged writes before the server goes.
     const WARM: usize = 20;

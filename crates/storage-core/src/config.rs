@@ -216,6 +216,15 @@ pub trait LayerFactory: Send + Sync + 'static {
     /// The name by which a configuration asks for the layer: letters, digits and `-`, lowercase.
     fn name(&self) -> &'static str;
 
+    /// Looks at the options before the store below is opened, as far as that is possible without it.
+    ///
+    /// # Errors
+    /// `Config` for options that make no sense.
+    fn check(&self, config: &ConnectionConfig) -> Result<()> {
+        let _ = config;
+        Ok(())
+    }
+
     /// Puts the layer around `inner`. Its options are those of `config`, whose scheme is the name; none may be called `name`.
     ///
     /// # Errors

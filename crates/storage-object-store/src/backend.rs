@@ -157,6 +157,15 @@ impl ObjectStoreBackend {
         done
     }
 
+    /// The entry of a copy that has been made.
+    async fn copied(&self, inner: &Inner, to: &Key) -> Result<Entry> {
+        let entry = inner.describe(to, None).await.map_err(Error::ambiguous)?;
+        entry.ok_or_else(|| {
+            let message = "the copy was deleted before it could be looked at; copy again";
+            Error::new(ErrorKind::Conflict, message).ambiguous().with_key(to)
+        })
+    }
+
     fn open(&self) -> Result<&Arc<Inner>> {
         match self.inner.closed.load(Ordering::Acquire) {
             true => Err(Error::closed()),
@@ -253,6 +262,11 @@ impl StorageBackend for ObjectStoreBackend {
             return defaults::copy(self, from, to, options).await;
         }
         let (source, target) = (inner.names.place(from), inner.names.place(to));
+        if let Some(native) = &inner.native
+            && native.copy(&source, &target).await.map_err(error::perhaps)?
+        {
+            return self.copied(inner, to).await;
+        }
         let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
         match copied {
             Ok(()) => {}
@@ -265,11 +279,7 @@ impl StorageBackend for ObjectStoreBackend {
                 e => return Err(e),
             },
         }
-        let entry = inner.describe(to, None).await.map_err(Error::ambiguous)?;
-        entry.ok_or_else(|| {
-            let message = "the copy was deleted before it could be looked at; copy again";
-            Error::new(ErrorKind::Conflict, message).ambiguous().with_key(to)
-        })
+        self.copied(inner, to).await
     }
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {

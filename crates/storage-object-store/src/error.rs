@@ -23,9 +23,11 @@ fn requested(error: &Native) -> Option<(Error, bool)> {
     };
     let text = source.to_string();
     // An item of a bulk request has a code of its own, which is nowhere but in the text.
-    if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| text.starts_with("DeleteObjects request failed")) {
+    let of_an_item = ["DeleteObjects request failed", "Bulk delete request failed for key"];
+    let of_an_item = of_an_item.iter().any(|start| text.starts_with(start));
+    if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| of_an_item) {
         return Some(match code.trim_end_matches(')') {
-            "AccessDenied" => (
+            "AccessDenied" | "403" => (
                 Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"),
                 true,
             ),

@@ -177,7 +177,8 @@ fn said(headers: &HeaderMap) -> Said {
     let modified = modified.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
     Said {
         modified: modified.map(|date| date.to_utc()),
-        encrypted: headers.contains_key("x-amz-server-side-encryption"),
+        encrypted: headers.contains_key("x-amz-server-side-encryption")
+            || headers.get("x-ms-request-server-encrypted").is_some_and(|said| said == "true"),
     }
 }
 

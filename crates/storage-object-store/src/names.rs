@@ -25,6 +25,8 @@ const PROBES: &str = "probe";
 const CHALLENGES: &str = ".well-known/acme-challenge/";
 /// The longest segment of an encoded name, and with it the longest segment that a key may have to lie under itself.
 const SEGMENT: usize = 200;
+/// The most segments of a name, prefix included, that Azure takes, less some for its own name of the container.
+const DEEPEST: usize = 250;
 /// Follows every encoded segment but the last.
 const MORE: &str = "-";
 
@@ -109,7 +111,7 @@ impl Names {
     /// How the names of all keys with this prefix that lie under themselves begin, exactly; `None` if there can be none.
     pub(crate) fn literal(&self, prefix: &str) -> Option<String> {
         let root = self.root.as_ref();
-        let none = prefix.contains(awkward);
+        let none = prefix.contains(awkward) || !self.is_ordered(prefix);
         (!none).then(|| if root.is_empty() { prefix.to_owned() } else { format!("{root}{DELIMITER}{prefix}") })
     }
 
@@ -138,11 +140,19 @@ impl Names {
         if self.naming == Naming::Hierarchical {
             return None;
         }
-        let name = plain(name)?;
-        if self.root.is_root() {
-            return Some(name);
-        }
-        Path::parse(format!("{}{DELIMITER}{name}", self.root)).ok()
+        let name = plain(name).filter(|name| self.is_ordered(name.as_ref()))?;
+        let place = match self.root.is_root() {
+            true => name,
+            false => Path::parse(format!("{}{DELIMITER}{name}", self.root)).ok()?,
+        };
+        let deep = self.naming == Naming::FlatUtf16 && place.parts().count() > DEEPEST;
+        (!deep).then_some(place)
+    }
+
+    /// Whether the store has this text where the order of bytes has it. UTF-16 writes characters beyond U+FFFF by surrogates, which
+    /// are less than those from U+E000 to U+FFFF.
+    fn is_ordered(&self, text: &str) -> bool {
+        self.naming != Naming::FlatUtf16 || text.chars().all(|c| u32::from(c) <= 0xffff)
     }
 
     fn encoded(&self, bytes: &[u8]) -> Path {
@@ -208,9 +218,11 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let words =
-            ["a", "b", "/", "/", ".", "..", "\\", "\u{1}", "é", "😀", "%2F", "#1", "~", "-", " ", ".storage", "keys"];
-        let long = ["x".repeat(199), "x".repeat(200), "x".repeat(201), "y/".repeat(120)];
+        let words = [
+            "a", "b", "/", "/", ".", "..", "\\", "\u{1}", "é", "\u{ff5e}", "😀", "%2F", "#1", "~", "-", " ",
+            ".storage", "keys",
+        ];
+        let long = ["x".repeat(199), "x".repeat(200), "x".repeat(201), "y/".repeat(260)];
         let mut keys: Vec<Key> = (0..4000)
             .filter_map(|_| {
                 let mut key = String::new();
@@ -230,9 +242,16 @@ mod tests {
         keys
     }
 
-    fn namespaces() -> [Names; 4] {
-        [("", Naming::Flat), ("", Naming::Hierarchical), ("p~/q", Naming::Flat), ("p", Naming::Hierarchical)]
-            .map(|(prefix, naming)| Names::new(prefix, naming).unwrap())
+    fn namespaces() -> [Names; 6] {
+        [
+            ("", Naming::Flat),
+            ("", Naming::Hierarchical),
+            ("p~/q", Naming::Flat),
+            ("p", Naming::Hierarchical),
+            ("", Naming::FlatUtf16),
+            ("p/q", Naming::FlatUtf16),
+        ]
+        .map(|(prefix, naming)| Names::new(prefix, naming).unwrap())
     }
 
     #[test]
@@ -259,6 +278,10 @@ mod tests {
                 keys().iter().map(|key| names.place(key)).partition(|place| names.is_reserved(place));
             assert!(annexed.is_sorted() && natural.is_sorted());
             assert!(natural.is_empty() == (names.naming == Naming::Hierarchical));
+            if names.naming == Naming::FlatUtf16 {
+                let units = natural.iter().map(|place| place.as_ref().encode_utf16().collect::<Vec<_>>());
+                assert!(units.is_sorted() && natural.iter().all(|place| place.parts().count() <= DEEPEST));
+            }
         }
     }
 

@@ -39,6 +39,15 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
     /// Those of the store.
     async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()>;
 
+    /// Copies an object with its attributes, and says whether it did. Without this, the copy of `object_store` serves.
+    ///
+    /// # Errors
+    /// `NotFound` where there is nothing to copy; those of the store.
+    async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
+        let _ = (from, to);
+        Ok(false)
+    }
+
     /// An address by which anyone can do this to an object for a while.
     ///
     /// # Errors

@@ -81,7 +81,7 @@ async fn remove(
 async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], profile: &Profile) -> Result<Findings> {
     let mut found = Findings::default();
     attributes(store, place, &mut found).await?;
-    if profile.naming == Naming::Flat {
+    if profile.naming != Naming::Hierarchical {
         let both = store.put(&below(place), "0".into()).await;
         both.map_err(|e| {
             let message = "the store cannot hold both `a` and `a/b`, or cannot be written; in the first case its naming is hierarchical";

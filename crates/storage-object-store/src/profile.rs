@@ -11,6 +11,9 @@ pub enum Naming {
     /// A name is just a name: `a` and `a/b` can both exist, in every case and form of Unicode. A key lies under itself wherever
     /// it can.
     Flat,
+    /// The same, but in the order of UTF-16, and with at most 254 segments between slashes, as Azure has them. A key with a
+    /// character beyond U+FFFF, or of more than 250 segments, lies under an encoded name.
+    FlatUtf16,
     /// Names are paths: an object cannot lie below another object, and case or Unicode form may get lost. Every key lies under
     /// an encoded name.
     Hierarchical,

@@ -3,6 +3,7 @@
 mod connection;
 mod environment;
 mod layer;
+mod unique;
 
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
@@ -12,6 +13,7 @@ use storage_core::{ConnectionConfig, Error, ErrorKind, Result, StorageContext};
 use crate::nearest::suggest;
 pub use connection::Connection;
 pub use layer::LayerConfig;
+use unique::Unique;
 
 /// Options by name.
 pub type Options = BTreeMap<String, serde_json::Value>;
@@ -47,13 +49,15 @@ impl StorageConfig {
     /// Reads JSON.
     ///
     /// # Errors
-    /// `Config` for text that is no JSON, an unknown field (the message lists the known ones) and a value of the wrong type. No
+    /// `Config` for text that is no JSON, a field that stands there twice, an unknown field (the message lists the known ones) and a value of the wrong type. No
     /// message repeats a value.
     pub fn from_json(text: &str) -> Result<Self> {
         let place = |e: serde_json::Error| {
-            wrong(format!("configuration: this is no JSON, in line {}, column {}", e.line(), e.column()))
+            let what = if e.is_data() { "a field stands here twice" } else { "this is no JSON" };
+            wrong(format!("configuration: {what}, in line {}, column {}", e.line(), e.column()))
         };
-        Self::read(serde_json::from_str(text).map_err(place)?)
+        let unique: Unique = serde_json::from_str(text).map_err(place)?;
+        Self::read(unique.0)
     }
 
     /// Reads TOML.

@@ -23,6 +23,11 @@ struct Options {
     keys: BTreeMap<String, String>,
 }
 
+/// Whether these are options of the layer. What the keys are is looked at when it is made, since that may take a context.
+pub(crate) fn check(config: &ConnectionConfig) -> Result<()> {
+    config.typed::<Options>().map(drop)
+}
+
 pub(crate) fn layer(
     config: &ConnectionConfig,
     context: &StorageContext,

@@ -9,6 +9,7 @@ type Backend = Arc<dyn StorageBackend>;
 /// One of our layers.
 pub(crate) struct Ours {
     name: &'static str,
+    check: fn(&ConnectionConfig) -> Result<()>,
     put: fn(&ConnectionConfig, &StorageContext, Backend) -> Result<Backend>,
 }
 
@@ -18,9 +19,18 @@ impl LayerFactory for Ours {
         self.name
     }
 
+    fn check(&self, config: &ConnectionConfig) -> Result<()> {
+        (self.check)(config)
+    }
+
     async fn layer(&self, config: &ConnectionConfig, context: &StorageContext, inner: Backend) -> Result<Backend> {
         (self.put)(config, context, inner)
     }
+}
+
+/// Whether these are options of the layer.
+fn typed<L: serde::de::DeserializeOwned>(config: &ConnectionConfig) -> Result<()> {
+    config.typed::<L>().map(drop)
 }
 
 /// A layer that fits around any backend.
@@ -43,32 +53,59 @@ where
 pub(crate) fn all() -> Vec<Ours> {
     vec![
         #[cfg(feature = "cache")]
-        Ours { name: "cache", put: any::<storage_layer_cache::CacheLayer> },
+        Ours {
+            name: "cache",
+            check: typed::<storage_layer_cache::CacheLayer>,
+            put: any::<storage_layer_cache::CacheLayer>,
+        },
         #[cfg(feature = "compress")]
         Ours {
             name: "compress",
+            check: typed::<storage_layer_compress::CompressLayer>,
             put: |config, _, inner| Ok(Arc::new(storage_layer_compress::Compressed::new(inner, config.typed()?)?)),
         },
         #[cfg(feature = "encrypt")]
-        Ours { name: "encrypt", put: crate::encrypt::layer },
+        Ours { name: "encrypt", check: crate::encrypt::check, put: crate::encrypt::layer },
         #[cfg(feature = "limit")]
-        Ours { name: "limit", put: any::<storage_layer_limit::LimitLayer> },
+        Ours {
+            name: "limit",
+            check: typed::<storage_layer_limit::LimitLayer>,
+            put: any::<storage_layer_limit::LimitLayer>,
+        },
         #[cfg(feature = "metrics")]
-        Ours { name: "metrics", put: any::<storage_layer_metrics::MetricsLayer> },
+        Ours {
+            name: "metrics",
+            check: typed::<storage_layer_metrics::MetricsLayer>,
+            put: any::<storage_layer_metrics::MetricsLayer>,
+        },
         #[cfg(feature = "prefix")]
         Ours {
             name: "prefix",
+            check: typed::<storage_layer_prefix::PrefixLayer>,
             put: |config, _, inner| Ok(Arc::new(storage_layer_prefix::Prefixed::new(inner, config.typed()?)?)),
         },
         #[cfg(feature = "retry")]
-        Ours { name: "retry", put: any::<storage_layer_retry::RetryLayer> },
+        Ours {
+            name: "retry",
+            check: typed::<storage_layer_retry::RetryLayer>,
+            put: any::<storage_layer_retry::RetryLayer>,
+        },
         #[cfg(feature = "timeout")]
-        Ours { name: "timeout", put: any::<storage_layer_timeout::TimeoutLayer> },
+        Ours {
+            name: "timeout",
+            check: typed::<storage_layer_timeout::TimeoutLayer>,
+            put: any::<storage_layer_timeout::TimeoutLayer>,
+        },
         #[cfg(feature = "trace")]
-        Ours { name: "trace", put: any::<storage_layer_trace::TraceLayer> },
+        Ours {
+            name: "trace",
+            check: typed::<storage_layer_trace::TraceLayer>,
+            put: any::<storage_layer_trace::TraceLayer>,
+        },
         #[cfg(feature = "versioned")]
         Ours {
             name: "versioned",
+            check: typed::<storage_layer_versioned::VersionedLayer>,
             put: |config, _, inner| Ok(Arc::new(storage_layer_versioned::Versioned::new(inner, config.typed()?)?)),
         },
     ]

@@ -37,6 +37,8 @@ impl Registry {
         let registry = registry.register(storage_gcs::GcsFactory);
         #[cfg(feature = "s3")]
         let registry = registry.register(storage_s3::S3Factory);
+        #[cfg(feature = "azure")]
+        let registry = registry.register(storage_azure::AzureFactory);
         registry
     }
 
@@ -105,10 +107,14 @@ impl Registry {
     ///
     /// # Errors
     /// As [`open`](Registry::open); `Config` for a layer nobody knows (the message lists the known ones), for layers in an
-    /// order that makes no sense (the message says why), both before anything is opened, and for options of a layer.
+    /// order that makes no sense (the message says why), and for options of a layer; all before anything is opened, as far as
+    /// that can be known without the store.
     pub async fn build(&self, config: &StorageConfig) -> Result<Storage> {
         let layers = order::arrange(config)?;
         let factories = layers.iter().map(|layer| self.layer_named(layer)).collect::<Result<Vec<_>>>()?;
+        for (layer, factory) in layers.iter().zip(&factories) {
+            factory.check(&layer.options).map_err(|e| suggest(e).with_operation("connect"))?;
+        }
         let connection = config.connection(&self.context).await?;
         let mut backend = self.connect(&connection).await?.backend().clone();
         for (layer, factory) in layers.iter().zip(factories).rev() {

@@ -118,6 +118,8 @@ fn text_that_is_no_configuration_says_where_it_goes_wrong() {
     let json = |text| refused(StorageConfig::from_json(text).unwrap_err());
     assert!(json("{\n\"backend\": hunter2}").contains("line 2"), "{}", json("{\n\"backend\": hunter2}"));
     assert!(json("\"hunter2\"").contains("must be an object"));
+    let message = json("{\n\"options\": {\"a\": [\"hunter2\"],\n\"a\": [\"hunter2\"]}}");
+    assert!(message.contains("twice, in line 3"), "{message}");
     for file in ["hunter2", "/nowhere/storage.toml", "/nowhere/storage.yaml"] {
         assert!(StorageConfig::from_file(file).is_err());
     }

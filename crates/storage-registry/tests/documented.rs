@@ -63,6 +63,20 @@ fn the_table_of_options_is_complete_and_its_defaults_are_those_of_the_code() {
     assert_eq!(serde_json::from_str::<storage_layer_encrypt::Algorithm>(algorithm).unwrap(), default);
 }
 
+/// Clouds have options of their own, of connections, and of every object store.
+#[test]
+fn the_options_of_clouds_are_complete() {
+    fn names<T: DeserializeOwned + Debug>() -> Vec<String> {
+        known(&ConnectionConfig::new("x:").option("?", 1).typed::<T>().unwrap_err().to_string())
+    }
+    let shared = [names::<storage_object_store::Config>(), names::<storage_object_store::http::HttpConfig>()].concat();
+    for (owner, own) in [("`azure`", names::<storage_azure::Config>()), ("`s3`", names::<storage_s3::Config>())] {
+        let mut all = [own, shared.clone()].concat();
+        all.sort();
+        assert_eq!(all, options_of(owner).into_keys().collect::<Vec<_>>(), "{owner}");
+    }
+}
+
 /// Also those whose options have no type of their own to ask.
 #[tokio::test]
 async fn every_layer_is_documented_with_all_its_options() {

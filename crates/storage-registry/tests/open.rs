@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use storage_core::{
     BackendFactory, ConnectionConfig, ErrorKind, GetOptions, Result, StorageBackend, StorageContext, async_trait,
 };
-use storage_registry::{Registry, open};
+use storage_registry::{Registry, StorageConfig, build, open};
 
 async fn refused(uri: &str) -> (ErrorKind, String) {
     let error = open(uri).await.expect_err("the URI is wrong");
@@ -139,4 +139,27 @@ async fn others_can_be_registered() -> Result<()> {
     assert_eq!(registry.schemes().collect::<Vec<_>>(), ["mine"]);
     registry.open("mine:anything").await?.put("a", "1").await?;
     Ok(())
+}
+
+#[tokio::test]
+async fn options_of_a_layer_are_looked_at_before_the_store_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("never made");
+    for (name, known) in [
+        ("cache", "max_bytes"),
+        ("compress", "level"),
+        ("encrypt", "keys"),
+        ("limit", "concurrency"),
+        ("metrics", "backend"),
+        ("prefix", "prefix"),
+        ("retry", "retries"),
+        ("timeout", "bulk_timeout"),
+        ("versioned", "max_versions"),
+    ] {
+        let text = format!("backend = \"fs\"\nconnection = {root:?}\nlayers = [\"{name}?hunter2=1\"]");
+        let error = build(&StorageConfig::from_toml(&text).unwrap()).await.expect_err(&text);
+        let message = error.to_string();
+        assert!(error.kind() == ErrorKind::Config && message.contains(known), "{message}");
+        assert!(!root.exists(), "{name}");
+    }
 }

@@ -11,18 +11,28 @@ use storage_core::{Capabilities, Result};
 use storage_s3::ObjectStoreBackend;
 use tokio::sync::OnceCell;
 
+/// A server, and whether its buckets keep versions.
+#[derive(Clone, Copy)]
+struct On(Server, bool);
+
 /// In Ceph all checks share a bucket, and each has a prefix of its own; in moto, which looks at a whole bucket for each listing,
 /// each has a bucket too.
-fn bucket_of(server: Server, ns: &Namespace) -> &str {
-    if server == CEPH { "storage-tests" } else { ns.name() }
+fn bucket_of(On(server, versions): On, ns: &Namespace) -> &str {
+    match versions {
+        _ if server != CEPH => ns.name(),
+        true => "storage-tests-versions",
+        false => "storage-tests",
+    }
 }
 
-async fn open(server: Server, ns: Namespace) -> Result<ObjectStoreBackend> {
-    static MADE: OnceCell<()> = OnceCell::const_new();
-    let bucket = bucket_of(server, &ns);
+async fn open(on: On, ns: Namespace) -> Result<ObjectStoreBackend> {
+    static MADE: [OnceCell<()>; 2] = [const { OnceCell::const_new() }; 2];
+    let (bucket, On(server, versions)) = (bucket_of(on, &ns), on);
     match server {
-        CEPH => MADE.get_or_try_init(|| server.make(bucket, false)).await.map(drop)?,
-        _ => server.make(bucket, false).await?,
+        CEPH => {
+            MADE[usize::from(versions)].get_or_try_init(|| server.make(bucket, versions)).await?;
+        }
+        _ => server.make(bucket, versions).await?,
     }
     let mut config = server.config(bucket);
     // The suite may put a proxy before the server.
@@ -33,25 +43,37 @@ async fn open(server: Server, ns: Namespace) -> Result<ObjectStoreBackend> {
 }
 
 /// Names that no key lies under, or that `object_store` cannot even express.
-async fn plant(server: Server, ns: Namespace) -> Result<()> {
+async fn plant(on: On, ns: Namespace) -> Result<()> {
     for name in ["theirs", "dir/theirs", "a//b", "/a", "dir/", "ends.", ".storage/keys/README"] {
-        let path = format!("/{}/{}/{name}", bucket_of(server, &ns), ns.name());
-        server.request(Method::PUT, &path, "theirs").await?;
+        let path = format!("/{}/{}/{name}", bucket_of(on, &ns), ns.name());
+        on.0.request(Method::PUT, &path, "theirs").await?;
     }
     Ok(())
 }
 
-fn target(name: &str, server: Server, kind: &str) -> Target {
-    Target::new(name, move |ns| open(server, ns))
+fn target(name: &str, on: On, kind: &str) -> Target {
+    let On(server, versions) = on;
+    let mut required = Capabilities::new().atomic().streaming();
+    if versions {
+        required = required.versioning();
+    }
+    // Where Ceph keeps versions, it does not honour conditions.
+    if !(versions && server == CEPH) {
+        required = required.conditional();
+    }
+    let target = Target::new(name, move |ns| open(on, ns))
         .needs_env(server.0)
         .runs_on(kind)
         .secret(server.secret())
-        .foreign(move |ns| plant(server, ns))
-        .requires(Capabilities::new().atomic().streaming().conditional())
+        .foreign(move |ns| plant(on, ns))
+        .requires(required);
+    // Each request costs moto some milliseconds, one after the other; and Ceph where it also writes down versions.
+    if server == MOTO || versions { target.patience(Duration::from_secs(300)) } else { target }
 }
 
 storage_conformance::main!(
-    target("s3-ceph", CEPH, "server"),
-    // Each request costs it some milliseconds, one after the other.
-    target("s3-moto", MOTO, "third-party emulator").patience(Duration::from_secs(300)),
+    target("s3-ceph", On(CEPH, false), "server"),
+    target("s3-ceph-versions", On(CEPH, true), "server"),
+    target("s3-moto", On(MOTO, false), "third-party emulator"),
+    target("s3-moto-versions", On(MOTO, true), "third-party emulator"),
 );

@@ -215,7 +215,7 @@ ready() {
         assert_eq!(variables.len(), all.len());
         assert_eq!(ports.len(), all.iter().map(|server| usize::from(server.head.ports)).sum::<usize>());
         let needed: Vec<_> = all.iter().filter(|server| server.head.needed).map(|s| s.name.as_str()).collect();
-        assert_eq!(needed, ["ceph", "fake-gcs", "mariadb", "moto", "postgres"]);
+        assert_eq!(needed, ["azurite", "ceph", "fake-gcs", "mariadb", "moto", "postgres"]);
     }
 
     #[test]
@@ -233,7 +233,8 @@ ready() {
                 assert_eq!(section.contains("profiles: [all]"), !server.head.needed, "{section}");
             }
             if server.head.needed {
-                let line = format!("export {}={}\n", server.head.variable, server.address(server.head.port));
+                let address = crate::services::quoted(&server.address(server.head.port));
+                let line = format!("export {}={address}\n", server.head.variable);
                 assert!(compose.contains(&line), "{line}");
             }
         }

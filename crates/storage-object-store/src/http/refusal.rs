@@ -34,7 +34,8 @@ impl Refusal {
         let body = String::from_utf8_lossy(body);
         Self {
             status,
-            code: element(&body, "Code").unwrap_or_default(),
+            // Azure says it in a header, too, which answers to HEAD have.
+            code: element(&body, "Code").or_else(|| header("x-ms-error-code")).unwrap_or_default(),
             message: element(&body, "Message").unwrap_or_default(),
             region: header("x-amz-bucket-region").or_else(|| element(&body, "Region")),
             retry_after: headers.get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()).and_then(wait),

@@ -1,0 +1,132 @@
+//! What can be configured, and the factory that connects.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use storage_core::{
+    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
+};
+use storage_object_store::http::HttpConfig;
+
+/// Where the container is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Config {
+    /// The container, which must exist.
+    pub container: String,
+    /// Account, credentials and endpoint in one, as Azure's portal shows it.
+    pub connection_string: Option<Secret>,
+    /// The storage account.
+    pub account: Option<String>,
+    /// One of the account's two keys.
+    pub account_key: Option<Secret>,
+    /// A shared access signature, as in `sv=…&sig=…`. It needs the rights to read, write, delete and list in the container.
+    pub sas: Option<Secret>,
+    /// Names what the [`CredentialProvider`](storage_core::CredentialProvider) of the [`StorageContext`] has: an account key, or
+    /// a shared access signature.
+    pub credentials: Option<String>,
+    /// Whether to ask without credentials.
+    pub anonymous: bool,
+    /// Whether to use the account that Microsoft's emulators have, by default at `http://127.0.0.1:10000/devstoreaccount1`.
+    pub emulator: bool,
+    /// Where the account's blobs are, as in `https://account.blob.core.windows.net`, which is the default. `http://` sends
+    /// everything in the clear.
+    pub endpoint: Option<String>,
+    /// Prefix, parts and the like, as in every object store.
+    #[serde(skip)]
+    pub store: storage_object_store::Config,
+    /// Times and certificates.
+    #[serde(skip)]
+    pub http: HttpConfig,
+}
+
+impl Config {
+    /// This container, with the defaults.
+    pub fn new(container: impl Into<String>) -> Self {
+        Self { container: container.into(), ..Self::default() }
+    }
+
+    /// Reads a URI and its options, as in `azure://container/prefix?account=name`.
+    ///
+    /// # Errors
+    /// `Config` for anything that cannot be meant.
+    pub fn from_connection(connection: &ConnectionConfig) -> Result<Self> {
+        let mut connection = connection.clone();
+        let mut store: storage_object_store::Config = connection.take()?;
+        let http = connection.take()?;
+        let mut config: Self = connection.typed()?;
+        let location = connection.location()?;
+        let (container, prefix) = location.split_once('/').unwrap_or((&location, ""));
+        let both = [("container", container, &mut config.container), ("prefix", prefix, &mut store.prefix)];
+        for (name, there, here) in both {
+            if !there.is_empty() && !here.is_empty() {
+                return Err(wrong(format!(
+                    "the {name} stands in the URI and in the option `{name}`; leave one of them out"
+                )));
+            }
+            if here.is_empty() {
+                there.clone_into(here);
+            }
+        }
+        let config = Self { store, http, ..config };
+        config.check()?;
+        Ok(config)
+    }
+
+    pub(crate) fn check(&self) -> Result<()> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let name = self.container.strip_prefix('$').unwrap_or(&self.container);
+        if name.is_empty() || !name.chars().all(legal) {
+            return Err(wrong(
+                "name the container, as in `azure://container`: small letters, digits and `-`".to_owned(),
+            ));
+        }
+        let ways = [
+            self.connection_string.is_some(),
+            self.account_key.is_some(),
+            self.sas.is_some(),
+            self.credentials.is_some(),
+            self.anonymous,
+            self.emulator,
+        ];
+        if ways.into_iter().filter(|way| *way).count() > 1 {
+            return Err(wrong(
+                "`connection_string`, `account_key`, `sas`, `credentials`, `anonymous` and `emulator` exclude each other; set one \
+                 of them"
+                    .to_owned(),
+            ));
+        }
+        if self.connection_string.is_some() && (self.account.is_some() || self.endpoint.is_some()) {
+            return Err(wrong(
+                "`account` and `endpoint` stand in the `connection_string`; leave them out beside it".to_owned(),
+            ));
+        }
+        if self.emulator && self.account.is_some() {
+            return Err(wrong("the `emulator` has an account of its own; leave `account` out".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+/// Connects `azure://container/prefix`. The options are the fields of [`Config`], [`HttpConfig`] and
+/// [`ObjectStoreConfig`](storage_object_store::Config).
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AzureFactory;
+
+#[async_trait]
+impl BackendFactory for AzureFactory {
+    fn schemes(&self) -> &'static [&'static str] {
+        &["azure"]
+    }
+
+    async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+        let provider = context.credentials.clone();
+        Ok(Arc::new(crate::backend::connect_with(Config::from_connection(config)?, provider).await?))
+    }
+}
+
+pub(crate) fn wrong(message: String) -> Error {
+    Error::new(ErrorKind::Config, message)
+}

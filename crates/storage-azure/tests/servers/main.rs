@@ -1,0 +1,9 @@
+//! What the conformance suite cannot ask: bad input, how many requests each operation costs, what others put into a container,
+//! and other credentials.
+
+#[path = "../container/mod.rs"]
+mod container;
+
+mod bad_input;
+mod blobs;
+mod counts;
