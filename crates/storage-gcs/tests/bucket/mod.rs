@@ -8,7 +8,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use http::{Method, StatusCode};
@@ -129,9 +129,7 @@ impl Bucket {
 
     /// How to connect to it through the proxy.
     pub(crate) fn config(&self) -> Config {
-        let mut config = config(&self.name, &self.proxy.address());
-        config.http.timeout = Duration::from_secs(5);
-        config
+        config(&self.name, &self.proxy.address())
     }
 
     pub(crate) async fn open(&self) -> Storage<ObjectStoreBackend> {
