@@ -40,6 +40,7 @@ async fn main() -> Result<()> {
         && option == "--transfer"
     {
         rustls::crypto::ring::default_provider().install_default().map_err(|_| "there is a provider already")?;
+        opendal_http_transport_reqwest::install_default();
         println!("{}", transfer::run(&s3()?, what).await?);
         return Ok(());
     }
