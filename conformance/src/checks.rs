@@ -18,6 +18,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod list;
 pub mod metadata;
+pub mod network;
 pub mod query;
 pub mod range;
 pub mod rename;

@@ -27,6 +27,8 @@ mod server;
 mod shrink;
 mod support;
 mod target;
+pub mod trouble;
+mod writes;
 
 pub use check::{Check, Failure, Outcome, checks};
 pub use context::Context;

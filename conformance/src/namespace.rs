@@ -10,11 +10,7 @@ use serde::{Deserialize, Serialize};
 use storage_core::{Result, StorageBackend};
 use tempfile::TempDir;
 
-use crate::{
-    Faults,
-    faults::Plan,
-    proxy::{Mode, Proxy},
-};
+use crate::{Failure, Faults, Outcome, faults::Plan, proxy::Proxy};
 
 /// The place of one store, which no other check uses.
 #[derive(Clone, Debug)]
@@ -27,6 +23,7 @@ struct Inside {
     /// The faults in a store below a layer; none until a check plants some.
     plan: OnceLock<Arc<Plan>>,
     proxy: OnceLock<Proxy>,
+    http: OnceLock<()>,
     opened: OnceLock<()>,
 }
 
@@ -59,7 +56,14 @@ impl Namespace {
             // It was empty until now.
             let _ = dir.set(Directory { root, _owned: None });
         }
-        Self(Arc::new(Inside { place, dir, plan: OnceLock::new(), proxy: OnceLock::new(), opened: OnceLock::new() }))
+        Self(Arc::new(Inside {
+            place,
+            dir,
+            plan: OnceLock::new(),
+            proxy: OnceLock::new(),
+            http: OnceLock::new(),
+            opened: OnceLock::new(),
+        }))
     }
 
     /// Another namespace, in this directory.
@@ -138,8 +142,26 @@ impl Namespace {
         Ok(self.0.proxy.get_or_init(|| proxy).address())
     }
 
-    /// Changes what happens on the network; says whether there is a proxy that can do it.
-    pub(crate) fn network(&self, mode: Mode) -> bool {
-        self.0.proxy.get().map(|proxy| proxy.set(mode)).is_some()
+    /// The same for a server that speaks HTTP/1 in plain text: then the suite also gives answers in its place.
+    ///
+    /// # Errors
+    /// As of [`address`](Self::address).
+    pub fn http_address(&self, server: &str) -> Result<String> {
+        self.0.http.get_or_init(|| ());
+        self.address(server)
+    }
+
+    /// The proxy before the server.
+    ///
+    /// # Errors
+    /// Not run where the factory has not asked for the address.
+    pub(crate) fn network(&self) -> Outcome<&Proxy> {
+        let none = || Failure::NotRun("it reaches no server through an address of the suite".into());
+        self.0.proxy.get().ok_or_else(none)
+    }
+
+    /// Whether the server behind the proxy is known to speak HTTP.
+    pub(crate) fn speaks_http(&self) -> bool {
+        self.0.http.get().is_some()
     }
 }

@@ -118,6 +118,11 @@ impl Proxy {
         *self.plan.faults() = vec![Planned { skip, times, fault }];
     }
 
+    /// Forgets what was planned; says whether all of it has happened.
+    pub fn forget(&self) -> bool {
+        self.plan.faults().drain(..).all(|planned| planned.times == 0)
+    }
+
     /// How many requests there have been, those included that the server never saw.
     #[must_use]
     pub fn requests(&self) -> u64 {

@@ -9,20 +9,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::{StreamExt, future::BoxFuture, stream};
-use storage_core::{Body, Bytes, ErrorKind, Metadata, Result, Storage};
+use futures_util::{StreamExt, stream};
+use storage_core::{Body, Bytes, ErrorKind, Metadata};
 
 use crate::{
     Context, Failure, Namespace, Outcome,
-    assert::{brief, expect, expect_bytes, expect_eq, expect_some},
+    assert::{expect, expect_bytes, expect_eq, expect_some},
     crash,
+    faults::Settings,
     process::{Child, say},
     proxy::Mode,
     support::{all, expect_value, keys, noise, with},
+    writes::each_write_is_honest,
 };
-
-/// Calls below in which one operation can fail, at most.
-const CALLS: u64 = 64;
 
 /// When a call of the store below fails before it did anything, the operation succeeds all the same, or its error is
 /// honest: definite only if nothing was done. Whichever call it is.
@@ -60,72 +59,16 @@ pub async fn short_body(c: Context) -> Outcome {
     Ok(())
 }
 
-type Write = fn(Storage) -> BoxFuture<'static, Result<()>>;
-
-/// Writes, with what `a`, `b` and `new` are afterwards. Before, `a` is `old` and the others are not there.
-const WRITES: [(&str, Write, [Option<&str>; 3]); 5] = [
-    ("a put", |s| Box::pin(async move { s.put("new", "value").await.map(drop) }), [Some("old"), None, Some("value")]),
-    (
-        "a put over another",
-        |s| Box::pin(async move { s.put("a", "value").await.map(drop) }),
-        [Some("value"), None, None],
-    ),
-    (
-        "a put of a stream",
-        |s| {
-            let pieces = stream::iter(["val", "ue"].map(|piece| Ok(Bytes::from(piece))));
-            Box::pin(async move { s.put("a", Body::stream(pieces)).await.map(drop) })
-        },
-        [Some("value"), None, None],
-    ),
-    ("a delete", |s| Box::pin(async move { s.delete("a").await }), [None, None, None]),
-    ("a copy", |s| Box::pin(async move { s.copy("a", "b").await.map(drop) }), [Some("old"), Some("old"), None]),
-];
-
 /// Lets the first call below fail, then the second, and so on, for every write.
-async fn sweep(c: &Context, fault: fn(&mut crate::faults::Settings)) -> Outcome {
-    const KEYS: [&str; 3] = ["a", "b", "new"];
-    const BEFORE: [Option<&str>; 3] = [Some("old"), None, None];
-    let (s, plan) = (&c.storage, c.faults()?);
-    for (what, write, after) in WRITES {
-        for call in 0..CALLS {
-            for key in KEYS {
-                s.delete(key).await?;
-            }
-            s.put("a", "old").await?;
-            let planted = plan.planted();
-            plan.change(|plan| {
-                fault(plan);
-                plan.once_after = Some(call);
-            });
-            let result = write(s.clone()).await;
-            plan.change(|plan| *plan = crate::faults::Settings::default());
-            let mut seen = Vec::new();
-            for key in KEYS {
-                seen.push(s.get(key).await?);
-            }
-            let is = |expected: &[Option<&str>; 3]| {
-                seen.iter().zip(expected).all(|(seen, expected)| seen.as_deref() == expected.map(str::as_bytes))
-            };
-            let honest = match &result {
-                Ok(()) => is(&after),
-                Err(e) if e.is_ambiguous() => is(&BEFORE) || is(&after),
-                Err(_) => is(&BEFORE),
-            };
-            expect(honest, || {
-                format!(
-                    "{what} when call {call} below fails: expected an outcome that fits what is stored, saw {} and {}",
-                    brief(&result),
-                    brief(&seen)
-                )
-            })?;
-            if plan.planted() == planted {
-                expect(call > 0, || format!("expected {what} to reach the store below, saw no call"))?;
-                break;
-            }
-        }
-    }
-    Ok(())
+async fn sweep(c: &Context, fault: fn(&mut Settings)) -> Outcome {
+    let plan = c.faults()?;
+    let plant = |call| {
+        plan.change(|plan| {
+            fault(plan);
+            plan.once_after = Some(call);
+        });
+    };
+    each_write_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await
 }
 
 /// On a full disk a write fails with an error that can be tried again, what was stored stays whole, and when there is
@@ -207,9 +150,7 @@ pub async fn server_restart(c: Context) -> Outcome {
     const WARM: usize = 20;
     let namespace = Namespace::proxied();
     let s = c.open_in(&namespace).await?;
-    if !namespace.network(Mode::Pass) {
-        return Err(Failure::NotRun("it reaches no server through an address of the suite".into()));
-    }
+    let network = namespace.network()?;
     let (over, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let writers = (0..4).map(|writer| {
         let (s, over, acknowledged) = (s.clone(), over.clone(), acknowledged.clone());
@@ -251,13 +192,13 @@ pub async fn server_restart(c: Context) -> Outcome {
     };
     let outcome = async {
         reached(WARM).await?;
-        namespace.network(Mode::Cut);
+        network.set(Mode::Cut);
         tokio::time::sleep(Duration::from_millis(150)).await;
         let before = acknowledged.load(Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(150)).await;
         // A stack that tries again makes the writes wait instead of failing them.
         let waited = acknowledged.load(Ordering::SeqCst) == before;
-        namespace.network(Mode::Pass);
+        network.set(Mode::Pass);
         reached(acknowledged.load(Ordering::SeqCst) + WARM).await?;
         Ok(waited)
     };

@@ -39,7 +39,7 @@ pub(crate) struct Settings {
     /// The error before the call.
     pub(crate) error: fn() -> Error,
     /// So many calls stay without a fault; then one may have one, and those after it have none.
-    pub(crate) once_after: Option<u64>,
+    pub(crate) once_after: Option<usize>,
 }
 
 impl Default for Settings {
@@ -70,6 +70,12 @@ impl Plan {
 
     pub(crate) fn planted(&self) -> u64 {
         self.planted.load(Ordering::Relaxed)
+    }
+
+    /// Plants nothing more; says whether anything was planted since the last time.
+    pub(crate) fn forget(&self) -> bool {
+        self.change(|settings| *settings = Settings::default());
+        self.planted.swap(0, Ordering::Relaxed) > 0
     }
 
     /// Changes what is planted from now on.
@@ -105,7 +111,7 @@ impl Plan {
         }
         self.change(|s| {
             let now = s.once_after == Some(0);
-            s.once_after = s.once_after.map(|left| left.checked_sub(1).unwrap_or(u64::MAX));
+            s.once_after = s.once_after.map(|left| left.checked_sub(1).unwrap_or(usize::MAX));
             now
         })
     }

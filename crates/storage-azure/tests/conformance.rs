@@ -19,7 +19,7 @@ async fn open(ns: Namespace) -> Result<ObjectStoreBackend> {
     let mut config = Config::new(CONTAINER);
     // The suite may put a proxy before the emulator, to see how long a hang lasts. Without one, the emulator may take its time: it
     // serves one request at a time, and twenty batches of 256 deletes may wait for each other.
-    let address = ns.address(&host())?;
+    let address = ns.http_address(&host())?;
     config.http.timeout = Duration::from_secs(if address == host() { 120 } else { 10 });
     config.connection_string = Some(connection_string(&address));
     config.store.prefix = ns.name().into();

@@ -13,7 +13,7 @@ use storage_gcs::ObjectStoreBackend;
 async fn open(ns: Namespace) -> Result<ObjectStoreBackend> {
     make(ns.name()).await?;
     // The suite may put a proxy before the translator.
-    let mut config = config(ns.name(), &ns.address(&host()?)?);
+    let mut config = config(ns.name(), &ns.http_address(&host()?)?);
     config.store.prefix = ns.name().into();
     config.http.timeout = Duration::from_secs(10);
     storage_gcs::connect(config).await

@@ -36,7 +36,7 @@ async fn open(on: On, ns: Namespace) -> Result<ObjectStoreBackend> {
     }
     let mut config = server.config(bucket);
     // The suite may put a proxy before the server.
-    config.endpoint = Some(format!("http://{}", ns.address(&server.host())?));
+    config.endpoint = Some(format!("http://{}", ns.http_address(&server.host())?));
     config.store.prefix = ns.name().into();
     config.http.timeout = Duration::from_secs(10);
     storage_s3::connect(config).await

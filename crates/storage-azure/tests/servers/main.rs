@@ -1,5 +1,5 @@
 //! What the conformance suite cannot ask: bad input, how many requests each operation costs, what others put into a container,
-//! and other credentials.
+//! other credentials, and an account in trouble.
 
 #[path = "../container/mod.rs"]
 mod container;
@@ -7,3 +7,4 @@ mod container;
 mod bad_input;
 mod blobs;
 mod counts;
+mod faults;
