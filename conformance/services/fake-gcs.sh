@@ -32,7 +32,8 @@ version() {
 }
 
 start() {
-    exec "$(program)" -scheme http -host 127.0.0.1 -port "$PORT" -public-host "127.0.0.1:$PORT" \
+    # It copies values as a whole again and again; this makes it give back earlier what it no longer needs.
+    GOMEMLIMIT=6GiB exec "$(program)" -scheme http -host 127.0.0.1 -port "$PORT" -public-host "127.0.0.1:$PORT" \
         -external-url "http://127.0.0.1:$PORT" -backend memory
 }
 
