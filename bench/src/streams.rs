@@ -81,7 +81,7 @@ pub(crate) async fn child(library: &str, arguments: &[String]) -> Result<String>
         let mut config = storage_s3::Config::new(bucket.name);
         config.endpoint = Some(bucket.endpoint);
         config.region = Some(REGION.into());
-        config.access_key_id = Some(bucket.key);
+        config.access_key_id = Some(Secret::new(bucket.key));
         config.secret_access_key = Some(Secret::new(bucket.secret));
         return transfer::run(&Storage::new(storage_s3::connect(config).await?), arguments).await;
     }

@@ -118,6 +118,11 @@ impl StorageConfig {
                 "options have no place in `connection`; write them into `options`, a `?` in a name as `%3F`",
             ));
         }
+        if location.split_once(':').is_some_and(|(scheme, _)| scheme == self.backend) {
+            return Err(wrong(
+                "`connection` is what stands behind the scheme; leave the scheme out, or write the whole URI into `backend`",
+            ));
+        }
         let mut config = ConnectionConfig::new(uri);
         if user.is_some() || password.is_some() {
             let password = match password {

@@ -58,7 +58,7 @@ async fn s3() -> Result<()> {
     }
     let bucket = Bucket::new(MOTO, false).await;
     let config = MOTO.config(&bucket.name);
-    let who = format!("access_key_id={}&secret_access_key={}", config.access_key_id.unwrap(), MOTO.secret());
+    let who = format!("access_key_id={}&secret_access_key={}", config.access_key_id.unwrap().expose(), MOTO.secret());
     let uri = |path: &str| format!("s3://{}{path}?endpoint=http://{}&{who}", bucket.name, MOTO.host());
     same_place(&open(&uri("")).await?, &open(&uri("/below")).await?).await?;
 

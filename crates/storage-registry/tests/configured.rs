@@ -169,6 +169,7 @@ async fn what_makes_no_sense_names_the_option_and_never_the_value() {
         ("timeout.timeout_ms = -1", "`timeout_ms`"),
         ("connection = \"./hunter2\"", "`backend`"),
         ("backend = \"fs:./hunter2\"\nconnection = \"./hunter2\"", "leave the location out"),
+        ("backend = \"fs\"\nconnection = \"fs:./hunter2\"", "leave the scheme out"),
         ("backend = \"./hunter2\"", "begins with a scheme"),
         ("backend = \"fs\"\nconnection = \"./a?token=hunter2\"", "`options`"),
         ("backend = \"memory:?max_versions=3\"\noptions.max_versions = 4", "given twice"),

@@ -25,8 +25,9 @@ pub struct Config {
     /// Whether the bucket stands in the path of addresses, not in the name of the host. Unless set, it does at an `endpoint`, and at
     /// Amazon's where the bucket has a `.` in its name.
     pub path_style: Option<bool>,
-    /// Names the access key. Without it, see `credentials` and the README.
-    pub access_key_id: Option<String>,
+    /// Names the access key. No secret by itself, but kept beside one, and so it may be a reference too. Without it, see
+    /// `credentials` and the README.
+    pub access_key_id: Option<Secret>,
     /// The secret of the access key.
     pub secret_access_key: Option<Secret>,
     /// What belongs to an access key for a limited time.
@@ -126,7 +127,7 @@ impl Config {
         }
         // They become parts of HTTP headers.
         for (name, text) in [
-            ("access_key_id", self.access_key_id.as_deref()),
+            ("access_key_id", self.access_key_id.as_ref().map(Secret::expose)),
             ("secret_access_key", self.secret_access_key.as_ref().map(Secret::expose)),
             ("session_token", self.session_token.as_ref().map(Secret::expose)),
             ("kms_key", self.kms_key.as_deref()),

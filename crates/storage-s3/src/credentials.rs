@@ -44,7 +44,7 @@ pub(crate) async fn apply(
     }
     let configured = config.access_key_id.clone().zip(config.secret_access_key.clone());
     if let Some((id, secret)) = configured {
-        return Ok(with(builder, &id, &secret, config.session_token.as_ref()));
+        return Ok(with(builder, id.expose(), &secret, config.session_token.as_ref()));
     }
     if config.profile.is_none()
         && let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))

@@ -61,7 +61,7 @@ impl Server {
         let mut config = Config::new(bucket);
         config.region = Some("us-east-1".into());
         config.endpoint = Some(format!("http://{host}"));
-        config.access_key_id = Some(key);
+        config.access_key_id = Some(Secret::new(key));
         config.secret_access_key = Some(Secret::new(secret));
         config
     }

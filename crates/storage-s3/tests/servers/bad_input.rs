@@ -36,7 +36,7 @@ async fn wrong_credentials_and_buckets() {
     };
     let error = changed(|config| config.bucket = "no-such-bucket".into()).await;
     assert!(error.kind() == ErrorKind::NotFound && error.message().contains("`bucket`"), "{error:?}");
-    let error = changed(|config| config.access_key_id = Some("NOBODY".into())).await;
+    let error = changed(|config| config.access_key_id = Some(Secret::new("NOBODY"))).await;
     assert!(error.kind() == ErrorKind::Unauthenticated && error.message().contains("`access_key_id`"), "{error:?}");
     let error = changed(|config| config.secret_access_key = Some(Secret::new("hunter2"))).await;
     assert!(error.kind() == ErrorKind::Unauthenticated && error.message().contains("`secret_access_key`"), "{error:?}");
@@ -113,7 +113,7 @@ impl CredentialProvider for Keys {
         match name {
             "mine" => Ok(Secret::new(format!(
                 "{} {}",
-                config.access_key_id.unwrap(),
+                config.access_key_id.unwrap().expose(),
                 config.secret_access_key.unwrap().expose()
             ))),
             _ => Err(Error::new(ErrorKind::Config, "there are no credentials of this name")),
