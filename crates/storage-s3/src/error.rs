@@ -11,6 +11,8 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     let (kind, message) = match refusal.code.as_str() {
         "NoSuchBucket" => (Kind::NotFound, "the bucket does not exist; create it, or correct `bucket` or `endpoint`"),
         "InvalidBucketName" => (Kind::Config, "no bucket can have this name; correct `bucket`"),
+        // Ceph's words for a key of KMS that is not there.
+        "InvalidAccessKeyId" if refusal.message.contains("kms") => (Kind::Config, KMS),
         "InvalidAccessKeyId" => {
             (Kind::Unauthenticated, "the store does not know the access key; correct `access_key_id` or `endpoint`")
         }
@@ -50,9 +52,7 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
             (Kind::NotFound, "there is no such version")
         }
         "InvalidEncryptionAlgorithmError" => (Kind::Config, "the store has no such encryption; correct `encryption`"),
-        code if code.starts_with("KMS.") => {
-            (Kind::Config, "the key management service refuses; correct `kms_key`, or grant the credentials its use")
-        }
+        code if code.starts_with("KMS.") => (Kind::Config, KMS),
         "NotImplemented" | "MethodNotAllowed" => (
             Kind::Unsupported,
             "the store cannot do this; if it is the encryption that it cannot, set `encryption=none`",
@@ -62,6 +62,8 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     };
     Some((kind, message.to_owned()))
 }
+
+const KMS: &str = "the key management service refuses; correct `kms_key`, or grant the credentials its use";
 
 /// Answers to HEAD have no body, and so no code.
 fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
