@@ -2,9 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use object_store::{BackoffConfig, RetryConfig, azure::MicrosoftAzureBuilder};
+use object_store::azure::MicrosoftAzureBuilder;
 use storage_core::{CredentialProvider, Result};
-use storage_object_store::{Naming, ObjectStoreBackend, Profile, http::Connector};
+use storage_object_store::{
+    Naming, ObjectStoreBackend, Profile,
+    http::{Connector, no_retries},
+};
 
 use crate::{Config, calls::Calls, credentials::Account, error};
 
@@ -33,8 +36,7 @@ pub(crate) async fn connect_with(
         .with_endpoint(account.endpoint.clone())
         .with_credentials(account.credentials)
         .with_http_connector(connector.clone())
-        // A repeated conditional write fails on its own success; the retry layer knows which may be repeated.
-        .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() });
+        .with_retry(no_retries());
     let store = Arc::new(builder.build().map_err(error::build)?);
     let calls = Calls {
         store: store.clone(),

@@ -122,7 +122,7 @@ impl Native for Calls {
 
     async fn delete(&self, place: &Path, _: Option<&str>) -> Result<()> {
         match self.send(Method::DELETE, place.as_ref(), &[], &[]).await {
-            Err(e) if e.kind() == ErrorKind::NotFound && error::code(&e) == Some("BlobNotFound") => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "BlobNotFound") => Ok(()),
             done => done.map(drop),
         }
     }
@@ -130,7 +130,7 @@ impl Native for Calls {
     async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
         let source = [(SOURCE, self.source(from.as_ref()).await?)];
         let mut answer = match self.send(Method::PUT, to.as_ref(), &[], &source).await {
-            Err(e) if e.kind() == ErrorKind::NotFound && error::code(&e) != Some("ContainerNotFound") => {
+            Err(e) if e.kind() == ErrorKind::NotFound && !http::Refusal::is(&e, "ContainerNotFound") => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e));
             }
             answer => answer?,

@@ -2,12 +2,12 @@
 
 use std::{env, sync::Arc};
 
-use async_trait::async_trait;
 use object_store::{
     CredentialProvider as Native, StaticCredentialProvider,
     azure::{AzureAccessKey, AzureCredential, split_sas},
 };
-use storage_core::{CredentialProvider, Error, ErrorKind, Result, Secret};
+use storage_core::{CredentialProvider, Error, ErrorKind, Result};
+use storage_object_store::http::Provided;
 
 use crate::{Config, config::wrong};
 
@@ -146,7 +146,7 @@ fn who(config: &Config, provider: Option<Arc<dyn CredentialProvider>>) -> Result
                     .to_owned(),
             )
         })?;
-        return Ok(Arc::new(Provided { provider, name: name.clone() }));
+        return Ok(Arc::new(Provided::new(provider, name, provided)));
     }
     if let Some(key) = &config.account_key {
         return by_key(key.expose(), "account_key");
@@ -205,25 +205,9 @@ fn variable(name: &str) -> Option<String> {
     env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Credentials that the application provides. It is asked for each request, since only it knows how long they hold.
-#[derive(Debug)]
-struct Provided {
-    provider: Arc<dyn CredentialProvider>,
-    name: String,
-}
-
-#[async_trait]
-impl Native for Provided {
-    type Credential = AzureCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AzureCredential>> {
-        let failed = |e: Error| object_store::Error::Unauthenticated { path: self.name.clone(), source: Box::new(e) };
-        let text: Secret = self.provider.credential(&self.name).await.map_err(failed)?;
-        let text = text.expose();
-        let found =
-            if text.contains("sig=") { signature(text, "credentials") } else { access_key(text, "credentials") };
-        found.map(Arc::new).map_err(failed)
-    }
+/// What the application provides: a signature or a key.
+fn provided(text: &str) -> Result<AzureCredential> {
+    if text.contains("sig=") { signature(text, "credentials") } else { access_key(text, "credentials") }
 }
 
 #[cfg(test)]

@@ -93,15 +93,3 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 pub(crate) fn strange(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new(ErrorKind::Other, "the server does not answer as Azure does; check `endpoint`").with_source(cause)
 }
-
-/// The code that the store gave as a reason.
-pub(crate) fn code(error: &Error) -> Option<&str> {
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        if let Some(refusal) = e.downcast_ref::<Refusal>() {
-            return Some(&refusal.code);
-        }
-        cause = e.source();
-    }
-    None
-}

@@ -2,9 +2,12 @@
 
 use std::{env, sync::Arc, time::Duration};
 
-use object_store::{BackoffConfig, RetryConfig, gcp::GoogleCloudStorageBuilder};
+use object_store::gcp::GoogleCloudStorageBuilder;
 use storage_core::{CredentialProvider, Result};
-use storage_object_store::{Naming, ObjectStoreBackend, Profile, http::Connector};
+use storage_object_store::{
+    Naming, ObjectStoreBackend, Profile,
+    http::{Connector, no_retries},
+};
 
 use crate::{
     Config,
@@ -44,8 +47,7 @@ pub(crate) async fn connect_with(
         .with_bucket_name(&config.bucket)
         .with_base_url(&endpoint)
         .with_http_connector(connector.clone())
-        // A repeated conditional write fails on its own success; the retry layer knows which may be repeated.
-        .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() });
+        .with_retry(no_retries());
     let store = Arc::new(credentials::build(who, builder)?);
     let calls =
         Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };

@@ -88,7 +88,7 @@ impl Native for Calls {
             return Err(Error::unsupported("deleting a version"));
         }
         match self.send(Method::DELETE, place.as_ref(), &[]).await {
-            Err(e) if e.kind() == ErrorKind::NotFound && error::code(&e) == Some("NoSuchKey") => Ok(()),
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => Ok(()),
             done => done.map(drop),
         }
     }

@@ -51,18 +51,7 @@ impl Config {
         let mut store: storage_object_store::Config = connection.take()?;
         let http = connection.take()?;
         let mut config: Self = connection.typed()?;
-        let location = connection.location()?;
-        let (bucket, prefix) = location.split_once('/').unwrap_or((&location, ""));
-        for (name, there, here) in [("bucket", bucket, &mut config.bucket), ("prefix", prefix, &mut store.prefix)] {
-            if !there.is_empty() && !here.is_empty() {
-                return Err(wrong(format!(
-                    "the {name} stands in the URI and in the option `{name}`; leave one of them out"
-                )));
-            }
-            if here.is_empty() {
-                there.clone_into(here);
-            }
-        }
+        store.locate(&connection, "bucket", &mut config.bucket)?;
         let config = Self { store, http, ..config };
         config.check()?;
         Ok(config)

@@ -7,13 +7,13 @@ use std::{
     sync::Arc,
 };
 
-use async_trait::async_trait;
 use object_store::{
-    CredentialProvider as Native, StaticCredentialProvider,
+    StaticCredentialProvider,
     gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder},
 };
 use serde::{Deserialize, Serialize};
-use storage_core::{CredentialProvider, Error, ErrorKind, Result, Secret};
+use storage_core::{CredentialProvider, Error, Result, Secret};
+use storage_object_store::http::Provided;
 
 use crate::{Config, config::wrong, error};
 
@@ -101,7 +101,9 @@ pub(crate) fn build(who: Who, builder: GoogleCloudStorageBuilder) -> Result<Goog
             let nobody = Arc::new(StaticCredentialProvider::new(token("")));
             (builder.with_credentials(nobody).with_skip_signature(true), None)
         }
-        Who::Application { provider, name } => (builder.with_credentials(Arc::new(Provided { provider, name })), None),
+        Who::Application { provider, name } => {
+            (builder.with_credentials(Arc::new(Provided::new(provider, &name, provided))), None)
+        }
         Who::ServiceAccount { key, from } => (builder.with_service_account_key(key.expose()), Some(from)),
         Who::Person(file) => (builder.with_application_credentials(file.to_string_lossy()), None),
         Who::Machine => (builder, None),
@@ -191,27 +193,13 @@ fn no_account(from: &str) -> Error {
     ))
 }
 
-/// A token that the application provides. It is asked for each request, since only it knows how long it holds.
-#[derive(Debug)]
-struct Provided {
-    provider: Arc<dyn CredentialProvider>,
-    name: String,
-}
-
-#[async_trait]
-impl Native for Provided {
-    type Credential = GcpCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<GcpCredential>> {
-        let failed = |e: Error| object_store::Error::Unauthenticated { path: self.name.clone(), source: Box::new(e) };
-        let text = self.provider.credential(&self.name).await.map_err(failed)?;
-        let token = text.expose().trim();
-        if token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic()) {
-            let message = "a token is visible ASCII characters, without `Bearer` before it";
-            return Err(failed(Error::new(ErrorKind::Config, message)));
-        }
-        Ok(Arc::new(GcpCredential { bearer: token.to_owned() }))
+/// What the application provides: a token.
+fn provided(text: &str) -> Result<GcpCredential> {
+    let token = text.trim();
+    if token.is_empty() || !token.bytes().all(|c| c.is_ascii_graphic()) {
+        return Err(wrong("a token is visible ASCII characters, without `Bearer` before it".into()));
     }
+    Ok(GcpCredential { bearer: token.to_owned() })
 }
 
 #[cfg(test)]

@@ -36,6 +36,29 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Takes from the location of a URI, `bucket/prefix`, what its options leave open. `option` is what the option for the bucket is
+    /// called, and `bucket` what it says.
+    ///
+    /// # Errors
+    /// `Config` where both say something.
+    pub fn locate(&mut self, connection: &ConnectionConfig, option: &str, bucket: &mut String) -> Result<()> {
+        let location = connection.location()?;
+        let (name, prefix) = location.split_once('/').unwrap_or((&location, ""));
+        for (option, there, here) in [(option, name, bucket), ("prefix", prefix, &mut self.prefix)] {
+            if !there.is_empty() && !here.is_empty() {
+                let message =
+                    format!("the {option} stands in the URI and in the option `{option}`; leave one of them out");
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            if here.is_empty() {
+                there.clone_into(here);
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Connects the stores that `object_store` brings along, for tests and for trying out.
 ///
 /// - `object-store+memory:` is a fresh, empty store in memory.

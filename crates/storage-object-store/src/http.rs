@@ -1,5 +1,6 @@
 //! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
 
+mod provided;
 mod refusal;
 
 use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
@@ -10,7 +11,7 @@ use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt;
 use http::header::{AUTHORIZATION, HeaderMap, LAST_MODIFIED};
 use object_store::{
-    ClientOptions,
+    BackoffConfig, ClientOptions, RetryConfig,
     client::{
         HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
     },
@@ -19,6 +20,7 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDe
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
+pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
 pub(crate) use refusal::{explain, is_nameless};
 
@@ -41,6 +43,13 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self { timeout: Duration::from_secs(30), connect_timeout: Duration::from_secs(10), ca_file: None }
     }
+}
+
+/// That `object_store` makes no request again: a repeated conditional write fails on its own success, and the retry layer knows
+/// which may be repeated.
+#[must_use]
+pub fn no_retries() -> RetryConfig {
+    RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() }
 }
 
 /// What an answer said beside what `object_store` takes from it.

@@ -2,12 +2,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use object_store::{
-    BackoffConfig, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut},
-};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut};
 use storage_core::{CredentialProvider, Result};
-use storage_object_store::{Naming, ObjectStoreBackend, Profile, http::Connector};
+use storage_object_store::{
+    Naming, ObjectStoreBackend, Profile,
+    http::{Connector, no_retries},
+};
 
 use crate::{
     Config, Encryption,
@@ -43,8 +43,7 @@ pub(crate) async fn connect_with(
         .with_virtual_hosted_style_request(place.virtual_hosted)
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_http_connector(connector.clone())
-        // A repeated conditional write fails on its own success; the retry layer knows which may be repeated.
-        .with_retry(RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() });
+        .with_retry(no_retries());
     let builder = encryption(&config, credentials::apply(&config, provider, builder).await?)?;
     let store = Arc::new(builder.build().map_err(error::build)?);
     let mut calls = Calls {

@@ -2,12 +2,9 @@
 
 use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
 
-use async_trait::async_trait;
-use object_store::{
-    CredentialProvider as Native,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential},
-};
-use storage_core::{CredentialProvider, Error, ErrorKind, Result, Secret};
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential};
+use storage_core::{CredentialProvider, Result, Secret};
+use storage_object_store::http::Provided;
 
 use crate::{Config, config::wrong};
 
@@ -40,7 +37,7 @@ pub(crate) async fn apply(
                     .into(),
             )
         })?;
-        return Ok(builder.with_credentials(Arc::new(Provided { provider, name: name.clone() })));
+        return Ok(builder.with_credentials(Arc::new(Provided::new(provider, name, provided))));
     }
     let configured = config.access_key_id.clone().zip(config.secret_access_key.clone());
     if let Some((id, secret)) = configured {
@@ -105,35 +102,20 @@ fn read(text: &str, section: &str) -> Option<Section> {
     Some(((*id).to_owned(), secret("aws_secret_access_key")?, secret("aws_session_token")))
 }
 
-/// Credentials that the application provides. It is asked for each request, since only it knows how long they hold.
-#[derive(Debug)]
-struct Provided {
-    provider: Arc<dyn CredentialProvider>,
-    name: String,
-}
-
-#[async_trait]
-impl Native for Provided {
-    type Credential = AwsCredential;
-
-    async fn get_credential(&self) -> object_store::Result<Arc<AwsCredential>> {
-        let failed = |e: Error| object_store::Error::Unauthenticated { path: self.name.clone(), source: Box::new(e) };
-        let text = self.provider.credential(&self.name).await.map_err(failed)?;
-        let parts: Vec<&str> = text.expose().split_ascii_whitespace().collect();
-        let (key_id, secret_key, token) = match parts[..] {
-            [id, secret] => (id, secret, None),
-            [id, secret, token] => (id, secret, Some(token)),
-            _ => {
-                let message =
-                    "credentials are the texts of `access_key_id`, `secret_access_key` and perhaps `session_token`";
-                return Err(failed(Error::new(ErrorKind::Config, message)));
-            }
-        };
-        let owned = str::to_owned;
-        let credential =
-            AwsCredential { key_id: owned(key_id), secret_key: owned(secret_key), token: token.map(owned) };
-        Ok(Arc::new(credential))
-    }
+/// What the application provides: the texts, with a space between them.
+fn provided(text: &str) -> Result<AwsCredential> {
+    let parts: Vec<&str> = text.split_ascii_whitespace().collect();
+    let (key_id, secret_key, token) = match parts[..] {
+        [id, secret] => (id, secret, None),
+        [id, secret, token] => (id, secret, Some(token)),
+        _ => {
+            let message =
+                "credentials are the texts of `access_key_id`, `secret_access_key` and perhaps `session_token`";
+            return Err(wrong(message.into()));
+        }
+    };
+    let owned = str::to_owned;
+    Ok(AwsCredential { key_id: owned(key_id), secret_key: owned(secret_key), token: token.map(owned) })
 }
 
 #[cfg(test)]

@@ -29,6 +29,19 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// Whether this code of the store's is the cause of the error.
+    #[must_use]
+    pub fn is(error: &Error, code: &str) -> bool {
+        let mut cause = std::error::Error::source(error);
+        while let Some(e) = cause {
+            if let Some(refusal) = e.downcast_ref::<Self>() {
+                return refusal.code == code;
+            }
+            cause = e.source();
+        }
+        false
+    }
+
     pub(crate) fn new(status: u16, headers: &HeaderMap, body: &[u8]) -> Self {
         let header = |name: &str| headers.get(name)?.to_str().ok().map(str::to_owned);
         let body = String::from_utf8_lossy(body);
