@@ -47,11 +47,13 @@ impl RetryIntercept {
 struct Tries {
     begun: Instant,
     failed: u32,
+    /// Whether one of them may have been done all the same.
+    doubt: bool,
 }
 
 impl Tries {
     fn begin() -> Self {
-        Self { begun: Instant::now(), failed: 0 }
+        Self { begun: Instant::now(), failed: 0, doubt: false }
     }
 }
 
@@ -80,6 +82,9 @@ impl Intercept for RetryIntercept {
             // The clock is first read when something failed: the idle layer costs no system call.
             let tries = tries.get_or_insert_with(Tries::begin);
             tries.failed += 1;
+            tries.doubt |= error.is_ambiguous();
+            // What an earlier try may have done, the last one cannot deny.
+            let error = if tries.doubt { error.ambiguous() } else { error };
             if !may_replay(operation.replay, &error) {
                 return (Err(error), ());
             }

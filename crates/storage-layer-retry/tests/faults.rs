@@ -75,8 +75,9 @@ fn settle<T>(allowed: &mut Vec<Option<Bytes>>, result: Result<T>, value: Option<
         Ok(_) => *allowed = vec![value],
         Err(e) => {
             assert!(e.is_retryable(), "{e:?}");
-            // After several tries a definite last failure does not say that no earlier one took effect.
-            allowed.push(value);
+            if e.is_ambiguous() {
+                allowed.push(value);
+            }
         }
     }
 }

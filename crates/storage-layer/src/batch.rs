@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use storage_core::{BoxFuture, Error, Result, StorageBackend};
 
-use crate::{Intercept, Intercepted, Operation, Payload};
+use crate::{Intercept, Intercepted, Operation, Payload, Replay};
 
 /// What a batch moved.
 struct Moved(u64);
@@ -33,43 +33,67 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         operation: Operation<'_>,
         batch: Batch<'_, '_, T>,
     ) -> Result<Vec<Result<T>>> {
-        let slots: Mutex<Vec<Option<Result<T>>>> = Mutex::new((0..batch.len).map(|_| None).collect());
+        let slots: Mutex<Slots<T>> = Mutex::new((0..batch.len).map(|_| Slot { result: None, doubt: false }).collect());
         let lock = || slots.lock().unwrap_or_else(PoisonError::into_inner);
+        // A conditional item whose answer was lost would meet its own first try.
+        let is_last = |e: &Error| operation.replay == Replay::IfDefinite && e.is_ambiguous();
         let call = || -> BoxFuture<'_, Result<Moved>> {
             Box::pin(async {
-                let open = take_open(&mut lock(), batch.together);
-                let results = (batch.send)(&open).await?;
+                let open = take_open(&mut lock(), batch.together, is_last);
+                let results = (batch.send)(&open).await;
                 let mut slots = lock();
+                let results = results.inspect_err(|e| {
+                    open.iter().for_each(|index| slots[*index].doubt |= e.is_ambiguous());
+                })?;
                 for (index, result) in open.into_iter().zip(results) {
-                    slots[index] = Some(result);
+                    slots[index].result = Some(result);
                 }
-                match slots.iter().flatten().find_map(retryable) {
+                let failed = || slots.iter().filter_map(|slot| retryable(slot.result.as_ref()?));
+                let (again, last) = (failed().find(|e| !is_last(e)), failed().find(|e| is_last(e)));
+                match if batch.together { last.or(again) } else { again.or(last) } {
                     Some(failed) => Err(same(failed)),
-                    None => Ok(Moved(slots.iter().flatten().map(Payload::bytes).sum())),
+                    None => Ok(Moved(slots.iter().filter_map(|slot| slot.result.as_ref()).map(Payload::bytes).sum())),
                 }
             })
         };
-        let outcome = self.intercept().call(operation, call).await.0;
+        let outcome = self.intercept().call(operation.clone(), call).await.0;
         let slots = slots.into_inner().unwrap_or_else(PoisonError::into_inner);
         match outcome {
             // The call as a whole failed: no item has an answer of its own.
-            Err(e) if slots.iter().all(Option::is_none) && batch.len > 0 => Err(e),
-            Err(e) => Ok(slots.into_iter().map(|slot| slot.unwrap_or_else(|| Err(same(&e)))).collect()),
-            Ok(_) => Ok(slots.into_iter().flatten().collect()),
+            Err(e) if slots.iter().all(|slot| slot.result.is_none()) && batch.len > 0 => Err(e),
+            Err(e) => Ok(slots.into_iter().map(|slot| slot.answer().unwrap_or_else(|| Err(same(&e)))).collect()),
+            Ok(_) => Ok(slots.into_iter().filter_map(Slot::answer).collect()),
         }
     }
 }
 
+/// What is known of an item.
+struct Slot<T> {
+    result: Option<Result<T>>,
+    /// Whether an earlier try may have done it although it failed.
+    doubt: bool,
+}
+
+type Slots<T> = Vec<Slot<T>>;
+
+impl<T> Slot<T> {
+    fn answer(self) -> Option<Result<T>> {
+        let result = self.result?;
+        Some(if self.doubt { result.map_err(Error::ambiguous) } else { result })
+    }
+}
+
 /// The items to send: those without a final answer. Their slots are emptied, for what they held is no longer true.
-fn take_open<T>(slots: &mut [Option<Result<T>>], together: bool) -> Vec<usize> {
+fn take_open<T>(slots: &mut [Slot<T>], together: bool, is_last: impl Fn(&Error) -> bool) -> Vec<usize> {
     let mut open = Vec::new();
     for (index, slot) in slots.iter_mut().enumerate() {
-        let is_open = match slot {
-            Some(result) => together || retryable(result).is_some(),
+        let is_open = match &slot.result {
+            Some(result) => together || retryable(result).is_some_and(|e| !is_last(e)),
             None => true,
         };
         if is_open {
-            *slot = None;
+            let before = slot.result.take();
+            slot.doubt |= before.is_some_and(|result| result.is_err_and(|e| e.is_ambiguous()));
             open.push(index);
         }
     }
