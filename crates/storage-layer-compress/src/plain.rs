@@ -84,13 +84,17 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
 
     /// The plain entry of a value that was just written.
     pub(crate) async fn written(&self, mut stored: Entry) -> Result<Entry> {
-        if stored.metadata.is_none() {
-            let now = self.inner.stat(&stored.key, StatOptions::new()).await?;
-            stored.metadata = now.and_then(|now| now.metadata);
-        }
-        let key = stored.key.clone();
-        // The write has happened: that somebody else has been there since is no failure of it, but its size is not known any more.
-        self.entry(stored).await?.ok_or_else(|| replaced(&key).ambiguous())
+        let entry = async {
+            if stored.metadata.is_none() {
+                let now = self.inner.stat(&stored.key, StatOptions::new()).await?;
+                stored.metadata = now.and_then(|now| now.metadata);
+            }
+            let key = stored.key.clone();
+            // That somebody else has been there since is no failure of it, but its size is not known any more.
+            self.entry(stored).await?.ok_or_else(|| replaced(&key))
+        };
+        // The write has happened, whatever comes now.
+        entry.await.map_err(Error::ambiguous)
     }
 
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {

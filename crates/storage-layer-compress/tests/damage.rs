@@ -240,3 +240,23 @@ async fn a_value_replaced_while_it_is_read_is_never_mixed() -> Result<()> {
     assert_eq!(above.get_with("a", stale).await.unwrap_err().kind(), ErrorKind::PreconditionFailed);
     Ok(())
 }
+
+#[tokio::test]
+async fn what_has_been_copied_or_renamed_is_never_denied() -> Result<()> {
+    let value = Bytes::from([text(6 * BLOCK), noise(6 * BLOCK)].concat());
+    let (mut definite, mut open) = (0, 0);
+    for seed in 0..100 {
+        let memory = Memory::new();
+        // The size of such a value is in its last bytes, which are read again after it was moved.
+        over(memory.clone(), zstd()).put("from", undeclared(&value)).await?;
+        let faulty =
+            over(Faults::new(memory.clone(), seed).before(0.3).only(["get", "stat", "copy", "rename"]), zstd());
+        let done = if seed % 2 == 0 { faulty.copy("from", "to").await } else { faulty.rename("from", "to").await };
+        let Err(e) = done else { continue };
+        open += usize::from(e.is_ambiguous());
+        definite += usize::from(!e.is_ambiguous());
+        assert!(e.is_ambiguous() || !Storage::new(memory).has("to").await?, "seed {seed}: {e:?}");
+    }
+    assert!(definite > 5 && open > 5, "{definite} definite, {open} open");
+    Ok(())
+}

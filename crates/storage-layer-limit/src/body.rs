@@ -68,11 +68,11 @@ impl Shared {
     }
 
     /// A body is no longer waited for. If others are, or the call has ended, the permit is let go again.
-    fn resume(&self, permit: OwnedSemaphorePermit) {
+    fn resume(&self, permit: Option<OwnedSemaphorePermit>) {
         let mut state = self.lock();
         state.waiting -= 1;
-        if state.waiting == 0 && !state.ended {
-            state.permit = Some(permit);
+        if state.waiting == 0 && !state.ended && permit.is_some() {
+            state.permit = permit;
         }
     }
 }
@@ -112,10 +112,21 @@ impl Stream for LendingBody {
         let piece = this.ready.take().flatten();
         match permit {
             Ok(permit) => {
-                this.shared.resume(permit);
+                this.shared.resume(Some(permit));
                 Poll::Ready(piece)
             }
-            Err(e) => Poll::Ready(Some(Err(e))),
+            Err(e) => {
+                this.shared.resume(None);
+                Poll::Ready(Some(Err(e)))
+            }
+        }
+    }
+}
+
+impl Drop for LendingBody {
+    fn drop(&mut self) {
+        if self.waits {
+            self.shared.resume(None);
         }
     }
 }

@@ -39,7 +39,7 @@ impl RetryIntercept {
         // Full jitter: anything up to the longest wait, so that callers that failed together do not come back together.
         let share = self.jitter.lock().unwrap_or_else(PoisonError::into_inner).f64();
         let wait = longest.mul_f64(share).max(error.retry_after().unwrap_or_default());
-        (tries.begun.elapsed() + wait <= settings.budget).then_some(wait)
+        (tries.begun.elapsed().saturating_add(wait) <= settings.budget).then_some(wait)
     }
 }
 

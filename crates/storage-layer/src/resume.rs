@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use futures_util::{StreamExt, TryStreamExt, future::ready};
+use futures_util::TryStreamExt;
 use storage_core::{
     Body, BoxFuture, BoxStream, ByteStream, Bytes, Entry, EntryStream, Error, ErrorKind, GetOptions, Key, ListItem,
     ListOptions, ListStream, Query, Result, StorageBackend,
@@ -121,13 +121,13 @@ impl<S: StorageBackend + ?Sized> Resume<Entry> for ResumeVersions<S> {
             let Some(last) = last else {
                 return Ok(versions);
             };
-            let mut before = true;
-            let rest = versions.try_filter(move |entry| {
-                let skip = before;
-                before &= entry.version != last.version;
-                ready(!skip)
-            });
-            Ok(rest.boxed())
+            let mut versions = versions;
+            while let Some(entry) = versions.try_next().await? {
+                if entry.version == last.version {
+                    return Ok(versions);
+                }
+            }
+            Err(Error::new(ErrorKind::Conflict, "versions were deleted while they were listed; list them again"))
         })
     }
 }

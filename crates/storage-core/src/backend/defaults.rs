@@ -151,7 +151,8 @@ pub async fn rename<S: StorageBackend + ?Sized>(
         )
         .ambiguous()
         .with_key(from)),
-        done => done.map(|()| entry),
+        // The target is written already.
+        done => done.map(|()| entry).map_err(Error::ambiguous),
     }
 }
 
