@@ -193,6 +193,34 @@ async fn a_value_that_changed_under_the_reader_is_a_conflict_and_no_mixture() ->
 }
 
 #[tokio::test(start_paused = true)]
+async fn versions_that_went_away_while_they_were_listed_are_a_conflict_and_no_short_list() -> Result<()> {
+    const KEPT: usize = 10;
+    let mut lost = 0;
+    for seed in 0..50 {
+        let memory = Memory::new();
+        let below = Storage::new(memory.clone());
+        for i in 0..KEPT {
+            below.put("k", i.to_string()).await?;
+        }
+        let storage = stack(Faults::new(memory, seed).reset(0.9), patient());
+        let mut versions = storage.versions("k").await?;
+        versions.try_next().await?.unwrap();
+        for i in 0..KEPT {
+            below.put("k", i.to_string()).await?;
+        }
+        match versions.try_collect::<Vec<_>>().await {
+            Ok(rest) => assert_eq!(rest.len(), KEPT - 1, "seed {seed}"),
+            Err(e) => {
+                lost += 1;
+                assert_eq!(e.kind(), ErrorKind::Conflict, "seed {seed}: {e:?}");
+            }
+        }
+    }
+    assert!(lost > 10, "{lost} lists lost their place");
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_inside_a_transaction_is_repeated_but_the_whole_can_be() -> Result<()> {
     let memory = Memory::new();
     let faults = Faults::new(memory.clone(), 9).before(1.0).only(["put"]);
