@@ -3,7 +3,7 @@
 use futures_util::StreamExt;
 use storage_core::{
     Body, Bytes, Capabilities, Entry, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions, ListStream, Object,
-    PutOptions, Result, async_trait,
+    PutOptions, RenameOptions, Result, async_trait, defaults,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use crate::{Namespace, faults::Settings};
 table! {
     swallows_what_fails_below = Swallows => ["faults/fail_before"];
     calls_what_is_ambiguous_definite = CallsItDefinite => ["faults/fail_after"];
+    denies_half_a_rename = DeniesHalfARename => ["faults/fail_before"];
     takes_a_part_for_the_whole = PartForTheWhole => ["faults/short_body"];
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];
@@ -66,6 +67,21 @@ impl Fault for CallsItDefinite {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         s.inner.put(key, body, options).await.map_err(|e| {
             if e.is_ambiguous() { Error::new(ErrorKind::Timeout, "no answer; try again").with_source(e) } else { e }
+        })
+    }
+}
+
+/// A rename that has written its target and not deleted its source is told as if nothing were done.
+#[derive(Debug)]
+struct DeniesHalfARename;
+
+#[async_trait]
+impl Fault for DeniesHalfARename {
+    async fn rename(&self, s: Sides<'_>, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        let done = defaults::rename(s.inner, from, to, options).await;
+        done.map_err(|e| match e.kind() {
+            ErrorKind::Unavailable => Error::new(e.kind(), "the rename failed; try again").with_source(e),
+            _ => e,
         })
     }
 }

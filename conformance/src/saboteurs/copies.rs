@@ -23,7 +23,7 @@ table! {
         "copy/replaces_the_target",
         "versioning/every_way_to_write_makes_one",
     ];
-    copy_is_a_link = CopyIsALink::default() => ["copy/does_not_alias", "versioning/every_way_to_write_makes_one"];
+    copy_is_a_link = CopyIsALink::default() => ["copy/does_not_alias", "faults/fail_after", "faults/fail_before", "versioning/every_way_to_write_makes_one"];
     copy_onto_itself_empties = CopyOntoItselfEmpties => ["copy/missing_source", "copy/onto_itself", "copy/onto_itself_with_metadata"];
     copy_onto_itself_keeps_metadata = Copies(|options, from, to| {
         if from == to {
@@ -33,12 +33,12 @@ table! {
     }) => ["copy/onto_itself_with_metadata"];
     copy_of_nothing_is_other = CopyOfNothing => ["copy/missing_source", "errors/taxonomy", "versioning/missing_is_none"];
     copy_ignores_conditions = Copies(|options, _, _| { options.condition = None; Ok(()) }) => ["copy/conditional"];
-    rename_keeps_the_source = RenameKeepsTheSource => ["rename/conditional", "rename/moves"];
+    rename_keeps_the_source = RenameKeepsTheSource => ["faults/fail_after", "faults/fail_before", "rename/conditional", "rename/moves"];
     rename_loses_metadata = RenameLosesMetadata => ["rename/keeps_metadata"];
     rename_onto_itself_deletes = RenameOntoItselfDeletes => ["rename/onto_itself"];
     rename_of_nothing_is_other = RenameOfNothing => ["errors/taxonomy", "rename/missing_source"];
     rename_ignores_conditions = RenameIgnoresConditions => ["rename/conditional"];
-    rename_deletes_first = RenameDeletesFirst => ["cancellation/dropped_copy_and_rename"];
+    rename_deletes_first = RenameDeletesFirst => ["cancellation/dropped_copy_and_rename", "faults/fail_after", "faults/fail_before"];
     clear_stops_at_a_thousand = ClearStops => ["clear/many"];
     clear_is_by_segment = ClearBySegment => ["clear/exactly_the_prefix"];
     clear_reaches_neighbours = ClearReachesNeighbours => ["clear/own_namespace_only"];
