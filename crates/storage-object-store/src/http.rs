@@ -1,20 +1,18 @@
 //! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
 
+mod answer;
 mod provided;
 mod refusal;
 
 use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use http::header::{AUTHORIZATION, HeaderMap, LAST_MODIFIED};
 use object_store::{
     BackoffConfig, ClientOptions, RetryConfig,
-    client::{
-        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
-    },
+    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject};
 use serde::{Deserialize, Deserializer, de};
@@ -51,6 +49,9 @@ impl Default for HttpConfig {
 pub fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() }
 }
+
+/// As much of the body of a refusal as one needs to understand it.
+const ENOUGH: usize = 64 << 10;
 
 /// What an answer said beside what `object_store` takes from it.
 #[derive(Clone, Debug, Default)]
@@ -119,15 +120,25 @@ impl HttpService for Connector {
         if request.headers().get(AUTHORIZATION).is_some_and(|who| who.as_bytes().trim_ascii() == b"Bearer") {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        let (method, path) = (request.method(), request.uri().path());
-        tracing::trace!(target: "storage_object_store::request", %method, path);
-        let response = self.client.call(request).await?;
+        let (asked, body) = request.into_parts();
+        let late = answer::is_late(&asked);
+        tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
+        let response = self.client.call(HttpRequest::from_parts(asked, body)).await?;
         let (mut parts, body) = response.into_parts();
         if parts.status.is_success() {
             parts.extensions.insert(said(&parts.headers));
-            return Ok(HttpResponse::from_parts(parts, body));
+            if !late {
+                return Ok(HttpResponse::from_parts(parts, body));
+            }
+            let body = answer::whole(body).await?;
+            if !answer::is_error(&body) {
+                return Ok(HttpResponse::from_parts(parts, answer::plain(body).into()));
+            }
+            let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
+            refusal.explained_by(self.explain);
+            return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
         }
-        let body = start(body).await?;
+        let body = answer::start(body, ENOUGH).await?;
         let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
         let known = refusal.explained_by(self.explain);
         // What these mean depends on what was asked, which object_store knows.
@@ -149,7 +160,7 @@ pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpRespo
     }
     // What the function of the cloud did not explain and object_store would have.
     let (parts, body) = response.into_parts();
-    let body = start(body).await.map_err(failed)?;
+    let body = answer::start(body, ENOUGH).await.map_err(failed)?;
     Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(parts.status.as_u16(), &parts.headers, &body))))
 }
 
@@ -166,19 +177,6 @@ fn failed(error: HttpError) -> Error {
         Some((known, _)) => known.with_source(error),
         None => Error::new(ErrorKind::Other, "the request failed; see the cause").with_source(error),
     }
-}
-
-/// As much of the body of a refusal as one needs to understand it.
-async fn start(body: HttpResponseBody) -> Result<Bytes, HttpError> {
-    const ENOUGH: usize = 64 << 10;
-    let (mut start, mut pieces) = (BytesMut::new(), body.bytes_stream());
-    while let Some(piece) = pieces.try_next().await? {
-        start.extend_from_slice(&piece[..piece.len().min(ENOUGH - start.len())]);
-        if start.len() == ENOUGH {
-            break;
-        }
-    }
-    Ok(start.freeze())
 }
 
 fn said(headers: &HeaderMap) -> Said {

@@ -84,7 +84,8 @@ impl Refusal {
             429 => (ErrorKind::RateLimited, "the store takes no more requests at the moment; make fewer"),
             501 => (ErrorKind::Unsupported, "the store cannot do this"),
             507 => (ErrorKind::Unavailable, "the store has no space left"),
-            500..=599 => (ErrorKind::Unavailable, "the store cannot answer at the moment; try again later"),
+            // What begins as a success and then says that it is none, S3 wants to be taken for an error of its own.
+            200..=299 | 500..=599 => (ErrorKind::Unavailable, "the store cannot answer at the moment; try again later"),
             300..=399 => (ErrorKind::Config, "the store is elsewhere; correct the endpoint or the region"),
             _ => (ErrorKind::Other, "the store refuses the request; see the cause"),
         };

@@ -32,6 +32,28 @@ async fn names_of_others_break_no_listing() {
     }
 }
 
+/// Answers to uploads and batches repeat the keys.
+#[tokio::test]
+async fn a_key_may_be_called_like_an_error() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        let keys = ["SlowDown", "logs/InternalError.txt", "a & <InternalError>"];
+        let left = async || storage.keys().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len();
+        for key in keys {
+            storage.put(key, vec![1; 6 << 20]).await.unwrap();
+            assert_eq!(storage.get(key).await.unwrap().unwrap(), vec![1; 6 << 20], "{server:?} {key}");
+        }
+        storage.delete_batch(keys).await.unwrap();
+        assert_eq!(left().await, 0, "{server:?}");
+        for key in keys {
+            storage.put(key, "v").await.unwrap();
+        }
+        storage.clear().await.unwrap();
+        assert_eq!(left().await, 0, "{server:?}");
+    }
+}
+
 #[tokio::test]
 async fn signed_addresses_need_no_credentials() {
     let client = Connector::new(&HttpConfig::default(), |_| None).unwrap().client();
