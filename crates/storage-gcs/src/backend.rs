@@ -6,7 +6,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use storage_core::{CredentialProvider, Result};
 use storage_object_store::{
     Naming, ObjectStoreBackend, Profile,
-    http::{Connector, no_retries},
+    http::{Connector, is_address, no_retries},
 };
 
 use crate::{
@@ -87,7 +87,7 @@ fn endpoint(configured: Option<&str>, emulator: Option<&str>) -> Result<(String,
     let text = text.trim_end_matches('/');
     let (scheme, host) = text.split_once("://").ok_or_else(unusable)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
+    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) || !is_address(text) {
         return Err(unusable());
     }
     Ok((text.to_owned(), configured.is_none() && emulator.is_some()))
@@ -104,9 +104,21 @@ mod tests {
         assert_eq!(at(Some("http://host:1/"), Some("other:2")), ("http://host:1".to_owned(), false));
         assert_eq!(at(None, Some("localhost:4443")), ("http://localhost:4443".to_owned(), true));
         assert_eq!(at(None, Some("https://localhost:4443/")), ("https://localhost:4443".to_owned(), true));
-        for wrong in ["host:1", "ftp://host", "https://", "https://u:p@host", "https://host?x", "https://h h"] {
+        for wrong in [
+            "host:1",
+            "ftp://host",
+            "https://",
+            "https://u:p@host",
+            "https://host?x",
+            "https://h h",
+            "http://h:99999",
+            "http://h:port",
+            "http://10.0.0.300:9000",
+        ] {
             assert!(endpoint(Some(wrong), None).is_err(), "{wrong}");
         }
-        assert!(endpoint(None, Some("a b")).is_err());
+        for wrong in ["a b", "localhost:99999", "http://10.0.0.300:9000"] {
+            assert!(endpoint(None, Some(wrong)).is_err(), "{wrong}");
+        }
     }
 }

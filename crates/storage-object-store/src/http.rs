@@ -53,6 +53,13 @@ pub fn no_retries() -> RetryConfig {
 /// As much of the body of a refusal as one needs to understand it.
 const ENOUGH: usize = 64 << 10;
 
+/// Whether requests can be made to this address.
+#[must_use]
+pub fn is_address(address: &str) -> bool {
+    // `object_store` reads each address both ways, and does not expect that the second fails.
+    address.parse::<http::Uri>().is_ok() && reqwest::Url::parse(address).is_ok()
+}
+
 /// What an answer said beside what `object_store` takes from it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
@@ -122,6 +129,11 @@ impl HttpService for Connector {
         }
         let (asked, body) = request.into_parts();
         let late = answer::is_late(&asked);
+        if !is_address(&asked.uri.to_string()) {
+            let none =
+                wrong("an address is none; correct the setting or the environment variable that names it".into());
+            return Err(HttpError::new(HttpErrorKind::Unknown, none));
+        }
         tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
         let response = self.client.call(HttpRequest::from_parts(asked, body)).await?;
         let (mut parts, body) = response.into_parts();
@@ -221,4 +233,22 @@ fn wrong(message: String) -> Error {
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("a time is a number of seconds, not negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused() {
+        let client = Connector::new(&HttpConfig::default(), |_| None).unwrap().client();
+        for none in ["http://localhost:99999", "http://host:port", "http://10.0.0.300:9000/path"] {
+            assert!(!is_address(none), "{none}");
+            let Ok(uri) = none.parse::<http::Uri>() else { continue };
+            let request =
+                http::Request::builder().uri(uri).body(object_store::client::HttpRequestBody::empty()).unwrap();
+            assert_eq!(send(&client, request).await.unwrap_err().kind(), ErrorKind::Config, "{none}");
+        }
+        assert!(is_address("https://my-bucket.s3.example.org:9000/path") && is_address("http://[::1]:80"));
+    }
 }

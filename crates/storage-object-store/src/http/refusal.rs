@@ -130,6 +130,9 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)>
     let mut cause = Some(error);
     let mut kind = None;
     while let Some(e) = cause {
+        if let Some(own) = e.downcast_ref::<Error>() {
+            return Some((Error::new(own.kind(), own.message()), true));
+        }
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             let (kind, message) = refusal.kind();
             let mut error = Error::new(kind, message);
