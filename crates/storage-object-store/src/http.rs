@@ -184,6 +184,19 @@ pub async fn body(response: HttpResponse) -> Result<Bytes> {
     response.into_body().bytes().await.map_err(failed)
 }
 
+/// The error of credentials that could not be had: with this message `Unauthenticated`, unless to try again may help.
+#[must_use]
+pub fn no_credentials(error: object_store::Error, message: &str) -> Error {
+    let passing = explain(&error).map(|(known, _)| known).filter(Error::is_retryable);
+    let Some(known) = passing else { return Error::new(ErrorKind::Unauthenticated, message).with_source(error) };
+    let message = format!("{message}; who hands them out cannot do so at the moment, so it may help to try again");
+    let passing = Error::new(known.kind(), message).with_source(error);
+    match known.retry_after() {
+        Some(wait) => passing.with_retry_after(wait),
+        None => passing,
+    }
+}
+
 fn failed(error: HttpError) -> Error {
     match explain(&error) {
         Some((known, _)) => known.with_source(error),
@@ -250,5 +263,22 @@ mod tests {
             assert_eq!(send(&client, request).await.unwrap_err().kind(), ErrorKind::Config, "{none}");
         }
         assert!(is_address("https://my-bucket.s3.example.org:9000/path") && is_address("http://[::1]:80"));
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_now_may_be_had_later() {
+        let hidden =
+            |e: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "test", source: e };
+        let http = |kind| HttpError::new(kind, std::io::Error::other("no"));
+        for (cause, kind) in [
+            (hidden(http(HttpErrorKind::Connect).into()), ErrorKind::Unavailable),
+            (hidden(http(HttpErrorKind::Timeout).into()), ErrorKind::Timeout),
+            (hidden(Error::new(ErrorKind::RateLimited, "slowly").into()), ErrorKind::RateLimited),
+            (hidden(Error::new(ErrorKind::Config, "no such name").into()), ErrorKind::Unauthenticated),
+            (hidden("nothing".into()), ErrorKind::Unauthenticated),
+        ] {
+            let error = no_credentials(cause, "set `this`");
+            assert!(error.kind() == kind && error.message().contains("set `this`"), "{error:?}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The only place where an error of S3 becomes an [`ErrorKind`]. What has no code of S3 is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::Refusal;
+use storage_object_store::http::{self, Refusal};
 
 use crate::config::wrong;
 
@@ -99,7 +99,7 @@ pub(crate) fn build(error: object_store::Error) -> Error {
 pub(crate) fn no_credentials(error: object_store::Error) -> Error {
     let message = "no credentials were found; set `access_key_id` and `secret_access_key`, or `AWS_ACCESS_KEY_ID` and \
                    `AWS_SECRET_ACCESS_KEY` in the environment";
-    Error::new(ErrorKind::Unauthenticated, message).with_source(error)
+    http::no_credentials(error, message)
 }
 
 /// An answer that is not what S3 answers.

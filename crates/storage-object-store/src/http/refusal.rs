@@ -131,7 +131,8 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)>
     let mut kind = None;
     while let Some(e) = cause {
         if let Some(own) = e.downcast_ref::<Error>() {
-            return Some((Error::new(own.kind(), own.message()), true));
+            let same = Error::new(own.kind(), own.message());
+            return Some((own.retry_after().into_iter().fold(same, Error::with_retry_after), true));
         }
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             let (kind, message) = refusal.kind();
