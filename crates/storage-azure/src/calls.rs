@@ -4,7 +4,7 @@
 use std::{
     fmt::{self, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::http::{HeaderName, Method};
@@ -30,6 +30,9 @@ const STATUS: &str = "x-ms-copy-status";
 const SOON: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_secs(2);
 
+/// How many times `timeout` a copy may take, which is ten minutes by default.
+const PATIENCE: u32 = 20;
+
 /// A container.
 pub(crate) struct Calls {
     pub(crate) store: Arc<MicrosoftAzure>,
@@ -37,6 +40,8 @@ pub(crate) struct Calls {
     pub(crate) account: String,
     /// The address of the container, without a slash at its end.
     pub(crate) container: String,
+    /// How long a request may take.
+    pub(crate) timeout: Duration,
 }
 
 impl Calls {
@@ -136,7 +141,7 @@ impl Native for Calls {
             answer => answer?,
         };
         // Within an account a copy is mostly done by now, but Azure may do it later.
-        let mut wait = SOON;
+        let (mut wait, begun) = (SOON, Instant::now());
         loop {
             match answer.headers().get(STATUS).map(|status| status.as_bytes()) {
                 Some(b"success") => return Ok(true),
@@ -145,6 +150,10 @@ impl Native for Calls {
                     let message = "the copy failed or was aborted; copy again";
                     return Err(Error::new(ErrorKind::Unavailable, message).ambiguous());
                 }
+            }
+            if begun.elapsed() > self.timeout * PATIENCE {
+                let message = "the copy is still under way; try again later, or raise `timeout`";
+                return Err(Error::new(ErrorKind::Timeout, message).ambiguous());
             }
             tokio::time::sleep(wait).await;
             wait = LATER.min(wait * 2);

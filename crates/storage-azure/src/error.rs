@@ -40,6 +40,9 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         "LeaseIdMissing" | "LeaseAlreadyPresent" => {
             (Kind::Conflict, "somebody holds a lease on the blob; try again when it has ended")
         }
+        "PendingCopyOperation" => {
+            (Kind::Conflict, "the blob is being copied to at the moment; try again when that has ended")
+        }
         // Whoever writes a blob throws away the parts that others have sent for it.
         "InvalidBlockList" | "InvalidBlobOrBlock" | "InvalidBlockId" => {
             (Kind::Conflict, "another write of the same key ended the upload; write the value again")

@@ -273,7 +273,7 @@ impl StorageBackend for ObjectStoreBackend {
             Err(Absent::NotFound { .. }) => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from));
             }
-            Err(e) => match error::write(e) {
+            Err(e) => match error::overwrite(e) {
                 // Some stores copy in one go only what is not too large.
                 e if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
                 e => return Err(e),

@@ -56,6 +56,16 @@ pub(crate) fn write(error: Native) -> Error {
     }
 }
 
+/// A failed write that does not mind what is there. `object_store` takes each conflict for a value that exists already.
+pub(crate) fn overwrite(error: Native) -> Error {
+    match error {
+        Native::AlreadyExists { .. } => {
+            Error::new(ErrorKind::Conflict, "another write of the same key was under way; try again").with_source(error)
+        }
+        error => write(error),
+    }
+}
+
 /// A failed write that a store's own call has explained, but for whether it may have happened all the same.
 pub(crate) fn perhaps(error: Error) -> Error {
     match error.kind() {
