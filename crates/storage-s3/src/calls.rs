@@ -20,7 +20,8 @@ use crate::{error, xml};
 /// What AWS leaves as it is in a query (Signature Version 4, `UriEncode`); in a path also the slash.
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: AsciiSet = QUERY.remove(b'/');
-/// The longest that a signed address can hold.
+/// The shortest that a signed address can hold, and the longest.
+const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A bucket.
@@ -124,12 +125,14 @@ impl Native for Calls {
         match self.send(Method::DELETE, place.as_ref(), query).await {
             // The bucket was there when this connected; what is missing is the version.
             Err(e) if e.kind() == ErrorKind::NotFound && version.is_some() => Ok(()),
+            // Amazon says nothing of the kind, and others do.
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => Ok(()),
             done => done.map(drop),
         }
     }
 
     async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
-        if expires.is_zero() || expires > LONGEST {
+        if expires < SHORTEST || expires > LONGEST {
             return Err(Error::new(ErrorKind::InvalidInput, "a signed address holds for a second up to seven days"));
         }
         let method = match what {

@@ -96,6 +96,20 @@ async fn answers_of_amazon() {
             let error = refused(config).await;
             assert!(error.kind() == kind && error.message().contains(names), "{code}: {error:?}");
         }
+        let storage = bucket.open().await;
+        // Expired credentials, in an answer to HEAD.
+        bucket.proxy.spoil(0, 1, Fault::answer("400 Bad Request", "", ""));
+        let error = storage.stat("k").await.unwrap_err();
+        let named = ["`session_token`", "`region`"].iter().all(|name| error.message().contains(name));
+        assert!(error.kind() == ErrorKind::Unauthenticated && named, "{error:?}");
+        say("400 Bad Request", "", "EntityTooSmall", "");
+        let error = storage.put("k", "v").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.message().contains("`part_size`"), "{error:?}");
+        // As some servers say of what is not there.
+        say("404 Not Found", "", "NoSuchKey", "");
+        storage.delete("k").await.unwrap();
+        say("404 Not Found", "", "NoSuchBucket", "");
+        assert_eq!(storage.delete("k").await.unwrap_err().kind(), ErrorKind::NotFound);
         bucket.proxy.spoil(
             0,
             1,

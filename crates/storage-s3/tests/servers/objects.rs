@@ -82,6 +82,10 @@ async fn signed_addresses_need_no_credentials() {
         }
         let long = storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), hour * 24 * 8).await;
         assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidInput);
+        // Addresses hold for whole seconds.
+        let short =
+            storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), Duration::from_millis(999)).await;
+        assert_eq!(short.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }
 
