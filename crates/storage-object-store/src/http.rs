@@ -3,6 +3,7 @@
 mod answer;
 mod provided;
 mod refusal;
+mod transport;
 
 use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
 
@@ -18,6 +19,8 @@ use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDe
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
+use transport::Transport;
+
 pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
 pub(crate) use refusal::{explain, is_nameless};
@@ -27,7 +30,8 @@ pub(crate) use refusal::{explain, is_nameless};
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// How long the store may take for the answer to one request, and then for each further piece of it, in seconds up to a
-    /// day; default 30.
+    /// day; default 30. A request has a second more for each 64 KiB that it sends, and the end of an upload by parts at least
+    /// five minutes.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
     /// How long a connection may take to come about, in seconds up to a day; default 10.
@@ -73,7 +77,7 @@ pub(crate) struct Said {
 /// Each request is a `trace` event of the target `storage_object_store::request`, without query and headers.
 #[derive(Clone)]
 pub struct Connector {
-    client: reqwest::Client,
+    transport: Transport,
     explain: Explain,
 }
 
@@ -89,16 +93,7 @@ impl Connector {
                 return Err(wrong(format!("the option `{name}` must be more than 0 and at most a day")));
             }
         }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(config)?)
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .user_agent(concat!("storage/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Other, "the HTTP client cannot be set up").with_source(e))?;
-        Ok(Self { client, explain })
+        Ok(Self { transport: Transport::new(config, tls(config)?)?, explain })
     }
 
     /// A client for requests that `object_store` does not make.
@@ -135,14 +130,14 @@ impl HttpService for Connector {
             return Err(HttpError::new(HttpErrorKind::Unknown, none));
         }
         tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
-        let response = self.client.call(HttpRequest::from_parts(asked, body)).await?;
+        let response = self.transport.call(HttpRequest::from_parts(asked, body)).await?;
         let (mut parts, body) = response.into_parts();
         if parts.status.is_success() {
             parts.extensions.insert(said(&parts.headers));
             if !late {
                 return Ok(HttpResponse::from_parts(parts, body));
             }
-            let body = answer::whole(body).await?;
+            let body = answer::whole(body, self.transport.timeout()).await?;
             if !answer::is_error(&body) {
                 return Ok(HttpResponse::from_parts(parts, answer::plain(body).into()));
             }

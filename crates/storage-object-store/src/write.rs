@@ -261,9 +261,12 @@ impl Upload {
         }
         match self.native.as_mut() {
             Some(native) => {
-                let done = native.complete().await.map_err(error::overwrite)?;
-                self.native = None;
-                Ok(done)
+                let done = native.complete().await.map_err(error::overwrite);
+                // What may be complete, or about to be, is not aborted.
+                if done.as_ref().map_or_else(Error::is_ambiguous, |_| true) {
+                    self.native = None;
+                }
+                done
             }
             None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
         }

@@ -3,6 +3,8 @@
 //! S3 may begin an answer with 200 before it knows the outcome, and then say in the body that it failed. `object_store` takes each
 //! body for such an answer that has `InternalError` or `SlowDown` anywhere in it, be it in a key.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
 use http::{Method, request};
@@ -18,13 +20,25 @@ pub(super) fn is_late(request: &request::Parts) -> bool {
     request.method == Method::POST || request.headers.contains_key("x-amz-copy-source")
 }
 
-/// The whole body of such an answer.
-pub(super) async fn whole(body: HttpResponseBody) -> Result<Bytes, HttpError> {
-    let body = start(body, MOST + 1).await?;
-    match body.len() {
-        ..=MOST => Ok(body),
-        _ => Err(HttpError::new(HttpErrorKind::Decode, std::io::Error::other("the answer has no end"))),
+/// A whole body, each piece of which may take so long.
+pub(super) async fn whole(body: HttpResponseBody, timeout: Duration) -> Result<Bytes, HttpError> {
+    let (mut whole, mut pieces) = (BytesMut::new(), body.bytes_stream());
+    while let Some(piece) = in_time(timeout, pieces.try_next()).await? {
+        if whole.len() + piece.len() > MOST {
+            return Err(HttpError::new(HttpErrorKind::Decode, std::io::Error::other("the answer has no end")));
+        }
+        whole.extend_from_slice(&piece);
     }
+    Ok(whole.freeze())
+}
+
+/// What takes no longer than that.
+pub(super) async fn in_time<T>(
+    limit: Duration,
+    doing: impl Future<Output = Result<T, HttpError>>,
+) -> Result<T, HttpError> {
+    let done = tokio::time::timeout(limit, doing).await;
+    done.unwrap_or_else(|late| Err(HttpError::new(HttpErrorKind::Timeout, late)))
 }
 
 /// The first bytes of a body, at most so many.
