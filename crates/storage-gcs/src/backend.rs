@@ -54,7 +54,7 @@ pub(crate) async fn connect_with(
     calls.verify().await?;
     let mut profile = profile();
     // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
-    profile.tries_conditions = endpoint != GOOGLE;
+    profile.tries_conditions = !is_google(&endpoint);
     ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await
 }
 
@@ -70,6 +70,13 @@ fn profile() -> Profile {
     profile.unique_etags = true;
     profile.time_granularity = Duration::from_secs(1);
     profile
+}
+
+/// Whether this is Google's, which has servers for regions and for private networks, too.
+fn is_google(endpoint: &str) -> bool {
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    host.to_ascii_lowercase().ends_with(".googleapis.com")
 }
 
 /// The server, without a slash at its end, and whether it is an emulator that the environment names.
@@ -119,6 +126,20 @@ mod tests {
         }
         for wrong in ["a b", "localhost:99999", "http://10.0.0.300:9000"] {
             assert!(endpoint(None, Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn google_has_many_servers() {
+        for (endpoint, google) in [
+            (GOOGLE, true),
+            ("https://storage.europe-west3.rep.googleapis.com", true),
+            ("https://Private.GoogleAPIs.com:443/path", true),
+            ("http://127.0.0.1:4443", false),
+            ("https://googleapis.com.example.org", false),
+            ("https://example.org/storage.googleapis.com", false),
+        ] {
+            assert_eq!(is_google(endpoint), google, "{endpoint}");
         }
     }
 }
