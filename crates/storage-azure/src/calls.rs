@@ -25,6 +25,8 @@ const PATH: AsciiSet = QUERY.remove(b'/');
 /// The most blobs on a page of a listing.
 const PAGE: usize = 5000;
 const SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
+/// The longest address that Azure copies from, in bytes.
+const LONGEST: usize = 2048;
 const STATUS: &str = "x-ms-copy-status";
 /// How long to wait before asking for the first time whether a copy is done, and at most.
 const SOON: Duration = Duration::from_millis(50);
@@ -133,7 +135,11 @@ impl Native for Calls {
     }
 
     async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
-        let source = [(SOURCE, self.source(from.as_ref()).await?)];
+        let source = self.source(from.as_ref()).await?;
+        if source.len() > LONGEST {
+            return Err(Error::new(ErrorKind::TooLarge, "the address of the source is too long to be copied from"));
+        }
+        let source = [(SOURCE, source)];
         let mut answer = match self.send(Method::PUT, to.as_ref(), &[], &source).await {
             Err(e) if e.kind() == ErrorKind::NotFound && !http::Refusal::is(&e, "ContainerNotFound") => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e));
