@@ -24,7 +24,7 @@ const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
 
 /// Connects to a bucket.
 ///
-/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// The bucket is listed below the prefix, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
 /// suffice and what the server honours.
 ///
 /// # Errors
@@ -51,7 +51,7 @@ pub(crate) async fn connect_with(
     let store = Arc::new(credentials::build(who, builder)?);
     let calls =
         Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };
-    calls.verify().await?;
+    calls.verify(config.store.root()).await?;
     let mut profile = profile();
     // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
     profile.tries_conditions = !is_google(&endpoint);

@@ -19,7 +19,7 @@ use crate::{
 
 /// Connects to a bucket.
 ///
-/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// The bucket is listed below the prefix, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
 /// suffice and what the server honours.
 ///
 /// # Errors
@@ -54,7 +54,7 @@ pub(crate) async fn connect_with(
         anonymous: config.anonymous,
         versioned: false,
     };
-    calls.verify().await?;
+    calls.verify(&config.store.root()).await?;
     calls.versioned = calls.is_versioned().await?;
     ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
 }

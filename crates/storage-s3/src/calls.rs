@@ -37,13 +37,16 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Finds out whether there are credentials and the bucket can be listed.
-    pub(crate) async fn verify(&self) -> Result<()> {
+    /// Finds out whether there are credentials, and what begins so in the bucket can be listed, which is all that they may allow.
+    pub(crate) async fn verify(&self, root: &str) -> Result<()> {
         if !self.anonymous {
             self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
         }
-        let body = self.get(&[("list-type", "2"), ("max-keys", "1")]).await?;
-        xml::page(&body).map(drop)
+        let mut query = vec![("list-type", "2"), ("max-keys", "1")];
+        if !root.is_empty() {
+            query.push(("prefix", root));
+        }
+        xml::page(&self.get(&query).await?).map(drop)
     }
 
     /// Whether every write makes a version.

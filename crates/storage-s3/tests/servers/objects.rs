@@ -8,7 +8,7 @@ use http::Method;
 use storage_core::{DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 
-use crate::bucket::{Bucket, MOTO, Server};
+use crate::bucket::{Bucket, CEPH, MOTO, Server};
 
 #[tokio::test]
 async fn names_of_others_break_no_listing() {
@@ -51,6 +51,38 @@ async fn a_key_may_be_called_like_an_error() {
         }
         storage.clear().await.unwrap();
         assert_eq!(left().await, 0, "{server:?}");
+    }
+}
+
+/// As the policy of a bucket that many share gives it to each.
+const TENANT: &str = r#"{"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Principal": "*", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::*",
+     "Condition": {"StringLike": {"s3:prefix": "tenant/*"}}},
+    {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
+     "Resource": "arn:aws:s3:::*"}]}"#;
+
+/// Ceph, since moto refuses nobody.
+#[tokio::test]
+async fn rights_below_the_prefix_suffice() {
+    if storage_conformance::server(CEPH.0).is_none() {
+        return;
+    }
+    let bucket = Bucket::new(CEPH, false).await;
+    CEPH.request(Method::PUT, &format!("/{}?policy=", bucket.name), TENANT).await.unwrap();
+    let connect = async |prefix: &str| {
+        let mut config = bucket.config();
+        (config.access_key_id, config.secret_access_key, config.anonymous) = (None, None, true);
+        config.store.prefix = prefix.into();
+        storage_s3::connect(config).await.map(storage_core::Storage::new)
+    };
+    for prefix in ["", "other"] {
+        assert_eq!(connect(prefix).await.unwrap_err().kind(), ErrorKind::PermissionDenied, "{prefix}");
+    }
+    for prefix in ["tenant", "tenant/"] {
+        let storage = connect(prefix).await.unwrap();
+        storage.put("k", "v").await.unwrap();
+        let keys: Vec<_> = storage.keys().await.unwrap().map_ok(|key| key.to_string()).try_collect().await.unwrap();
+        assert_eq!(keys, ["k"]);
     }
 }
 
