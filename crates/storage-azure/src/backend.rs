@@ -43,6 +43,7 @@ pub(crate) async fn connect_with(
         client: connector.client(),
         container: format!("{}/{}", account.endpoint, config.container),
         account: account.name,
+        timeout: config.http.timeout,
     };
     let made = account.endpoint == format!("https://{}.blob.core.windows.net", calls.account);
     let verified = calls.verify().await;

@@ -4,7 +4,7 @@
 use std::{
     fmt::{self, Write},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use ::http::{HeaderName, Method};
@@ -25,10 +25,15 @@ const PATH: AsciiSet = QUERY.remove(b'/');
 /// The most blobs on a page of a listing.
 const PAGE: usize = 5000;
 const SOURCE: HeaderName = HeaderName::from_static("x-ms-copy-source");
+/// The longest address that Azure copies from, in bytes.
+const LONGEST: usize = 2048;
 const STATUS: &str = "x-ms-copy-status";
 /// How long to wait before asking for the first time whether a copy is done, and at most.
 const SOON: Duration = Duration::from_millis(50);
 const LATER: Duration = Duration::from_secs(2);
+
+/// How many times `timeout` a copy may take, which is ten minutes by default.
+const PATIENCE: u32 = 20;
 
 /// A container.
 pub(crate) struct Calls {
@@ -37,6 +42,8 @@ pub(crate) struct Calls {
     pub(crate) account: String,
     /// The address of the container, without a slash at its end.
     pub(crate) container: String,
+    /// How long a request may take.
+    pub(crate) timeout: Duration,
 }
 
 impl Calls {
@@ -128,7 +135,11 @@ impl Native for Calls {
     }
 
     async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
-        let source = [(SOURCE, self.source(from.as_ref()).await?)];
+        let source = self.source(from.as_ref()).await?;
+        if source.len() > LONGEST {
+            return Err(Error::new(ErrorKind::TooLarge, "the address of the source is too long to be copied from"));
+        }
+        let source = [(SOURCE, source)];
         let mut answer = match self.send(Method::PUT, to.as_ref(), &[], &source).await {
             Err(e) if e.kind() == ErrorKind::NotFound && !http::Refusal::is(&e, "ContainerNotFound") => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e));
@@ -136,7 +147,7 @@ impl Native for Calls {
             answer => answer?,
         };
         // Within an account a copy is mostly done by now, but Azure may do it later.
-        let mut wait = SOON;
+        let (mut wait, begun) = (SOON, Instant::now());
         loop {
             match answer.headers().get(STATUS).map(|status| status.as_bytes()) {
                 Some(b"success") => return Ok(true),
@@ -145,6 +156,10 @@ impl Native for Calls {
                     let message = "the copy failed or was aborted; copy again";
                     return Err(Error::new(ErrorKind::Unavailable, message).ambiguous());
                 }
+            }
+            if begun.elapsed() > self.timeout * PATIENCE {
+                let message = "the copy is still under way; try again later, or raise `timeout`";
+                return Err(Error::new(ErrorKind::Timeout, message).ambiguous());
             }
             tokio::time::sleep(wait).await;
             wait = LATER.min(wait * 2);

@@ -7,7 +7,7 @@ use object_store::{
     azure::{AzureAccessKey, AzureCredential, split_sas},
 };
 use storage_core::{CredentialProvider, Error, ErrorKind, Result};
-use storage_object_store::http::Provided;
+use storage_object_store::http::{Provided, is_address};
 
 use crate::{Config, config::wrong};
 
@@ -65,7 +65,7 @@ impl Account {
         let endpoint = endpoint.trim_end_matches('/');
         let (scheme, host) = endpoint.split_once("://").ok_or_else(unusable)?;
         let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-        if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
+        if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) || !is_address(endpoint) {
             return Err(unusable());
         }
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
@@ -253,6 +253,7 @@ mod tests {
             "AccountName=a;hunter2=hunter2",
             "AccountName=a/b;AccountKey=aHVudGVyMg==",
             "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=https://u:hunter2@host",
+            "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=http://localhost:99999",
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{text}");

@@ -1,7 +1,7 @@
 //! The only place where an error of Azure becomes an [`ErrorKind`]. What has no code of Azure is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::Refusal;
+use storage_object_store::http::{self, Refusal};
 
 use crate::config::wrong;
 
@@ -39,6 +39,9 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         code if code.starts_with("Authorization") => (Kind::PermissionDenied, NO_RIGHT),
         "LeaseIdMissing" | "LeaseAlreadyPresent" => {
             (Kind::Conflict, "somebody holds a lease on the blob; try again when it has ended")
+        }
+        "PendingCopyOperation" => {
+            (Kind::Conflict, "the blob is being copied to at the moment; try again when that has ended")
         }
         // Whoever writes a blob throws away the parts that others have sent for it.
         "InvalidBlockList" | "InvalidBlobOrBlock" | "InvalidBlockId" => {
@@ -86,7 +89,7 @@ pub(crate) fn build(error: object_store::Error) -> Error {
 /// Credentials that the application could not provide.
 pub(crate) fn no_credentials(error: object_store::Error) -> Error {
     let message = "the application provides no usable credentials; see the cause, or correct `credentials`";
-    Error::new(ErrorKind::Unauthenticated, message).with_source(error)
+    http::no_credentials(error, message)
 }
 
 /// An answer that is not what Azure answers.

@@ -6,7 +6,7 @@ use object_store::gcp::GoogleCloudStorageBuilder;
 use storage_core::{CredentialProvider, Result};
 use storage_object_store::{
     Naming, ObjectStoreBackend, Profile,
-    http::{Connector, no_retries},
+    http::{Connector, is_address, no_retries},
 };
 
 use crate::{
@@ -24,7 +24,7 @@ const EMULATOR: &str = "STORAGE_EMULATOR_HOST";
 
 /// Connects to a bucket.
 ///
-/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// The bucket is listed below the prefix, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
 /// suffice and what the server honours.
 ///
 /// # Errors
@@ -51,10 +51,10 @@ pub(crate) async fn connect_with(
     let store = Arc::new(credentials::build(who, builder)?);
     let calls =
         Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };
-    calls.verify().await?;
+    calls.verify(config.store.root()).await?;
     let mut profile = profile();
     // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
-    profile.tries_conditions = endpoint != GOOGLE;
+    profile.tries_conditions = !is_google(&endpoint);
     ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await
 }
 
@@ -72,6 +72,13 @@ fn profile() -> Profile {
     profile
 }
 
+/// Whether this is Google's, which has servers for regions and for private networks, too.
+fn is_google(endpoint: &str) -> bool {
+    let host = endpoint.split_once("://").map_or(endpoint, |(_, host)| host);
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    host.to_ascii_lowercase().ends_with(".googleapis.com")
+}
+
 /// The server, without a slash at its end, and whether it is an emulator that the environment names.
 fn endpoint(configured: Option<&str>, emulator: Option<&str>) -> Result<(String, bool)> {
     let (text, source) = match (configured, emulator) {
@@ -87,7 +94,7 @@ fn endpoint(configured: Option<&str>, emulator: Option<&str>) -> Result<(String,
     let text = text.trim_end_matches('/');
     let (scheme, host) = text.split_once("://").ok_or_else(unusable)?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) {
+    if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) || !is_address(text) {
         return Err(unusable());
     }
     Ok((text.to_owned(), configured.is_none() && emulator.is_some()))
@@ -104,9 +111,35 @@ mod tests {
         assert_eq!(at(Some("http://host:1/"), Some("other:2")), ("http://host:1".to_owned(), false));
         assert_eq!(at(None, Some("localhost:4443")), ("http://localhost:4443".to_owned(), true));
         assert_eq!(at(None, Some("https://localhost:4443/")), ("https://localhost:4443".to_owned(), true));
-        for wrong in ["host:1", "ftp://host", "https://", "https://u:p@host", "https://host?x", "https://h h"] {
+        for wrong in [
+            "host:1",
+            "ftp://host",
+            "https://",
+            "https://u:p@host",
+            "https://host?x",
+            "https://h h",
+            "http://h:99999",
+            "http://h:port",
+            "http://10.0.0.300:9000",
+        ] {
             assert!(endpoint(Some(wrong), None).is_err(), "{wrong}");
         }
-        assert!(endpoint(None, Some("a b")).is_err());
+        for wrong in ["a b", "localhost:99999", "http://10.0.0.300:9000"] {
+            assert!(endpoint(None, Some(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn google_has_many_servers() {
+        for (endpoint, google) in [
+            (GOOGLE, true),
+            ("https://storage.europe-west3.rep.googleapis.com", true),
+            ("https://Private.GoogleAPIs.com:443/path", true),
+            ("http://127.0.0.1:4443", false),
+            ("https://googleapis.com.example.org", false),
+            ("https://example.org/storage.googleapis.com", false),
+        ] {
+            assert_eq!(is_google(endpoint), google, "{endpoint}");
+        }
     }
 }

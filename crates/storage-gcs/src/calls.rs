@@ -30,9 +30,11 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Finds out whether there are credentials and the bucket can be listed.
-    pub(crate) async fn verify(&self) -> Result<()> {
-        self.list(&Ask::default()).await.map(drop)
+    /// Finds out whether there are credentials, and what begins so in the bucket can be listed, which is all that they may allow.
+    pub(crate) async fn verify(&self, root: String) -> Result<()> {
+        let mut ask = Ask::default();
+        ask.prefix = root;
+        self.list(&ask).await.map(drop)
     }
 
     async fn get(&self, query: &[(&str, &str)]) -> Result<Bytes> {

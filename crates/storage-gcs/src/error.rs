@@ -1,7 +1,7 @@
 //! The only place where an error of Google becomes an [`ErrorKind`]. What has no code of Google is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::Refusal;
+use storage_object_store::http::{self, Refusal};
 
 use crate::config::wrong;
 
@@ -79,7 +79,7 @@ pub(crate) fn build(error: object_store::Error) -> Error {
 pub(crate) fn no_credentials(error: object_store::Error) -> Error {
     let message = "no credentials were found, or they are not accepted; set `service_account_file`, `credentials` or `anonymous`, or \
                    `GOOGLE_APPLICATION_CREDENTIALS` in the environment";
-    Error::new(ErrorKind::Unauthenticated, message).with_source(error)
+    http::no_credentials(error, message)
 }
 
 /// An answer that is not what Google answers.

@@ -262,10 +262,13 @@ impl StorageBackend for ObjectStoreBackend {
             return defaults::copy(self, from, to, options).await;
         }
         let (source, target) = (inner.names.place(from), inner.names.place(to));
-        if let Some(native) = &inner.native
-            && native.copy(&source, &target).await.map_err(error::perhaps)?
-        {
-            return self.copied(inner, to).await;
+        if let Some(native) = &inner.native {
+            match native.copy(&source, &target).await {
+                Ok(true) => return self.copied(inner, to).await,
+                Ok(false) => {}
+                Err(e) if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
+                Err(e) => return Err(error::perhaps(e)),
+            }
         }
         let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
         match copied {
@@ -273,7 +276,7 @@ impl StorageBackend for ObjectStoreBackend {
             Err(Absent::NotFound { .. }) => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from));
             }
-            Err(e) => match error::write(e) {
+            Err(e) => match error::overwrite(e) {
                 // Some stores copy in one go only what is not too large.
                 e if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
                 e => return Err(e),

@@ -37,6 +37,15 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How all names begin: with the prefix and a `/`, if there is a prefix.
+    #[must_use]
+    pub fn root(&self) -> String {
+        match self.prefix.strip_suffix('/').unwrap_or(&self.prefix) {
+            "" => String::new(),
+            prefix => format!("{prefix}/"),
+        }
+    }
+
     /// Takes from the location of a URI, `bucket/prefix`, what its options leave open. `option` is what the option for the bucket is
     /// called, and `bucket` what it says.
     ///

@@ -18,8 +18,11 @@ pub(crate) fn read(error: Native) -> Error {
 /// What the store or the network said about a request, where the error itself does not say more.
 #[cfg(feature = "http")]
 fn requested(error: &Native) -> Option<(Error, bool)> {
-    let Native::Generic { source, .. } = error else {
-        return None;
+    let source = match error {
+        Native::Generic { source, .. } => source,
+        // Who hands out credentials may not be able to at the moment.
+        Native::Unauthenticated { .. } => return crate::http::explain(error).filter(|(known, _)| known.is_retryable()),
+        _ => return None,
     };
     let text = source.to_string();
     // An item of a bulk request has a code of its own, which is nowhere but in the text.
@@ -50,6 +53,16 @@ pub(crate) fn write(error: Native) -> Error {
     match error.kind() {
         ErrorKind::Timeout | ErrorKind::Unavailable | ErrorKind::Other if !refused => error.ambiguous(),
         _ => error,
+    }
+}
+
+/// A failed write that does not mind what is there. `object_store` takes each conflict for a value that exists already.
+pub(crate) fn overwrite(error: Native) -> Error {
+    match error {
+        Native::AlreadyExists { .. } => {
+            Error::new(ErrorKind::Conflict, "another write of the same key was under way; try again").with_source(error)
+        }
+        error => write(error),
     }
 }
 

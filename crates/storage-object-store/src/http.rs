@@ -1,24 +1,25 @@
 //! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
 
+mod answer;
 mod provided;
 mod refusal;
+mod transport;
 
 use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
 use http::header::{AUTHORIZATION, HeaderMap, LAST_MODIFIED};
 use object_store::{
     BackoffConfig, ClientOptions, RetryConfig,
-    client::{
-        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
-    },
+    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject};
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
+
+use transport::Transport;
 
 pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
@@ -29,7 +30,8 @@ pub(crate) use refusal::{explain, is_nameless};
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// How long the store may take for the answer to one request, and then for each further piece of it, in seconds up to a
-    /// day; default 30.
+    /// day; default 30. A request has a second more for each 64 KiB that it sends, and the end of an upload by parts at least
+    /// five minutes.
     #[serde(deserialize_with = "seconds")]
     pub timeout: Duration,
     /// How long a connection may take to come about, in seconds up to a day; default 10.
@@ -52,6 +54,16 @@ pub fn no_retries() -> RetryConfig {
     RetryConfig { max_retries: 0, retry_timeout: Duration::ZERO, backoff: BackoffConfig::default() }
 }
 
+/// As much of the body of a refusal as one needs to understand it.
+const ENOUGH: usize = 64 << 10;
+
+/// Whether requests can be made to this address.
+#[must_use]
+pub fn is_address(address: &str) -> bool {
+    // `object_store` reads each address both ways, and does not expect that the second fails.
+    address.parse::<http::Uri>().is_ok() && reqwest::Url::parse(address).is_ok()
+}
+
 /// What an answer said beside what `object_store` takes from it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Said {
@@ -65,7 +77,7 @@ pub(crate) struct Said {
 /// Each request is a `trace` event of the target `storage_object_store::request`, without query and headers.
 #[derive(Clone)]
 pub struct Connector {
-    client: reqwest::Client,
+    transport: Transport,
     explain: Explain,
 }
 
@@ -81,16 +93,7 @@ impl Connector {
                 return Err(wrong(format!("the option `{name}` must be more than 0 and at most a day")));
             }
         }
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls(config)?)
-            .connect_timeout(config.connect_timeout)
-            .read_timeout(config.timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .user_agent(concat!("storage/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|e| Error::new(ErrorKind::Other, "the HTTP client cannot be set up").with_source(e))?;
-        Ok(Self { client, explain })
+        Ok(Self { transport: Transport::new(config, tls(config)?)?, explain })
     }
 
     /// A client for requests that `object_store` does not make.
@@ -119,15 +122,30 @@ impl HttpService for Connector {
         if request.headers().get(AUTHORIZATION).is_some_and(|who| who.as_bytes().trim_ascii() == b"Bearer") {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        let (method, path) = (request.method(), request.uri().path());
-        tracing::trace!(target: "storage_object_store::request", %method, path);
-        let response = self.client.call(request).await?;
+        let (asked, body) = request.into_parts();
+        let late = answer::is_late(&asked);
+        if !is_address(&asked.uri.to_string()) {
+            let none =
+                wrong("an address is none; correct the setting or the environment variable that names it".into());
+            return Err(HttpError::new(HttpErrorKind::Unknown, none));
+        }
+        tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
+        let response = self.transport.call(HttpRequest::from_parts(asked, body)).await?;
         let (mut parts, body) = response.into_parts();
         if parts.status.is_success() {
             parts.extensions.insert(said(&parts.headers));
-            return Ok(HttpResponse::from_parts(parts, body));
+            if !late {
+                return Ok(HttpResponse::from_parts(parts, body));
+            }
+            let body = answer::whole(body, self.transport.timeout()).await?;
+            if !answer::is_error(&body) {
+                return Ok(HttpResponse::from_parts(parts, answer::plain(body).into()));
+            }
+            let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
+            refusal.explained_by(self.explain);
+            return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
         }
-        let body = start(body).await?;
+        let body = answer::start(body, ENOUGH).await?;
         let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
         let known = refusal.explained_by(self.explain);
         // What these mean depends on what was asked, which object_store knows.
@@ -149,7 +167,7 @@ pub async fn send(client: &HttpClient, request: HttpRequest) -> Result<HttpRespo
     }
     // What the function of the cloud did not explain and object_store would have.
     let (parts, body) = response.into_parts();
-    let body = start(body).await.map_err(failed)?;
+    let body = answer::start(body, ENOUGH).await.map_err(failed)?;
     Err(failed(HttpError::new(HttpErrorKind::Unknown, Refusal::new(parts.status.as_u16(), &parts.headers, &body))))
 }
 
@@ -161,24 +179,24 @@ pub async fn body(response: HttpResponse) -> Result<Bytes> {
     response.into_body().bytes().await.map_err(failed)
 }
 
+/// The error of credentials that could not be had: with this message `Unauthenticated`, unless to try again may help.
+#[must_use]
+pub fn no_credentials(error: object_store::Error, message: &str) -> Error {
+    let passing = explain(&error).map(|(known, _)| known).filter(Error::is_retryable);
+    let Some(known) = passing else { return Error::new(ErrorKind::Unauthenticated, message).with_source(error) };
+    let message = format!("{message}; who hands them out cannot do so at the moment, so it may help to try again");
+    let passing = Error::new(known.kind(), message).with_source(error);
+    match known.retry_after() {
+        Some(wait) => passing.with_retry_after(wait),
+        None => passing,
+    }
+}
+
 fn failed(error: HttpError) -> Error {
     match explain(&error) {
         Some((known, _)) => known.with_source(error),
         None => Error::new(ErrorKind::Other, "the request failed; see the cause").with_source(error),
     }
-}
-
-/// As much of the body of a refusal as one needs to understand it.
-async fn start(body: HttpResponseBody) -> Result<Bytes, HttpError> {
-    const ENOUGH: usize = 64 << 10;
-    let (mut start, mut pieces) = (BytesMut::new(), body.bytes_stream());
-    while let Some(piece) = pieces.try_next().await? {
-        start.extend_from_slice(&piece[..piece.len().min(ENOUGH - start.len())]);
-        if start.len() == ENOUGH {
-            break;
-        }
-    }
-    Ok(start.freeze())
 }
 
 fn said(headers: &HeaderMap) -> Said {
@@ -223,4 +241,39 @@ fn wrong(message: String) -> Error {
 fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let seconds = f64::deserialize(deserializer)?;
     Duration::try_from_secs_f64(seconds).map_err(|_| de::Error::custom("a time is a number of seconds, not negative"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_refused() {
+        let client = Connector::new(&HttpConfig::default(), |_| None).unwrap().client();
+        for none in ["http://localhost:99999", "http://host:port", "http://10.0.0.300:9000/path"] {
+            assert!(!is_address(none), "{none}");
+            let Ok(uri) = none.parse::<http::Uri>() else { continue };
+            let request =
+                http::Request::builder().uri(uri).body(object_store::client::HttpRequestBody::empty()).unwrap();
+            assert_eq!(send(&client, request).await.unwrap_err().kind(), ErrorKind::Config, "{none}");
+        }
+        assert!(is_address("https://my-bucket.s3.example.org:9000/path") && is_address("http://[::1]:80"));
+    }
+
+    #[test]
+    fn credentials_that_cannot_be_had_now_may_be_had_later() {
+        let hidden =
+            |e: Box<dyn std::error::Error + Send + Sync>| object_store::Error::Generic { store: "test", source: e };
+        let http = |kind| HttpError::new(kind, std::io::Error::other("no"));
+        for (cause, kind) in [
+            (hidden(http(HttpErrorKind::Connect).into()), ErrorKind::Unavailable),
+            (hidden(http(HttpErrorKind::Timeout).into()), ErrorKind::Timeout),
+            (hidden(Error::new(ErrorKind::RateLimited, "slowly").into()), ErrorKind::RateLimited),
+            (hidden(Error::new(ErrorKind::Config, "no such name").into()), ErrorKind::Unauthenticated),
+            (hidden("nothing".into()), ErrorKind::Unauthenticated),
+        ] {
+            let error = no_credentials(cause, "set `this`");
+            assert!(error.kind() == kind && error.message().contains("set `this`"), "{error:?}");
+        }
+    }
 }

@@ -23,6 +23,8 @@ const ANNEX: &str = "keys";
 const PROBES: &str = "probe";
 /// How no object of Google's may be named.
 const CHALLENGES: &str = ".well-known/acme-challenge/";
+/// The one name that Amazon keeps for itself, where the bucket stands in the host.
+const SOAP: &str = "soap";
 /// The longest segment of an encoded name, and with it the longest segment that a key may have to lie under itself.
 const SEGMENT: usize = 200;
 /// The most segments of a name, prefix included, that Azure takes, less some for its own name of the container.
@@ -73,7 +75,8 @@ impl Names {
 
     /// Where a key lies.
     pub(crate) fn place(&self, key: &Key) -> Path {
-        let natural = self.natural(key.as_str()).filter(|place| !place.as_ref().starts_with(CHALLENGES));
+        let kept = |place: &Path| place.as_ref() == SOAP || place.as_ref().starts_with(CHALLENGES);
+        let natural = self.natural(key.as_str()).filter(|place| !kept(place));
         natural.unwrap_or_else(|| self.encoded(key.as_str().as_bytes()))
     }
 
@@ -329,18 +332,26 @@ mod tests {
     }
 
     #[test]
-    fn no_key_lies_where_google_refuses_objects() {
+    fn no_key_lies_where_a_cloud_refuses_objects() {
         let names = Names::new("", Naming::Flat).unwrap();
         for (key, annexed) in [
             (".well-known/acme-challenge/t", true),
             (".well-known/acme-challenge", false),
             ("a/.well-known/acme-challenge/t", false),
+            ("soap", true),
+            ("Soap", false),
+            ("soap/a", false),
+            ("a/soap", false),
         ] {
             let place = names.place(&Key::parse(key).unwrap());
             assert_eq!(names.is_reserved(&place), annexed, "{key}");
             assert_eq!(names.key(&place).unwrap().as_str(), key);
         }
-        assert_eq!(names.key(&Path::from(".well-known/acme-challenge/t")), None);
+        for name in [".well-known/acme-challenge/t", "soap"] {
+            assert_eq!(names.key(&Path::from(name)), None, "{name}");
+        }
+        let below = Names::new("p", Naming::Flat).unwrap();
+        assert!(!below.is_reserved(&below.place(&Key::parse("soap").unwrap())));
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
     /// Copies an object with its attributes, and says whether it did. Without this, the copy of `object_store` serves.
     ///
     /// # Errors
-    /// `NotFound` where there is nothing to copy; those of the store.
+    /// `NotFound` where there is nothing to copy; `TooLarge` where it must be read and written instead; those of the store.
     async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
         let _ = (from, to);
         Ok(false)

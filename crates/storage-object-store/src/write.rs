@@ -97,7 +97,8 @@ impl Inner {
                 (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(Condition::IfMatch(etag))) => {
                     return Err(error::mismatch(etag));
                 }
-                (Err(e), _) => error::write(e),
+                (Err(e), Some(Condition::IfAbsent)) => error::write(e),
+                (Err(e), _) => error::overwrite(e),
             };
             // Another writer came between the look at the condition and the write. Nothing was written, so asking again says
             // what has become of the condition.
@@ -260,9 +261,12 @@ impl Upload {
         }
         match self.native.as_mut() {
             Some(native) => {
-                let done = native.complete().await.map_err(error::write)?;
-                self.native = None;
-                Ok(done)
+                let done = native.complete().await.map_err(error::overwrite);
+                // What may be complete, or about to be, is not aborted.
+                if done.as_ref().map_or_else(Error::is_ambiguous, |_| true) {
+                    self.native = None;
+                }
+                done
             }
             None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
         }

@@ -6,20 +6,20 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3Conditional
 use storage_core::{CredentialProvider, Result};
 use storage_object_store::{
     Naming, ObjectStoreBackend, Profile,
-    http::{Connector, no_retries},
+    http::{Connector, is_address, no_retries},
 };
 
 use crate::{
     Config, Encryption,
     calls::Calls,
-    config::wrong,
+    config::{is_name, wrong},
     credentials::{self, variable},
     error,
 };
 
 /// Connects to a bucket.
 ///
-/// The bucket is listed, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
+/// The bucket is listed below the prefix, and a few objects below `.storage/probe/` are written and deleted, which shows whether the credentials
 /// suffice and what the server honours.
 ///
 /// # Errors
@@ -35,7 +35,7 @@ pub(crate) async fn connect_with(
 ) -> Result<ObjectStoreBackend> {
     config.check()?;
     let connector = Connector::new(&config.http, error::explain)?;
-    let place = Place::new(&config)?;
+    let place = Place::new(&config, variable)?;
     let builder = AmazonS3Builder::new()
         .with_bucket_name(&config.bucket)
         .with_region(&place.region)
@@ -54,7 +54,7 @@ pub(crate) async fn connect_with(
         anonymous: config.anonymous,
         versioned: false,
     };
-    calls.verify().await?;
+    calls.verify(&config.store.root()).await?;
     calls.versioned = calls.is_versioned().await?;
     ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
 }
@@ -98,9 +98,12 @@ struct Place {
 }
 
 impl Place {
-    fn new(config: &Config) -> Result<Self> {
+    fn new(config: &Config, variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let region = config.region.clone().or_else(|| variable("AWS_REGION"));
         let region = region.or_else(|| variable("AWS_DEFAULT_REGION")).unwrap_or_else(|| "us-east-1".to_owned());
+        if !is_name(&region) {
+            return Err(wrong("`AWS_REGION` or `AWS_DEFAULT_REGION` must be a name like `eu-central-1`".into()));
+        }
         let given = config.endpoint.clone().or_else(|| variable("AWS_ENDPOINT_URL_S3"));
         let given = given.or_else(|| variable("AWS_ENDPOINT_URL"));
         let dotted = config.bucket.contains('.');
@@ -119,15 +122,16 @@ impl Place {
             return Err(unusable());
         }
         let name = &config.bucket;
-        Ok(match path_style {
-            true => {
-                Self { region, endpoint: server.to_owned(), virtual_hosted: false, bucket: format!("{server}/{name}") }
-            }
-            false => {
-                let bucket = format!("{scheme}://{name}.{host}");
-                Self { region, endpoint: bucket.clone(), virtual_hosted: true, bucket }
-            }
-        })
+        let (endpoint, bucket) = if path_style {
+            (server.to_owned(), format!("{server}/{name}"))
+        } else {
+            let bucket = format!("{scheme}://{name}.{host}");
+            (bucket.clone(), bucket)
+        };
+        if !is_address(&bucket) {
+            return Err(unusable());
+        }
+        Ok(Self { region, endpoint, virtual_hosted: !path_style, bucket })
     }
 }
 
@@ -139,7 +143,7 @@ mod tests {
         let mut config = Config::new("my-bucket");
         config.region = Some("eu-central-1".into());
         change(&mut config);
-        Place::new(&config).map(|place| (place.bucket, place.virtual_hosted))
+        Place::new(&config, |_| None).map(|place| (place.bucket, place.virtual_hosted))
     }
 
     #[test]
@@ -155,10 +159,23 @@ mod tests {
             config.path_style = Some(false);
         });
         assert_eq!(hosted.unwrap(), ("https://my-bucket.s3.example.org".into(), true));
-        for wrong in
-            ["s3.example.org", "ftp://s3.example.org", "https://", "https://u:p@host", "https://host?x", "https://h h"]
-        {
-            assert!(place(|config| config.endpoint = Some(wrong.into())).is_err(), "{wrong}");
+        for wrong in [
+            "s3.example.org",
+            "ftp://s3.example.org",
+            "https://",
+            "https://u:p@host",
+            "https://host?x",
+            "https://h h",
+            "http://localhost:99999",
+            "http://host:port",
+            "http://10.0.0.300:9000",
+        ] {
+            let error = place(|config| config.endpoint = Some(wrong.into())).unwrap_err();
+            assert!(error.message().contains("`endpoint`"), "{wrong}: {error}");
+            let error = Place::new(&Config::new("b"), |name| (name == "AWS_ENDPOINT_URL").then(|| wrong.to_owned()));
+            assert!(error.is_err(), "{wrong}");
         }
+        let error = Place::new(&Config::new("b"), |name| (name == "AWS_REGION").then(|| "\u{e9}".to_owned()));
+        assert!(error.is_err_and(|e| e.message().contains("`AWS_REGION`")));
     }
 }

@@ -20,7 +20,8 @@ use crate::{error, xml};
 /// What AWS leaves as it is in a query (Signature Version 4, `UriEncode`); in a path also the slash.
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: AsciiSet = QUERY.remove(b'/');
-/// The longest that a signed address can hold.
+/// The shortest that a signed address can hold, and the longest.
+const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A bucket.
@@ -36,13 +37,16 @@ pub(crate) struct Calls {
 }
 
 impl Calls {
-    /// Finds out whether there are credentials and the bucket can be listed.
-    pub(crate) async fn verify(&self) -> Result<()> {
+    /// Finds out whether there are credentials, and what begins so in the bucket can be listed, which is all that they may allow.
+    pub(crate) async fn verify(&self, root: &str) -> Result<()> {
         if !self.anonymous {
             self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
         }
-        let body = self.get(&[("list-type", "2"), ("max-keys", "1")]).await?;
-        xml::page(&body).map(drop)
+        let mut query = vec![("list-type", "2"), ("max-keys", "1")];
+        if !root.is_empty() {
+            query.push(("prefix", root));
+        }
+        xml::page(&self.get(&query).await?).map(drop)
     }
 
     /// Whether every write makes a version.
@@ -124,12 +128,14 @@ impl Native for Calls {
         match self.send(Method::DELETE, place.as_ref(), query).await {
             // The bucket was there when this connected; what is missing is the version.
             Err(e) if e.kind() == ErrorKind::NotFound && version.is_some() => Ok(()),
+            // Amazon says nothing of the kind, and others do.
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => Ok(()),
             done => done.map(drop),
         }
     }
 
     async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
-        if expires.is_zero() || expires > LONGEST {
+        if expires < SHORTEST || expires > LONGEST {
             return Err(Error::new(ErrorKind::InvalidInput, "a signed address holds for a second up to seven days"));
         }
         let method = match what {

@@ -91,12 +91,11 @@ impl Config {
     }
 
     pub(crate) fn check(&self) -> Result<()> {
-        let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
-        if self.bucket.is_empty() || !self.bucket.chars().all(legal) {
+        if !is_name(&self.bucket) {
             return Err(wrong("name the bucket, as in `s3://bucket`: letters, digits, `.`, `-` and `_`".into()));
         }
         if let Some(region) = &self.region
-            && (region.is_empty() || !region.chars().all(legal))
+            && !is_name(region)
         {
             return Err(wrong("the option `region` must be a name like `eu-central-1`".into()));
         }
@@ -121,7 +120,7 @@ impl Config {
             ("session_token", self.session_token.as_ref().map(Secret::expose)),
             ("kms_key", self.kms_key.as_deref()),
         ] {
-            if text.is_some_and(|text| text.is_empty() || !text.bytes().all(|c| c.is_ascii_graphic())) {
+            if text.is_some_and(|text| !is_visible(text)) {
                 return Err(wrong(format!("the option `{name}` must be visible ASCII characters, without spaces")));
             }
         }
@@ -147,6 +146,16 @@ impl BackendFactory for S3Factory {
         let provider: Option<Arc<dyn CredentialProvider>> = context.credentials.clone();
         Ok(Arc::new(crate::backend::connect_with(Config::from_connection(config)?, provider).await?))
     }
+}
+
+/// Whether this can be the name of a bucket or a region.
+pub(crate) fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'))
+}
+
+/// Whether this can be a part of an HTTP header.
+pub(crate) fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|c| c.is_ascii_graphic())
 }
 
 pub(crate) fn wrong(message: String) -> Error {

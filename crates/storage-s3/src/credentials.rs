@@ -6,7 +6,10 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential
 use storage_core::{CredentialProvider, Result, Secret};
 use storage_object_store::http::Provided;
 
-use crate::{Config, config::wrong};
+use crate::{
+    Config,
+    config::{is_visible, wrong},
+};
 
 /// What `object_store` finds credentials by on machines of Amazon's, and where the files lie that hold them.
 const MACHINE: [(&str, Key); 9] = [
@@ -41,13 +44,13 @@ pub(crate) async fn apply(
     }
     let configured = config.access_key_id.clone().zip(config.secret_access_key.clone());
     if let Some((id, secret)) = configured {
-        return Ok(with(builder, id.expose(), &secret, config.session_token.as_ref()));
+        return with(builder, id.expose(), &secret, config.session_token.as_ref(), "the configuration");
     }
     if config.profile.is_none()
         && let (Some(id), Some(secret)) = (variable("AWS_ACCESS_KEY_ID"), variable("AWS_SECRET_ACCESS_KEY"))
     {
         let token = variable("AWS_SESSION_TOKEN").map(Secret::new);
-        return Ok(with(builder, &id, &Secret::new(secret), token.as_ref()));
+        return with(builder, &id, &Secret::new(secret), token.as_ref(), "`AWS_ACCESS_KEY_ID` and its companions");
     }
     let builder = MACHINE.into_iter().fold(builder, |builder, (name, key)| match variable(name) {
         Some(value) => builder.with_config(key, value),
@@ -56,7 +59,7 @@ pub(crate) async fn apply(
     let profile = config.profile.clone().or_else(|| variable("AWS_PROFILE"));
     let section = from_file(profile.as_deref().unwrap_or("default")).await;
     match (section, profile) {
-        (Some((id, secret, token)), _) => Ok(with(builder, &id, &secret, token.as_ref())),
+        (Some((id, secret, token)), _) => with(builder, &id, &secret, token.as_ref(), "the file of credentials"),
         (None, Some(name)) => Err(wrong(format!(
             "the profile `{name}` has no credentials in the file; write them to `~/.aws/credentials`, or change `profile`"
         ))),
@@ -65,12 +68,22 @@ pub(crate) async fn apply(
     }
 }
 
-fn with(builder: AmazonS3Builder, id: &str, secret: &Secret, token: Option<&Secret>) -> AmazonS3Builder {
+fn with(
+    builder: AmazonS3Builder,
+    id: &str,
+    secret: &Secret,
+    token: Option<&Secret>,
+    from: &str,
+) -> Result<AmazonS3Builder> {
+    let parts = [Some(id), Some(secret.expose()), token.map(Secret::expose)];
+    if !parts.into_iter().flatten().all(is_visible) {
+        return Err(wrong(format!("the credentials from {from} must be visible ASCII characters, without spaces")));
+    }
     let builder = builder.with_access_key_id(id).with_secret_access_key(secret.expose());
-    match token {
+    Ok(match token {
         Some(token) => builder.with_token(token.expose()),
         None => builder,
-    }
+    })
 }
 
 /// What an environment variable says, unless it is empty.
@@ -106,6 +119,9 @@ fn read(text: &str, section: &str) -> Option<Section> {
 fn provided(text: &str) -> Result<AwsCredential> {
     let parts: Vec<&str> = text.split_ascii_whitespace().collect();
     let (key_id, secret_key, token) = match parts[..] {
+        _ if !parts.iter().all(|part| is_visible(part)) => {
+            return Err(wrong("the credentials that the application provides must be visible ASCII characters".into()));
+        }
         [id, secret] => (id, secret, None),
         [id, secret, token] => (id, secret, Some(token)),
         _ => {
@@ -134,5 +150,22 @@ mod tests {
         assert_eq!(found("default"), Some(("A".into(), "B=".into(), None)));
         assert_eq!(found("other"), Some(("C".into(), "D".into(), Some("E".into()))));
         assert_eq!((found("broken"), found("absent")), (None, None));
+    }
+
+    #[test]
+    fn what_no_header_can_hold_is_refused_and_not_repeated() {
+        let apply = |id: &str, secret: &str, token: Option<&str>| {
+            let token = token.map(Secret::new);
+            with(AmazonS3Builder::new(), id, &Secret::new(secret), token.as_ref(), "`HERE`").map(drop)
+        };
+        apply("A", "B=", Some("C")).unwrap();
+        let (id, secret, token) =
+            (apply("hush\u{e9}", "B", None), apply("A", "hush B", None), apply("A", "B", Some("hush\u{1}")));
+        for refused in [id, secret, token] {
+            let error = refused.unwrap_err();
+            assert!(error.message().contains("`HERE`") && !format!("{error:?}").contains("hush"), "{error:?}");
+        }
+        let error = provided("A hush\u{e9}").unwrap_err();
+        assert!(error.message().contains("the application") && !format!("{error:?}").contains("hush"), "{error:?}");
     }
 }

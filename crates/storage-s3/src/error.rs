@@ -1,7 +1,7 @@
 //! The only place where an error of S3 becomes an [`ErrorKind`]. What has no code of S3 is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::Refusal;
+use storage_object_store::http::{self, Refusal};
 
 use crate::config::wrong;
 
@@ -40,6 +40,9 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         }
         "RequestTimeout" => (Kind::Timeout, "the store waited too long for the request; try again"),
         "EntityTooLarge" => (Kind::TooLarge, "the store takes no value of this size in one request"),
+        "EntityTooSmall" => {
+            (Kind::Config, "the store takes no parts of this size; raise `part_size` to 5 MiB at least")
+        }
         "InvalidRequest" if refusal.message.contains("copy source is larger") => {
             (Kind::TooLarge, "the store copies no value of this size in one request")
         }
@@ -70,8 +73,8 @@ fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     let (kind, message) = match refusal.status {
         300 | 301 | 302 | 307 | 308 => return Some((ErrorKind::Config, elsewhere(refusal))),
         400 => (
-            ErrorKind::InvalidInput,
-            "the store takes the request for malformed; correct `region`, or renew `session_token`",
+            ErrorKind::Unauthenticated,
+            "the store takes the request for malformed; renew the credentials and their `session_token`, or correct `region`",
         ),
         403 => (
             ErrorKind::PermissionDenied,
@@ -99,7 +102,7 @@ pub(crate) fn build(error: object_store::Error) -> Error {
 pub(crate) fn no_credentials(error: object_store::Error) -> Error {
     let message = "no credentials were found; set `access_key_id` and `secret_access_key`, or `AWS_ACCESS_KEY_ID` and \
                    `AWS_SECRET_ACCESS_KEY` in the environment";
-    Error::new(ErrorKind::Unauthenticated, message).with_source(error)
+    http::no_credentials(error, message)
 }
 
 /// An answer that is not what S3 answers.

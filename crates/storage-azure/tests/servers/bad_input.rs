@@ -149,6 +149,7 @@ impl CredentialProvider for Keys {
         match name {
             "key" => Ok(Secret::new(key())),
             "sas" => Ok(sas(&self.0, "rcwdl", LATER)),
+            "away" => Err(Error::new(ErrorKind::Unavailable, "the vault is away")),
             _ => Err(Error::new(ErrorKind::Config, "there are no credentials of this name")),
         }
     }
@@ -168,6 +169,7 @@ async fn the_application_provides_credentials() {
     let none = connect(&context, "key").await.unwrap_err();
     assert_eq!(none.kind(), ErrorKind::Config, "{none:?}");
     context.credentials = Some(Arc::new(Keys(container.name.clone())));
+    assert_eq!(connect(&context, "away").await.unwrap_err().kind(), ErrorKind::Unavailable);
     assert_eq!(connect(&context, "other").await.unwrap_err().kind(), ErrorKind::Unauthenticated);
     for name in ["key", "sas"] {
         let storage = Storage::from_arc(connect(&context, name).await.unwrap());

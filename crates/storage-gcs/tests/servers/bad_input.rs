@@ -123,6 +123,7 @@ impl CredentialProvider for Tokens {
         match name {
             "mine" => Ok(Secret::new("ya29.hush\n")),
             "empty" => Ok(Secret::new(" ")),
+            "away" => Err(Error::new(ErrorKind::Unavailable, "the vault is away")),
             _ => Err(Error::new(ErrorKind::Config, "there are no credentials of this name")),
         }
     }
@@ -143,6 +144,7 @@ async fn the_application_provides_tokens() {
     let none = connect(&context, "mine").await.unwrap_err();
     assert_eq!(none.kind(), ErrorKind::Config, "{none:?}");
     context.credentials = Some(Arc::new(Tokens));
+    assert_eq!(connect(&context, "away").await.unwrap_err().kind(), ErrorKind::Unavailable);
     for wrong in ["other", "empty"] {
         assert_eq!(connect(&context, wrong).await.unwrap_err().kind(), ErrorKind::Unauthenticated, "{wrong}");
     }

@@ -16,8 +16,8 @@ use crate::bucket::{ACCOUNT, secret};
 
 const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
 
-/// What a connection sends before it is refused to write: the method and the header `authorization` of each request.
-async fn asked(change: impl FnOnce(&mut Config)) -> Vec<(String, Option<String>)> {
+/// What a connection sends before it is refused to write: the method, the address and the header `authorization` of each request.
+async fn asked(change: impl FnOnce(&mut Config)) -> Vec<(String, String, Option<String>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut config = Config::new("bucket");
     config.endpoint = Some(format!("http://{}", listener.local_addr().unwrap()));
@@ -52,16 +52,28 @@ async fn asked(change: impl FnOnce(&mut Config)) -> Vec<(String, Option<String>)
         let line = head.lines().find(|line| line.to_ascii_lowercase().starts_with("authorization:"));
         line.map(|line| line.split_once(':').unwrap().1.trim().to_owned())
     };
-    heads.iter().map(|head| (head.split(' ').next().unwrap().to_owned(), who(head))).collect()
+    let word = |head: &String, n| head.split(' ').nth(n).unwrap().to_owned();
+    heads.iter().map(|head| (word(head, 0), word(head, 1), who(head))).collect()
 }
 
 #[tokio::test]
 async fn nobody_says_nothing() {
     let requests = asked(|config| config.anonymous = true).await;
     for method in ["GET", "PUT", "DELETE"] {
-        assert!(requests.iter().any(|(asked, _)| asked == method), "{method}: {requests:?}");
+        assert!(requests.iter().any(|(asked, ..)| asked == method), "{method}: {requests:?}");
     }
-    assert!(requests.iter().all(|(_, who)| who.is_none()), "{requests:?}");
+    assert!(requests.iter().all(|(.., who)| who.is_none()), "{requests:?}");
+}
+
+/// A tenant may have the right to list no more than that.
+#[tokio::test]
+async fn nothing_is_listed_but_what_is_below_the_prefix() {
+    let requests = asked(|config| {
+        config.anonymous = true;
+        config.store.prefix = "tenant/".into();
+    });
+    let listings: Vec<_> = requests.await.into_iter().filter(|(_, address, _)| address.contains("list-type")).collect();
+    assert!(!listings.is_empty() && listings.iter().all(|(_, address, _)| address.contains("prefix=tenant%2F")));
 }
 
 /// A token that the account has signed by itself (RFC 7515, Google's AIP-4111).
@@ -72,7 +84,7 @@ async fn a_service_account_signs() {
     let pem: String = secret().lines().filter(|line| !line.starts_with("---")).collect();
     let key = RsaKeyPair::from_pkcs8(&BASE64.decode(pem.as_bytes()).unwrap()).unwrap();
     let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref());
-    for (method, who) in requests {
+    for (method, _, who) in requests {
         let token = who.unwrap();
         let token = token.strip_prefix("Bearer ").unwrap();
         let (signed, signature) = token.rsplit_once('.').unwrap();

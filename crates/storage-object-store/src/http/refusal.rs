@@ -7,6 +7,9 @@ use http::header::{HeaderMap, RETRY_AFTER};
 use object_store::client::{HttpError, HttpErrorKind};
 use storage_core::{Error, ErrorKind};
 
+/// The longest wait that a store can ask for.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a cloud makes of a refusal: the kind, and a message that names the setting to change. `None` for what is best told by
 /// the status alone.
 pub type Explain = fn(&Refusal) -> Option<(ErrorKind, String)>;
@@ -84,7 +87,8 @@ impl Refusal {
             429 => (ErrorKind::RateLimited, "the store takes no more requests at the moment; make fewer"),
             501 => (ErrorKind::Unsupported, "the store cannot do this"),
             507 => (ErrorKind::Unavailable, "the store has no space left"),
-            500..=599 => (ErrorKind::Unavailable, "the store cannot answer at the moment; try again later"),
+            // What begins as a success and then says that it is none, S3 wants to be taken for an error of its own.
+            200..=299 | 500..=599 => (ErrorKind::Unavailable, "the store cannot answer at the moment; try again later"),
             300..=399 => (ErrorKind::Config, "the store is elsewhere; correct the endpoint or the region"),
             _ => (ErrorKind::Other, "the store refuses the request; see the cause"),
         };
@@ -129,6 +133,10 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)>
     let mut cause = Some(error);
     let mut kind = None;
     while let Some(e) = cause {
+        if let Some(own) = e.downcast_ref::<Error>() {
+            let same = Error::new(own.kind(), own.message());
+            return Some((own.retry_after().into_iter().fold(same, Error::with_retry_after), true));
+        }
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             let (kind, message) = refusal.kind();
             let mut error = Error::new(kind, message);
@@ -174,13 +182,16 @@ fn certificate(error: &rustls::Error) -> &'static str {
     }
 }
 
-/// Seconds, or a date.
+/// Seconds, or a date. More than a day is not meant.
 fn wait(text: &str) -> Option<Duration> {
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let until = DateTime::parse_from_rfc2822(text).ok()?.to_utc();
-    (until - Utc::now()).to_std().ok()
+    let asked = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = DateTime::parse_from_rfc2822(text).ok()?.to_utc();
+            (until - Utc::now()).to_std().ok()?
+        }
+    };
+    Some(asked.min(DAY))
 }
 
 /// The text of the first element of this name, as errors have it: without attributes, and nothing in it.
@@ -205,6 +216,14 @@ mod tests {
         assert_eq!((refusal.code.as_str(), refusal.message.as_str()), ("InvalidToken", "no & no"));
         assert_eq!(refusal.retry_after, Some(Duration::from_secs(7)));
         assert!(!format!("{refusal} {refusal:?}").contains("hush"));
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_day() {
+        for long in ["18446744073709551615", "90000", "Fri, 31 Dec 9999 23:59:59 GMT"] {
+            assert_eq!(wait(long), Some(DAY), "{long}");
+        }
+        assert_eq!((wait("60"), wait("soon"), wait("-1")), (Some(Duration::from_secs(60)), None, None));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Wrong settings: the error names the cause and the setting to change, and no secret.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use storage_conformance::proxy::Fault;
 use storage_core::{
@@ -93,6 +96,20 @@ async fn answers_of_amazon() {
             let error = refused(config).await;
             assert!(error.kind() == kind && error.message().contains(names), "{code}: {error:?}");
         }
+        let storage = bucket.open().await;
+        // Expired credentials, in an answer to HEAD.
+        bucket.proxy.spoil(0, 1, Fault::answer("400 Bad Request", "", ""));
+        let error = storage.stat("k").await.unwrap_err();
+        let named = ["`session_token`", "`region`"].iter().all(|name| error.message().contains(name));
+        assert!(error.kind() == ErrorKind::Unauthenticated && named, "{error:?}");
+        say("400 Bad Request", "", "EntityTooSmall", "");
+        let error = storage.put("k", "v").await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && error.message().contains("`part_size`"), "{error:?}");
+        // As some servers say of what is not there.
+        say("404 Not Found", "", "NoSuchKey", "");
+        storage.delete("k").await.unwrap();
+        say("404 Not Found", "", "NoSuchBucket", "");
+        assert_eq!(storage.delete("k").await.unwrap_err().kind(), ErrorKind::NotFound);
         bucket.proxy.spoil(
             0,
             1,
@@ -103,14 +120,16 @@ async fn answers_of_amazon() {
     }
 }
 
+/// What the application knows, unless it is away.
 #[derive(Debug)]
-struct Keys(Server);
+struct Keys(Server, AtomicBool);
 
 #[async_trait]
 impl CredentialProvider for Keys {
     async fn credential(&self, name: &str) -> Result<Secret> {
         let config = self.0.config("none");
         match name {
+            _ if self.1.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Unavailable, "the vault is away")),
             "mine" => Ok(Secret::new(format!(
                 "{} {}",
                 config.access_key_id.unwrap().expose(),
@@ -133,11 +152,25 @@ async fn the_application_provides_credentials() {
         };
         let none = connect(&context, "mine").await.unwrap_err();
         assert_eq!(none.kind(), ErrorKind::Config, "{none:?}");
-        context.credentials = Some(Arc::new(Keys(server)));
+        let keys = Arc::new(Keys(server, AtomicBool::new(false)));
+        context.credentials = Some(keys.clone());
         assert_eq!(connect(&context, "other").await.unwrap_err().kind(), ErrorKind::Unauthenticated);
         let storage = Storage::from_arc(connect(&context, "mine").await.unwrap());
         storage.put("k", "v").await.unwrap();
         assert_eq!(storage.get("k").await.unwrap().unwrap(), "v");
+        keys.1.store(true, Ordering::Relaxed);
+        let away = [
+            connect(&context, "mine").await.unwrap_err(),
+            storage.get("k").await.unwrap_err(),
+            storage.put("k", "w").await.unwrap_err(),
+            storage.put("large", vec![1; 6 << 20]).await.unwrap_err(),
+            storage.delete("k").await.unwrap_err(),
+            storage.delete_batch(["k", "l"]).await.unwrap_err(),
+            storage.keys().await.err().unwrap(),
+        ];
+        for error in away {
+            assert!(error.kind() == ErrorKind::Unavailable, "{error:?}");
+        }
     }
 }
 

@@ -68,6 +68,37 @@ async fn a_conditional_write_that_met_another_is_made_again() {
     }
 }
 
+/// What S3 may say behind a status that it sent before it knew better, which neither server does.
+#[tokio::test]
+async fn an_error_behind_a_good_status_is_one() {
+    let late = |code| busy("200 OK", code);
+    for server in Server::all() {
+        for (code, kind, ambiguous) in [
+            ("SlowDown", ErrorKind::RateLimited, false),
+            ("InternalError", ErrorKind::Unavailable, true),
+            ("Mystery", ErrorKind::Unavailable, true),
+        ] {
+            let bucket = Bucket::new(server, false).await;
+            let storage = bucket.open().await;
+            storage.put("from", "v").await.unwrap();
+            bucket.proxy.spoil(0, 1, late(code));
+            let copy = storage.copy("from", "to").await.unwrap_err();
+            bucket.proxy.spoil(0, 1, late(code));
+            let batch = storage.delete_batch(["a", "b"]).await.unwrap_err();
+            // The upload begins with one request and has two parts; it is aborted in the background.
+            bucket.proxy.spoil(3, 1, late(code));
+            let before = bucket.proxy.requests();
+            let put = storage.put("large", vec![1; 6 << 20]).await.unwrap_err();
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            // What may be complete is left alone.
+            assert_eq!(bucket.proxy.requests() - before, 4 + u64::from(!ambiguous), "{code}");
+            for error in [copy, put, batch] {
+                assert_eq!((error.kind(), error.is_ambiguous()), (kind, ambiguous), "{code}: {error:?}");
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_gone_is_unavailable() {
     for server in Server::all() {

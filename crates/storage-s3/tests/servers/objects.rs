@@ -8,7 +8,7 @@ use http::Method;
 use storage_core::{DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 
-use crate::bucket::{Bucket, MOTO, Server};
+use crate::bucket::{Bucket, CEPH, MOTO, Server};
 
 #[tokio::test]
 async fn names_of_others_break_no_listing() {
@@ -29,6 +29,60 @@ async fn names_of_others_break_no_listing() {
         // What is below `a/` cannot be shown.
         assert_eq!(level, [" lead", "a b", "a+b", "a/", "dir/", "ours", "plain"], "{server:?}");
         assert_eq!(storage.stat("plain").await.unwrap().unwrap().metadata.unwrap(), Metadata::new().into());
+    }
+}
+
+/// Answers to uploads and batches repeat the keys.
+#[tokio::test]
+async fn a_key_may_be_called_like_an_error() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        let keys = ["SlowDown", "logs/InternalError.txt", "a & <InternalError>"];
+        let left = async || storage.keys().await.unwrap().try_collect::<Vec<_>>().await.unwrap().len();
+        for key in keys {
+            storage.put(key, vec![1; 6 << 20]).await.unwrap();
+            assert_eq!(storage.get(key).await.unwrap().unwrap(), vec![1; 6 << 20], "{server:?} {key}");
+        }
+        storage.delete_batch(keys).await.unwrap();
+        assert_eq!(left().await, 0, "{server:?}");
+        for key in keys {
+            storage.put(key, "v").await.unwrap();
+        }
+        storage.clear().await.unwrap();
+        assert_eq!(left().await, 0, "{server:?}");
+    }
+}
+
+/// As the policy of a bucket that many share gives it to each.
+const TENANT: &str = r#"{"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Principal": "*", "Action": "s3:ListBucket", "Resource": "arn:aws:s3:::*",
+     "Condition": {"StringLike": {"s3:prefix": "tenant/*"}}},
+    {"Effect": "Allow", "Principal": "*", "Action": ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"],
+     "Resource": "arn:aws:s3:::*"}]}"#;
+
+/// Ceph, since moto refuses nobody.
+#[tokio::test]
+async fn rights_below_the_prefix_suffice() {
+    if storage_conformance::server(CEPH.0).is_none() {
+        return;
+    }
+    let bucket = Bucket::new(CEPH, false).await;
+    CEPH.request(Method::PUT, &format!("/{}?policy=", bucket.name), TENANT).await.unwrap();
+    let connect = async |prefix: &str| {
+        let mut config = bucket.config();
+        (config.access_key_id, config.secret_access_key, config.anonymous) = (None, None, true);
+        config.store.prefix = prefix.into();
+        storage_s3::connect(config).await.map(storage_core::Storage::new)
+    };
+    for prefix in ["", "other"] {
+        assert_eq!(connect(prefix).await.unwrap_err().kind(), ErrorKind::PermissionDenied, "{prefix}");
+    }
+    for prefix in ["tenant", "tenant/"] {
+        let storage = connect(prefix).await.unwrap();
+        storage.put("k", "v").await.unwrap();
+        let keys: Vec<_> = storage.keys().await.unwrap().map_ok(|key| key.to_string()).try_collect().await.unwrap();
+        assert_eq!(keys, ["k"]);
     }
 }
 
@@ -60,6 +114,10 @@ async fn signed_addresses_need_no_credentials() {
         }
         let long = storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), hour * 24 * 8).await;
         assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidInput);
+        // Addresses hold for whole seconds.
+        let short =
+            storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), Duration::from_millis(999)).await;
+        assert_eq!(short.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }
 
