@@ -102,6 +102,17 @@ impl<D: Driver> Pooled<D> {
     fn inner(&mut self) -> Result<&mut D::Connection> {
         self.inner.as_deref_mut().ok_or_else(Error::closed)
     }
+
+    /// Before anything is sent. Behind a statement that was cut off, the driver may take the rest of its answer for the answer
+    /// to the next; dropping the connection closes it.
+    fn sending(&mut self) -> Result<()> {
+        if self.unfinished {
+            let message = "an earlier call of the transaction was cut off; begin it anew";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        self.unfinished = true;
+        Ok(())
+    }
 }
 
 impl<D: Driver> Drop for Pooled<D> {
@@ -244,7 +255,7 @@ macro_rules! connections {
                 said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
-                self.unfinished = true;
+                self.sending()?;
                 let done = in_time(self.patience, query.execute(self.inner()?)).await?;
                 self.unfinished = false;
                 Ok(done.map_err(from_sqlx)?.rows_affected())
@@ -254,7 +265,7 @@ macro_rules! connections {
                 said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
-                self.unfinished = true;
+                self.sending()?;
                 let rows = in_time(self.patience, query.fetch_all(self.inner()?)).await?;
                 self.unfinished = false;
                 rows.map_err(from_sqlx)?.iter().map(|row| <$driver>::read(row).map_err(from_sqlx)).collect()
@@ -263,7 +274,7 @@ macro_rules! connections {
             async fn run(&mut self, sql: String) -> Result<()> {
                 said(&sql);
                 let statements = sqlx::raw_sql(AssertSqlSafe(sql));
-                self.unfinished = true;
+                self.sending()?;
                 let done = in_time(self.patience, statements.execute(self.inner()?)).await?;
                 self.unfinished = false;
                 done.map(drop).map_err(from_sqlx)
@@ -278,7 +289,9 @@ macro_rules! connections {
             async fn commit(&mut self) -> Result<()> {
                 said("COMMIT");
                 let statement = sqlx::raw_sql("COMMIT");
+                self.sending()?;
                 let done = in_time(self.patience, statement.execute(self.inner()?)).await.map_err(Error::ambiguous)?;
+                self.unfinished = false;
                 done.map_err(while_committing)?;
                 self.in_transaction = false;
                 Ok(())

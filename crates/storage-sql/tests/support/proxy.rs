@@ -27,6 +27,8 @@ struct Inner {
     statements: AtomicU64,
     down: AtomicBool,
     cut: watch::Sender<u64>,
+    /// How many more bytes of answers go through, if not all.
+    held: watch::Sender<Option<usize>>,
     ports: Mutex<Vec<u16>>,
 }
 
@@ -42,6 +44,7 @@ impl Proxy {
             statements: AtomicU64::new(0),
             down: AtomicBool::new(false),
             cut: watch::Sender::new(0),
+            held: watch::Sender::new(None),
             ports: Mutex::default(),
         }));
         let accepting = proxy.clone();
@@ -70,6 +73,16 @@ impl Proxy {
     /// Cuts all connections.
     pub(crate) fn cut(&self) {
         self.0.cut.send_modify(|n| *n += 1);
+    }
+
+    /// Lets so many more bytes of the answers through, and keeps back the others until [`release`](Self::release).
+    pub(crate) fn hold(&self, behind: usize) {
+        self.0.held.send_replace(Some(behind));
+    }
+
+    /// Lets through what was kept back, and all that follows.
+    pub(crate) fn release(&self) {
+        self.0.held.send_replace(None);
     }
 
     /// Whether new connections are closed at once.
@@ -103,8 +116,23 @@ impl Proxy {
                 }
             }
         };
+        let inner = self.0.clone();
         let back = async move {
-            let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                let mut first = read;
+                inner.held.send_if_modified(|held| {
+                    first = held.map_or(read, |left| left.min(read));
+                    *held = held.map(|left| left - first);
+                    false
+                });
+                let open = to_client.write_all(&buffer[..first]).await.is_ok()
+                    && (first == read || inner.held.subscribe().wait_for(Option::is_none).await.is_ok())
+                    && to_client.write_all(&buffer[first..read]).await.is_ok();
+                if !open {
+                    break;
+                }
+            }
         };
         tokio::select! {
             () = forth => {}
