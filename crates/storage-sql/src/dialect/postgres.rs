@@ -97,9 +97,20 @@ impl Dialect for PostgresDialect {
     fn begin(&self, tables: &Tables, begin: Begin) -> String {
         match begin {
             Begin::Write => "BEGIN".into(),
-            // What a transaction sees is settled by its first statement.
-            Begin::Snapshot => format!("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT one FROM {}", tables.meta),
+            // What a transaction sees is settled by its first statement but a lock, so that it sees every index whose making
+            // does not wait for it.
+            Begin::Snapshot => {
+                let Tables { indexes, meta, .. } = tables;
+                format!(
+                    "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE {indexes} IN ACCESS SHARE MODE; SELECT one FROM {meta}"
+                )
+            }
         }
+    }
+
+    fn lock_indexes(&self, tables: &Tables) -> Option<String> {
+        // Whoever reads them has locked them until the end of the transaction, though not against much.
+        Some(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.indexes))
     }
 
     fn schema_lock(&self, tables: &Tables) -> SchemaLock {
