@@ -11,7 +11,7 @@ use std::{
 
 use storage_core::{ConnectionConfig, ErrorKind, Metadata, PutOptions, Query};
 use storage_sql::{Config, Durability, Sql};
-use support::{Engine, Place, kind};
+use support::{Engine, Place, kind, proxy::Proxy};
 
 /// The server's address, as another user or for another database.
 fn address(engine: Engine, user: &str, database: Option<&str>) -> String {
@@ -60,6 +60,25 @@ async fn a_server_that_cannot_be_reached() {
             assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
             assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_a_setting_that_is_needed() {
+    for place in Place::servers() {
+        let proxy = Proxy::new(place.engine).await;
+        // As of a server that knows no such thing, MySQL for one.
+        match place.engine {
+            Engine::Postgres => {
+                proxy.replace("current_setting('synchronous_commit')", "current_setting('synchronous_commix')")
+            }
+            _ => proxy.replace("innodb_snapshot_isolation", "innodb_snapshot_isolatiox"),
+        }
+        let begun = Instant::now();
+        let e = Sql::connect(config(&proxy.uri(&place.table))).await.unwrap_err();
+        let expected = if place.engine == Engine::Postgres { ErrorKind::Other } else { ErrorKind::Config };
+        assert_eq!(e.kind(), expected, "{e:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }
 

@@ -29,6 +29,8 @@ struct Inner {
     cut: watch::Sender<u64>,
     /// How many more bytes of answers go through, if not all.
     held: watch::Sender<Option<usize>>,
+    /// What is replaced by what in each statement.
+    replaced: Mutex<Option<(&'static str, &'static str)>>,
     ports: Mutex<Vec<u16>>,
 }
 
@@ -45,6 +47,7 @@ impl Proxy {
             down: AtomicBool::new(false),
             cut: watch::Sender::new(0),
             held: watch::Sender::new(None),
+            replaced: Mutex::default(),
             ports: Mutex::default(),
         }));
         let accepting = proxy.clone();
@@ -73,6 +76,12 @@ impl Proxy {
     /// Cuts all connections.
     pub(crate) fn cut(&self) {
         self.0.cut.send_modify(|n| *n += 1);
+    }
+
+    /// Replaces a text in what clients send by another of the same length.
+    pub(crate) fn replace(&self, text: &'static str, other: &'static str) {
+        assert_eq!(text.len(), other.len());
+        *self.0.replaced.lock().unwrap() = Some((text, other));
     }
 
     /// Lets so many more bytes of the answers through, and keeps back the others until [`release`](Self::release).
@@ -110,6 +119,12 @@ impl Proxy {
         let forth = async move {
             let (mut buffer, mut seen) = (vec![0; 64 << 10], Messages::new(inner.engine));
             while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                let replaced = *inner.replaced.lock().unwrap();
+                if let Some((text, other)) = replaced {
+                    let at = buffer[..read].windows(text.len()).position(|bytes| bytes == text.as_bytes());
+                    let at = at.map(|at| at..at + text.len());
+                    at.into_iter().for_each(|at| buffer[at].copy_from_slice(other.as_bytes()));
+                }
                 inner.statements.fetch_add(seen.statements(&buffer[..read]), Ordering::SeqCst);
                 if to_server.write_all(&buffer[..read]).await.is_err() {
                     break;
