@@ -230,6 +230,30 @@ async fn durability_is_what_the_server_can_do() {
     }
 }
 
+#[tokio::test]
+async fn transactions_that_the_server_ends() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        let reader = format!("r{}", place.table);
+        place
+            .raw(&format!(
+                "CREATE ROLE {reader} LOGIN PASSWORD 'hunter2' IN ROLE CURRENT_USER; \
+                 ALTER ROLE {reader} SET idle_in_transaction_session_timeout = 100"
+            ))
+            .await;
+        place.open().await.put("k", "v").await.unwrap();
+        let mut own = config(&address(place.engine, &format!("{reader}:hunter2"), None));
+        own.table = place.table.clone();
+        let storage = place.connect(own).await;
+        let tx = storage.begin().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let e = tx.get("k").await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unavailable, "{e:?}");
+        drop(tx);
+        assert_eq!(storage.get("k").await.unwrap().unwrap(), "v");
+        place.raw(&format!("DROP OWNED BY {reader}; DROP ROLE {reader}")).await;
+    }
+}
+
 /// Everything that is logged by this process.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -10,7 +10,8 @@ pub(super) fn meaning(code: &str) -> Meaning {
         (_, "40001" | "40P01" | "23505" | "25P02") => (ErrorKind::Conflict, FASTER),
         (_, "55P03") => (ErrorKind::Timeout, BUSY),
         (_, "57014") => (ErrorKind::Timeout, "the database cancelled the statement; try again"),
-        (_, "57P03" | "57P01" | "57P02" | "57P05") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
+        // The server has closed the connection, by two of them because the transaction was idle or took too long.
+        (_, "57P03" | "57P01" | "57P02" | "57P05" | "25P03" | "25P04") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
         ("28", _) => {
             (ErrorKind::Unauthenticated, "the database does not accept user and password; check them in the URI")
         }
