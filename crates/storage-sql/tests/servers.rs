@@ -231,6 +231,50 @@ async fn durability_is_what_the_server_can_do() {
 }
 
 #[tokio::test]
+async fn settings_come_with_the_connection() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        for durability in [Durability::Full, Durability::Relaxed] {
+            let mut config = place.config();
+            (config.durability, config.busy_timeout) = (durability, Duration::from_millis(1234));
+            let storage = place.connect(config).await;
+            // A write tells what is set on its connection.
+            place
+                .raw(
+                    "DROP TABLE IF EXISTS storage_seen; CREATE TABLE storage_seen (name TEXT, setting TEXT, source TEXT); \
+                     CREATE OR REPLACE FUNCTION storage_look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                     INSERT INTO storage_seen SELECT name, setting, source FROM pg_settings; RETURN NULL; END $$; \
+                     CREATE OR REPLACE TRIGGER storage_look AFTER INSERT OR UPDATE ON storage EXECUTE FUNCTION storage_look()",
+                )
+                .await;
+            storage.put("k", "v").await.unwrap();
+            let commit = if durability == Durability::Relaxed { "off" } else { "on" };
+            for (name, setting, by_client) in [
+                ("lock_timeout", "1234", true),
+                ("default_transaction_isolation", "read committed", true),
+                ("transaction_isolation", "read committed", false),
+                ("synchronous_commit", commit, durability == Durability::Relaxed),
+            ] {
+                let source = if by_client { "source = 'client'" } else { "true" };
+                let sql = format!(
+                    "SELECT count(DISTINCT name) FROM storage_seen WHERE name = '{name}' AND setting = '{setting}' AND {source}"
+                );
+                assert_eq!(place.count(&sql).await, 1, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn settings_that_do_not_arrive() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        let proxy = Proxy::new(place.engine).await;
+        // As with a pooler that is told to ignore them.
+        proxy.replace("-c lock_timeout=5000", "-c lock_timeout=5001");
+        assert_eq!(kind(Sql::connect(config(&proxy.uri(&place.table))).await), ErrorKind::Config);
+    }
+}
+
+#[tokio::test]
 async fn transactions_that_the_server_ends() {
     for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
         let reader = format!("r{}", place.table);
