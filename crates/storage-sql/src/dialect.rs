@@ -135,6 +135,17 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
     /// How others are kept from changing the schema meanwhile.
     fn schema_lock(&self, tables: &Tables) -> SchemaLock;
 
+    /// The number of the index of a field whose name is an argument, as its writer stores it.
+    fn index_of(&self, tables: &Tables) -> String {
+        format!("(SELECT id FROM {} WHERE name = ?)", tables.indexes)
+    }
+
+    /// Waits, in a transaction, for those that may have asked for an [`index_of`](Self::index_of) or see the indexes as they
+    /// are now, and makes all others wait for its end.
+    fn lock_indexes(&self, _: &Tables) -> Option<String> {
+        None
+    }
+
     /// Writes entries and yields [`WRITTEN`] of those it wrote; MariaDB also of those it did not, with their old nonce. If
     /// `plain`, only over entries that have nothing outside of their row.
     fn write(&self, tables: &Tables, how: How, rows: usize, plain: bool) -> String {

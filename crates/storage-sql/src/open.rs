@@ -56,8 +56,11 @@ pub(crate) async fn prepare(config: &Config, connection: &mut dyn Connection) ->
     match &config.place {
         #[cfg(feature = "sqlite")]
         Place::Sqlite(_) => dialect::sqlite::prepare(connection, config.busy_timeout).await,
+        #[cfg(feature = "postgres")]
+        Place::Postgres(_) => dialect::postgres::prepare(connection, config).await,
         #[cfg(feature = "mysql")]
         Place::MariaDb(_) => dialect::mariadb::prepare(connection, config).await,
+        #[allow(unreachable_patterns, reason = "with all features there is no other place")]
         _ => {
             let _ = connection;
             Ok(())

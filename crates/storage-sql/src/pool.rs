@@ -1,6 +1,7 @@
 //! Connections: a pool of the driver's, and what a session does with one connection.
 
 use std::{
+    cell::Cell,
     fmt,
     sync::{
         Arc,
@@ -26,8 +27,15 @@ use crate::{
 
 /// How long closing waits for connections that are in use.
 const CLOSING: Duration = Duration::from_secs(1);
+/// How many connections in a row may break before they can be used.
+const ATTEMPTS: u32 = 10;
 /// A connection that nobody has used for so long is asked whether it still works.
 const IDLE: Duration = Duration::from_secs(1);
+
+tokio::task_local! {
+    /// Whether the connection that this task acquires was made for it.
+    static NEW: Cell<bool>;
+}
 
 /// A database that can be reached.
 #[async_trait]
@@ -78,6 +86,10 @@ pub(crate) struct Connections<D: Driver> {
     in_use: Arc<AtomicUsize>,
     /// How long a statement may take.
     patience: Option<Duration>,
+    /// What each connection begins with.
+    session: String,
+    /// How long making a connection may take.
+    acquiring: Duration,
     opening: Opening,
     runtime: Handle,
 }
@@ -101,6 +113,17 @@ struct Pooled<D: Driver> {
 impl<D: Driver> Pooled<D> {
     fn inner(&mut self) -> Result<&mut D::Connection> {
         self.inner.as_deref_mut().ok_or_else(Error::closed)
+    }
+
+    /// Before anything is sent. Behind a statement that was cut off, the driver may take the rest of its answer for the answer
+    /// to the next; dropping the connection closes it.
+    fn sending(&mut self) -> Result<()> {
+        if self.unfinished {
+            let message = "an earlier call of the transaction was cut off; begin it anew";
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
+        self.unfinished = true;
+        Ok(())
     }
 }
 
@@ -162,9 +185,10 @@ macro_rules! connections {
                 opening: Opening,
             ) -> Self {
                 let remote = session.is_some();
+                let acquiring = config.busy_timeout.max(Duration::from_millis(100));
                 let pool = PoolOptions::new()
                     .max_connections(config.max_connections)
-                    .acquire_timeout(config.busy_timeout.max(Duration::from_millis(100)))
+                    .acquire_timeout(acquiring)
                     .test_before_acquire(false)
                     // Neither is worth a background task for a file.
                     .idle_timeout(remote.then_some(Duration::from_secs(600)))
@@ -172,14 +196,10 @@ macro_rules! connections {
                     .before_acquire(move |connection: &mut <$driver as SqlxDatabase>::Connection, meta| {
                         Box::pin(async move { Ok(!remote || meta.idle_for < IDLE || connection.ping().await.is_ok()) })
                     })
-                    .after_connect(move |connection: &mut <$driver as SqlxDatabase>::Connection, _| {
-                        let session = session.clone();
-                        Box::pin(async move {
-                            match session {
-                                Some(session) => sqlx::raw_sql(AssertSqlSafe(session)).execute(connection).await.map(drop),
-                                None => Ok(()),
-                            }
-                        })
+                    // An error here would be logged, forgotten, and followed by another attempt.
+                    .after_connect(|_, _| {
+                        let _ = NEW.try_with(|new| new.set(true));
+                        Box::pin(async { Ok(()) })
                     })
                     // What stands in a statement is nobody's business but the database's.
                     .connect_lazy_with(options.disable_statement_logging());
@@ -189,6 +209,8 @@ macro_rules! connections {
                     most: config.max_connections as usize,
                     in_use: Arc::default(),
                     patience: remote.then_some(config.timeout),
+                    session: session.unwrap_or_default(),
+                    acquiring,
                     opening,
                     runtime: Handle::current(),
                 }
@@ -203,28 +225,48 @@ macro_rules! connections {
             }
 
             async fn acquire(&self) -> Result<Box<dyn Connection>> {
-                let connection = self.pool.acquire().await.map_err(|e| match e {
-                    // With connections to spare, what took too long was making one.
-                    sqlx::Error::PoolTimedOut if self.in_use.load(Ordering::Relaxed) < self.most => unreachable(e),
-                    e => (self.opening)(e),
-                })?;
-                self.in_use.fetch_add(1, Ordering::Relaxed);
-                Ok(Box::new(Pooled {
-                    inner: Some(connection),
-                    in_transaction: false,
-                    unfinished: false,
-                    patience: self.patience,
-                    in_use: self.in_use.clone(),
-                    abandon: |mut connection| {
-                        Box::pin(async move {
-                            let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-                            if !matches!(time::timeout(CLOSING, rollback).await, Ok(Ok(_))) {
-                                connection.close_on_drop();
-                            }
-                        })
-                    },
-                    runtime: self.runtime.clone(),
-                }))
+                let mut attempts = 0;
+                loop {
+                    let acquire = async { (self.pool.acquire().await, NEW.with(Cell::get)) };
+                    let (connection, new) = NEW.scope(Cell::new(false), acquire).await;
+                    let connection = connection.map_err(|e| match e {
+                        // With connections to spare, what took too long was making one.
+                        sqlx::Error::PoolTimedOut if self.in_use.load(Ordering::Relaxed) < self.most => unreachable(e),
+                        e => (self.opening)(e),
+                    })?;
+                    self.in_use.fetch_add(1, Ordering::Relaxed);
+                    let mut connection = Pooled {
+                        inner: Some(connection),
+                        in_transaction: false,
+                        unfinished: false,
+                        patience: self.patience,
+                        in_use: self.in_use.clone(),
+                        abandon: |mut connection| {
+                            Box::pin(async move {
+                                let rollback = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
+                                if !matches!(time::timeout(CLOSING, rollback).await, Ok(Ok(_))) {
+                                    connection.close_on_drop();
+                                }
+                            })
+                        },
+                        runtime: self.runtime.clone(),
+                    };
+                    if !new || self.session.is_empty() {
+                        return Ok(Box::new(connection));
+                    }
+                    let session = time::timeout(self.acquiring, connection.run(self.session.clone())).await;
+                    let refused = match session {
+                        Ok(Ok(())) => return Ok(Box::new(connection)),
+                        Ok(Err(e)) => e,
+                        Err(_) => return Err(unreachable(sqlx::Error::PoolTimedOut)),
+                    };
+                    // Whoever takes it next would not have what it begins with.
+                    connection.unfinished = true;
+                    attempts += 1;
+                    if refused.kind() != ErrorKind::Unavailable || attempts == ATTEMPTS {
+                        return Err(refused);
+                    }
+                }
             }
 
             fn is_closed(&self) -> bool {
@@ -244,7 +286,7 @@ macro_rules! connections {
                 said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
-                self.unfinished = true;
+                self.sending()?;
                 let done = in_time(self.patience, query.execute(self.inner()?)).await?;
                 self.unfinished = false;
                 Ok(done.map_err(from_sqlx)?.rows_affected())
@@ -254,7 +296,7 @@ macro_rules! connections {
                 said(&sql);
                 let text = AssertSqlSafe(<$driver as Driver>::text(sql));
                 let query = sqlx::query_with(text, <$driver as Driver>::bind(arguments)?);
-                self.unfinished = true;
+                self.sending()?;
                 let rows = in_time(self.patience, query.fetch_all(self.inner()?)).await?;
                 self.unfinished = false;
                 rows.map_err(from_sqlx)?.iter().map(|row| <$driver>::read(row).map_err(from_sqlx)).collect()
@@ -263,7 +305,7 @@ macro_rules! connections {
             async fn run(&mut self, sql: String) -> Result<()> {
                 said(&sql);
                 let statements = sqlx::raw_sql(AssertSqlSafe(sql));
-                self.unfinished = true;
+                self.sending()?;
                 let done = in_time(self.patience, statements.execute(self.inner()?)).await?;
                 self.unfinished = false;
                 done.map(drop).map_err(from_sqlx)
@@ -278,7 +320,9 @@ macro_rules! connections {
             async fn commit(&mut self) -> Result<()> {
                 said("COMMIT");
                 let statement = sqlx::raw_sql("COMMIT");
+                self.sending()?;
                 let done = in_time(self.patience, statement.execute(self.inner()?)).await.map_err(Error::ambiguous)?;
+                self.unfinished = false;
                 done.map_err(while_committing)?;
                 self.in_transaction = false;
                 Ok(())

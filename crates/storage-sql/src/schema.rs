@@ -61,6 +61,12 @@ pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &C
         let sql = format!("UPDATE {} SET schema_version = ?", tables.meta);
         connection.execute(sql, vec![(step + 1).into()]).await?;
     }
+    if !config.indexes.is_empty()
+        && let Some(lock) = database.dialect().lock_indexes(tables)
+    {
+        // A writer that does not see the index leaves its fields unmarked, so it must have ended before they are marked.
+        connection.run(lock).await?;
+    }
     for name in &config.indexes {
         index(connection, tables, name).await?;
     }

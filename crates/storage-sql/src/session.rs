@@ -129,8 +129,10 @@ impl Session {
     pub(crate) async fn read<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
         let session = self.clone();
         let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
-            let (store, _fate) = (&*session.store, fate);
+            let store = &*session.store;
             if let Some(open) = session.open()? {
+                // A statement that is cut off takes the connection with it, and so the transaction.
+                fate.seal()?;
                 return open.lock_owned().await.read(store, job).await;
             }
             let mut reconnects = 0;

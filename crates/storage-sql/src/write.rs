@@ -267,13 +267,13 @@ pub(crate) async fn see_deletes(db: &mut Db<'_>, keys: &[Key]) -> Result<()> {
 
 /// Writes what queries ask for. The metadata itself stands in the entry.
 async fn describe(db: &mut Db<'_>, all: impl Iterator<Item = (i64, &Metadata)> + Clone) -> Result<()> {
-    let Tables { fields, tags, indexes, .. } = &db.store.tables;
+    let Tables { fields, tags, .. } = &db.store.tables;
     let described = |(entry, metadata): (i64, _)| {
         let metadata: &Metadata = metadata;
         metadata.fields.iter().zip(0..).map(move |(field, i)| (entry, i, field))
     };
     let rows: Vec<(i64, i64, (&String, &FieldValue))> = all.clone().flat_map(described).collect();
-    let row = format!("(?, ?, ?, ?, ?, ?, ?, ?, (SELECT id FROM {indexes} WHERE name = ?))");
+    let row = format!("(?, ?, ?, ?, ?, ?, ?, ?, {})", db.store.dialect.index_of(&db.store.tables));
     for some in rows.chunks(ROWS) {
         let rows = vec![row.as_str(); some.len()].join(", ");
         let sql = format!(

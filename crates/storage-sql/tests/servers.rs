@@ -11,7 +11,7 @@ use std::{
 
 use storage_core::{ConnectionConfig, ErrorKind, Metadata, PutOptions, Query};
 use storage_sql::{Config, Durability, Sql};
-use support::{Engine, Place, kind};
+use support::{Engine, Place, kind, proxy::Proxy};
 
 /// The server's address, as another user or for another database.
 fn address(engine: Engine, user: &str, database: Option<&str>) -> String {
@@ -60,6 +60,25 @@ async fn a_server_that_cannot_be_reached() {
             assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
             assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_without_a_setting_that_is_needed() {
+    for place in Place::servers() {
+        let proxy = Proxy::new(place.engine).await;
+        // As of a server that knows no such thing, MySQL for one.
+        match place.engine {
+            Engine::Postgres => {
+                proxy.replace("current_setting('synchronous_commit')", "current_setting('synchronous_commix')")
+            }
+            _ => proxy.replace("innodb_snapshot_isolation", "innodb_snapshot_isolatiox"),
+        }
+        let begun = Instant::now();
+        let e = Sql::connect(config(&proxy.uri(&place.table))).await.unwrap_err();
+        let expected = if place.engine == Engine::Postgres { ErrorKind::Other } else { ErrorKind::Config };
+        assert_eq!(e.kind(), expected, "{e:?}");
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
     }
 }
 
@@ -208,6 +227,74 @@ async fn durability_is_what_the_server_can_do() {
             Engine::MariaDb => assert_eq!(kind(Sql::connect(config).await), ErrorKind::Config),
             _ => drop(place.connect(config).await.put("k", "v").await.unwrap()),
         }
+    }
+}
+
+#[tokio::test]
+async fn settings_come_with_the_connection() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        for durability in [Durability::Full, Durability::Relaxed] {
+            let mut config = place.config();
+            (config.durability, config.busy_timeout) = (durability, Duration::from_millis(1234));
+            let storage = place.connect(config).await;
+            // A write tells what is set on its connection.
+            place
+                .raw(
+                    "DROP TABLE IF EXISTS storage_seen; CREATE TABLE storage_seen (name TEXT, setting TEXT, source TEXT); \
+                     CREATE OR REPLACE FUNCTION storage_look() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                     INSERT INTO storage_seen SELECT name, setting, source FROM pg_settings; RETURN NULL; END $$; \
+                     CREATE OR REPLACE TRIGGER storage_look AFTER INSERT OR UPDATE ON storage EXECUTE FUNCTION storage_look()",
+                )
+                .await;
+            storage.put("k", "v").await.unwrap();
+            let commit = if durability == Durability::Relaxed { "off" } else { "on" };
+            for (name, setting, by_client) in [
+                ("lock_timeout", "1234", true),
+                ("default_transaction_isolation", "read committed", true),
+                ("transaction_isolation", "read committed", false),
+                ("synchronous_commit", commit, durability == Durability::Relaxed),
+            ] {
+                let source = if by_client { "source = 'client'" } else { "true" };
+                let sql = format!(
+                    "SELECT count(DISTINCT name) FROM storage_seen WHERE name = '{name}' AND setting = '{setting}' AND {source}"
+                );
+                assert_eq!(place.count(&sql).await, 1, "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn settings_that_do_not_arrive() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        let proxy = Proxy::new(place.engine).await;
+        // As with a pooler that is told to ignore them.
+        proxy.replace("-c lock_timeout=5000", "-c lock_timeout=5001");
+        assert_eq!(kind(Sql::connect(config(&proxy.uri(&place.table))).await), ErrorKind::Config);
+    }
+}
+
+#[tokio::test]
+async fn transactions_that_the_server_ends() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        let reader = format!("r{}", place.table);
+        place
+            .raw(&format!(
+                "CREATE ROLE {reader} LOGIN PASSWORD 'hunter2' IN ROLE CURRENT_USER; \
+                 ALTER ROLE {reader} SET idle_in_transaction_session_timeout = 100"
+            ))
+            .await;
+        place.open().await.put("k", "v").await.unwrap();
+        let mut own = config(&address(place.engine, &format!("{reader}:hunter2"), None));
+        own.table = place.table.clone();
+        let storage = place.connect(own).await;
+        let tx = storage.begin().await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let e = tx.get("k").await.unwrap_err();
+        assert_eq!(e.kind(), ErrorKind::Unavailable, "{e:?}");
+        drop(tx);
+        assert_eq!(storage.get("k").await.unwrap().unwrap(), "v");
+        place.raw(&format!("DROP OWNED BY {reader}; DROP ROLE {reader}")).await;
     }
 }
 

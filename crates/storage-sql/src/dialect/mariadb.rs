@@ -152,6 +152,16 @@ impl Dialect for MariaDbDialect {
         }
     }
 
+    fn index_of(&self, tables: &Tables) -> String {
+        // What a statement that writes reads is locked until the end of its transaction, as long as it is there.
+        let Tables { meta, indexes, .. } = tables;
+        format!("(SELECT i.id FROM {meta} m LEFT JOIN {indexes} i ON i.name = ? WHERE m.one = 1)")
+    }
+
+    fn lock_indexes(&self, tables: &Tables) -> Option<String> {
+        Some(format!("SELECT one FROM {} WHERE one = 1 FOR UPDATE", tables.meta))
+    }
+
     fn write(&self, tables: &Tables, how: How, rows: usize, plain: bool) -> String {
         let (entries, now, version) = (&tables.entries, self.now(), self.version(tables, 0));
         let columns = ARGUMENTS.join(", ");

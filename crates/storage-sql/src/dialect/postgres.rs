@@ -13,7 +13,7 @@ use crate::{
     Config,
     config::Server,
     error::from_sqlx,
-    pool::Driver,
+    pool::{Connection, Driver},
     value::{Row, Value},
 };
 
@@ -36,18 +36,49 @@ pub(crate) fn options(server: &Server, config: &Config) -> Result<PgConnectOptio
     if let Some(path) = &config.sslkey {
         options = options.ssl_client_key(path);
     }
-    Ok(options.application_name("storage-sql"))
+    // Settings that come with the connection rather than by statements: a pooler that would give them to other clients, or
+    // others' to us, refuses them.
+    let mut settings =
+        vec![("lock_timeout", lock_timeout(config)), ("default_transaction_isolation", ISOLATION.into())];
+    if config.durability == Durability::Relaxed {
+        settings.push(("synchronous_commit", "off".into()));
+    }
+    Ok(options.application_name("storage-sql").options(settings))
+}
+
+/// What each statement outside of a caller's transaction needs.
+const ISOLATION: &str = "read committed";
+
+/// In milliseconds.
+fn lock_timeout(config: &Config) -> String {
+    config.busy_timeout.as_millis().max(1).to_string()
 }
 
 /// What each connection begins with.
 pub(crate) fn session(config: &Config) -> String {
-    // Only what is weaker is changed: a server may be set to more than its own disk.
-    let commit = match config.durability {
-        Durability::Relaxed => "SET synchronous_commit = off",
-        _ => "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'",
-    };
-    let wait = config.busy_timeout.as_millis().max(1);
-    format!("SET lock_timeout = {wait}; SET default_transaction_isolation = 'read committed'; {commit}")
+    match config.durability {
+        Durability::Relaxed => String::new(),
+        // Only what is weaker is changed: a server may be set to more than its own disk.
+        _ => "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
+            .into(),
+    }
+}
+
+/// Looks whether the settings have arrived.
+pub(crate) async fn prepare(connection: &mut dyn Connection, config: &Config) -> Result<()> {
+    let sql = "SELECT count(*) FROM pg_catalog.pg_settings WHERE (name = 'lock_timeout' AND setting = ?) \
+               OR (name = 'default_transaction_isolation' AND setting = ?)";
+    let expected = vec![Value::Text(lock_timeout(config)), Value::Text(ISOLATION.into())];
+    let arrived = connection.fetch(sql.into(), expected).await?.pop().map(|mut row| row.int()).transpose()?;
+    match arrived {
+        Some(2) => Ok(()),
+        _ => Err(Error::new(
+            ErrorKind::Config,
+            "the settings of the connection did not arrive; let the pooler in between pass on the startup parameter `options`, \
+             or set the user's `lock_timeout` to the option `busy_timeout`, and `default_transaction_isolation` to `read \
+             committed`",
+        )),
+    }
 }
 
 impl Dialect for PostgresDialect {
@@ -96,10 +127,21 @@ impl Dialect for PostgresDialect {
 
     fn begin(&self, tables: &Tables, begin: Begin) -> String {
         match begin {
-            Begin::Write => "BEGIN".into(),
-            // What a transaction sees is settled by its first statement.
-            Begin::Snapshot => format!("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT one FROM {}", tables.meta),
+            Begin::Write => "BEGIN ISOLATION LEVEL READ COMMITTED".into(),
+            // What a transaction sees is settled by its first statement but a lock, so that it sees every index whose making
+            // does not wait for it.
+            Begin::Snapshot => {
+                let Tables { indexes, meta, .. } = tables;
+                format!(
+                    "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE {indexes} IN ACCESS SHARE MODE; SELECT one FROM {meta}"
+                )
+            }
         }
+    }
+
+    fn lock_indexes(&self, tables: &Tables) -> Option<String> {
+        // Whoever reads them has locked them until the end of the transaction, though not against much.
+        Some(format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", tables.indexes))
     }
 
     fn schema_lock(&self, tables: &Tables) -> SchemaLock {
@@ -107,7 +149,7 @@ impl Dialect for PostgresDialect {
         let lock = format!(
             "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended('storage-sql ' || current_schema() || '.{name}', 0))"
         );
-        SchemaLock { begin: "BEGIN", lock: Some(lock), unlock: None }
+        SchemaLock { begin: "BEGIN ISOLATION LEVEL READ COMMITTED", lock: Some(lock), unlock: None }
     }
 }
 

@@ -4,13 +4,18 @@ use storage_core::ErrorKind;
 
 use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE};
 
-pub(super) fn meaning(code: &str) -> Meaning {
+pub(super) fn meaning(code: &str, message: &str) -> Meaning {
     match (code.get(..2).unwrap_or_default(), code) {
         // The last is what every statement gets after one of the others.
         (_, "40001" | "40P01" | "23505" | "25P02") => (ErrorKind::Conflict, FASTER),
         (_, "55P03") => (ErrorKind::Timeout, BUSY),
         (_, "57014") => (ErrorKind::Timeout, "the database cancelled the statement; try again"),
-        (_, "57P03" | "57P01" | "57P02" | "57P05") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
+        (_, "08P01") if message.contains("startup parameter") => (
+            ErrorKind::Config,
+            "the pooler refuses the settings of the connection; connect without one, or see the README of storage-sql",
+        ),
+        // The server has closed the connection, by two of them because the transaction was idle or took too long.
+        (_, "57P03" | "57P01" | "57P02" | "57P05" | "25P03" | "25P04") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
         ("28", _) => {
             (ErrorKind::Unauthenticated, "the database does not accept user and password; check them in the URI")
         }
@@ -28,5 +33,16 @@ pub(super) fn meaning(code: &str) -> Meaning {
         (_, "58030") => (ErrorKind::Unavailable, "the server cannot read or write its files; check its disk"),
         ("XX", "XX001" | "XX002") => (ErrorKind::Corrupt, "the database is damaged; restore it from a backup"),
         _ => (ErrorKind::Other, "the database refused the statement"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pooler_that_refuses_settings_is_not_a_broken_connection() {
+        assert_eq!(meaning("08P01", "unsupported startup parameter: options").0, ErrorKind::Config);
+        assert_eq!(meaning("08P01", "invalid message format").0, ErrorKind::Unavailable);
     }
 }

@@ -27,6 +27,10 @@ struct Inner {
     statements: AtomicU64,
     down: AtomicBool,
     cut: watch::Sender<u64>,
+    /// How many more bytes of answers go through, if not all.
+    held: watch::Sender<Option<usize>>,
+    /// What is replaced by what in each statement.
+    replaced: Mutex<Option<(&'static str, &'static str)>>,
     ports: Mutex<Vec<u16>>,
 }
 
@@ -42,6 +46,8 @@ impl Proxy {
             statements: AtomicU64::new(0),
             down: AtomicBool::new(false),
             cut: watch::Sender::new(0),
+            held: watch::Sender::new(None),
+            replaced: Mutex::default(),
             ports: Mutex::default(),
         }));
         let accepting = proxy.clone();
@@ -72,6 +78,22 @@ impl Proxy {
         self.0.cut.send_modify(|n| *n += 1);
     }
 
+    /// Replaces a text in what clients send by another of the same length.
+    pub(crate) fn replace(&self, text: &'static str, other: &'static str) {
+        assert_eq!(text.len(), other.len());
+        *self.0.replaced.lock().unwrap() = Some((text, other));
+    }
+
+    /// Lets so many more bytes of the answers through, and keeps back the others until [`release`](Self::release).
+    pub(crate) fn hold(&self, behind: usize) {
+        self.0.held.send_replace(Some(behind));
+    }
+
+    /// Lets through what was kept back, and all that follows.
+    pub(crate) fn release(&self) {
+        self.0.held.send_replace(None);
+    }
+
     /// Whether new connections are closed at once.
     pub(crate) fn down(&self, down: bool) {
         self.0.down.store(down, Ordering::SeqCst);
@@ -97,14 +119,35 @@ impl Proxy {
         let forth = async move {
             let (mut buffer, mut seen) = (vec![0; 64 << 10], Messages::new(inner.engine));
             while let Ok(read @ 1..) = from_client.read(&mut buffer).await {
+                let replaced = *inner.replaced.lock().unwrap();
+                if let Some((text, other)) = replaced {
+                    let at = buffer[..read].windows(text.len()).position(|bytes| bytes == text.as_bytes());
+                    let at = at.map(|at| at..at + text.len());
+                    at.into_iter().for_each(|at| buffer[at].copy_from_slice(other.as_bytes()));
+                }
                 inner.statements.fetch_add(seen.statements(&buffer[..read]), Ordering::SeqCst);
                 if to_server.write_all(&buffer[..read]).await.is_err() {
                     break;
                 }
             }
         };
+        let inner = self.0.clone();
         let back = async move {
-            let _ = tokio::io::copy(&mut from_server, &mut to_client).await;
+            let mut buffer = vec![0; 64 << 10];
+            while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
+                let mut first = read;
+                inner.held.send_if_modified(|held| {
+                    first = held.map_or(read, |left| left.min(read));
+                    *held = held.map(|left| left - first);
+                    false
+                });
+                let open = to_client.write_all(&buffer[..first]).await.is_ok()
+                    && (first == read || inner.held.subscribe().wait_for(Option::is_none).await.is_ok())
+                    && to_client.write_all(&buffer[first..read]).await.is_ok();
+                if !open {
+                    break;
+                }
+            }
         };
         tokio::select! {
             () = forth => {}
