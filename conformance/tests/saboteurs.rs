@@ -82,8 +82,17 @@ fn each_saboteur_fails_exactly_its_checks() {
                     if saboteur.base == Base::Files {
                         selection.disabled = set(&LARGE);
                     }
-                    let report = run(&target(saboteur), &selection);
-                    let (seen, expected) = (report.failures(), set(saboteur.catches));
+                    let mut report = run(&target(saboteur), &selection);
+                    let (mut seen, expected) = (report.failures(), set(saboteur.catches));
+                    // Nobody may have met in a race; what is never found fails all the same.
+                    for _ in 0..2 {
+                        if seen == expected || !seen.is_subset(&expected) {
+                            break;
+                        }
+                        selection.seed += 1;
+                        report = run(&target(saboteur), &selection);
+                        seen.extend(report.failures());
+                    }
                     if seen != expected {
                         let reasons: Vec<String> = report
                             .checks
