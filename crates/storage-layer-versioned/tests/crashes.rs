@@ -77,12 +77,19 @@ fn streamed(value: &Bytes) -> Body {
 async fn failing_calls_lose_nothing() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
+    let (mut acknowledged, mut failed) = (0, 0);
     for round in 0..6 {
-        failing_calls(seed.wrapping_add(round)).await;
+        let seen = failing_calls(seed.wrapping_add(round)).await;
+        acknowledged += seen.0;
+        failed += seen.1;
     }
+    // Of all rounds: a single one may be unlucky.
+    println!("{acknowledged} writes acknowledged, {failed} calls failed");
+    assert!(acknowledged > 100 && failed > 100);
 }
 
-async fn failing_calls(seed: u64) {
+/// How many writes were acknowledged, and how many calls below failed.
+async fn failing_calls(seed: u64) -> (u64, u64) {
     let mut rng = fastrand::Rng::with_seed(seed);
     let memory = Memory::new();
     let faults = Faults::new(memory.clone(), seed).before(0.1).after(0.1).reset(0.05).short_body(0.05);
@@ -124,7 +131,7 @@ async fn failing_calls(seed: u64) {
         }
         model.check(&memory, key).await;
     }
-    assert!(acknowledged > 20 && storage.backend().get_ref().planted() > 20);
+    (acknowledged, storage.backend().get_ref().planted())
 }
 
 #[tokio::test]
