@@ -49,6 +49,9 @@ osd crush chooseleaf type = 0
 mon allow pool size one = true
 mon max pg per osd = 2000
 mon warn on pool no redundancy = false
+# By default the monitor ends, and all requests wait for it, when its file system is full to 95 %. It keeps some MB there.
+mon data avail warn = 0
+mon data avail crit = 0
 [mon.a]
 mon data = $DATA/mon
 [osd]
