@@ -106,7 +106,7 @@ pub async fn is_mended_in_uploads<R: StorageBackend>(proxy: &Proxy, retried: &St
         }
         retried.delete("large").await?;
     }
-    Ok(())
+    Err(format!("an upload takes more than {CALLS} requests, and not all of them were tried").into())
 }
 
 async fn in_time<T>(operation: impl Future<Output = T>) -> Outcome<T> {

@@ -80,6 +80,9 @@ pub(crate) async fn each_write_is_honest(
                 expect(call > 0, || format!("expected {what} to reach the store below, saw no call"))?;
                 break;
             }
+            expect(call + 1 < CALLS, || {
+                format!("{what} takes more than {CALLS} calls, and not all of them were tried")
+            })?;
         }
     }
     Ok(())

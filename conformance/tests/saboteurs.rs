@@ -89,6 +89,7 @@ fn each_saboteur_fails_exactly_its_checks() {
                         if seen == expected || !seen.is_subset(&expected) {
                             break;
                         }
+                        println!("{} was not found by all of its checks at once", saboteur.name);
                         selection.seed += 1;
                         report = run(&target(saboteur), &selection);
                         seen.extend(report.failures());

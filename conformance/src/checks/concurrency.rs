@@ -171,37 +171,49 @@ pub async fn linearizable_history(c: Context) -> Outcome {
     let mut rng = c.rng();
     for round in 0..12 {
         let key = format!("register{round}");
-        let (handles, clock, seed) = (handles.clone(), clock.clone(), rng.u64(..));
+        let (racing, time, seed) = (handles.clone(), clock.clone(), rng.u64(..));
         let contested = key.clone();
         let history = race(THREADS, move |i| {
-            let (s, clock, key) = (handles[i].clone(), clock.clone(), contested.clone());
+            let (s, clock, key) = (racing[i].clone(), time.clone(), contested.clone());
             let mut rng = fastrand::Rng::with_seed(seed ^ i as u64);
             async move {
                 let mut events = Vec::new();
                 for n in 0..5 {
-                    let value = (i * 100 + n + 1) as u32;
-                    let choice = rng.u8(0..8);
-                    let started = clock.fetch_add(1, Ordering::SeqCst);
-                    let operation = match choice {
-                        0 => s.delete(&key).await.map(|()| Operation::Write(0))?,
-                        1..4 => s.put(&key, value.to_string()).await.map(|_| Operation::Write(value))?,
-                        _ => match s.get(&key).await? {
-                            None => Operation::Read(0),
-                            Some(bytes) => Operation::Read(number(&bytes)? as u32),
-                        },
+                    let write = match rng.u8(0..8) {
+                        0 => Some(0),
+                        1..4 => Some((i * 100 + n + 1) as u32),
+                        _ => None,
                     };
-                    let ended = clock.fetch_add(1, Ordering::SeqCst);
-                    events.push(Event { started, ended, operation });
+                    events.push(event(&s, &clock, &key, write).await?);
                 }
                 Ok(events)
             }
         });
-        let history: Vec<Event> = history.await?.into_iter().flatten().collect();
+        let mut history: Vec<Event> = history.await?.into_iter().flatten().collect();
+        // What the race has left behind is what everybody sees then, and so is a write that nobody disturbs.
+        for (i, write) in [(0, None), (1, None), (1, Some(1000)), (0, None), (0, Some(1001)), (1, None)] {
+            history.push(event(&handles[i], &clock, &key, write).await?);
+        }
         expect(is_linearizable(&history), || {
             format!("expected an order that explains what was read, saw none for {history:?}")
         })?;
     }
     Ok(())
+}
+
+/// Writes the number under the key, where 0 deletes it, or reads the number there.
+async fn event(s: &Storage, clock: &AtomicUsize, key: &str, write: Option<u32>) -> storage_core::Result<Event> {
+    let started = clock.fetch_add(1, Ordering::SeqCst);
+    let operation = match write {
+        Some(0) => s.delete(key).await.map(|()| Operation::Write(0))?,
+        Some(value) => s.put(key, value.to_string()).await.map(|_| Operation::Write(value))?,
+        None => match s.get(key).await? {
+            None => Operation::Read(0),
+            Some(bytes) => Operation::Read(number(&bytes)? as u32),
+        },
+    };
+    let ended = clock.fetch_add(1, Ordering::SeqCst);
+    Ok(Event { started, ended, operation })
 }
 
 /// Adds one to the counter, so many times.
