@@ -5,6 +5,7 @@ use std::{
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
+    time::Instant,
 };
 
 use serde_json::Value;
@@ -24,13 +25,15 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comma
     command
 }
 
-/// Says what is run, runs it, and fails if it does.
+/// Says what is run, runs it, says how long it took, and fails if it does.
 pub(crate) fn step(command: &mut Command) -> Result<()> {
     let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     let line = format!("cargo {}", words.join(" "));
     eprintln!("\n$ {line}");
+    let started = Instant::now();
     let status = command.status()?;
     if status.success() {
+        eprintln!("`{line}` took {:.0?}", started.elapsed());
         return Ok(());
     }
     Err(format!("`{line}` failed ({status})").into())

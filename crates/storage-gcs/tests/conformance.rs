@@ -15,6 +15,7 @@ async fn open(ns: Namespace) -> Result<ObjectStoreBackend> {
     // The suite may put a proxy before the translator.
     let mut config = config(ns.name(), &ns.http_address(&host()?)?);
     config.store.prefix = ns.name().into();
+    config.http.timeout = Duration::from_secs(10);
     storage_gcs::connect(config).await
 }
 
