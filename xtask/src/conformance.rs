@@ -151,12 +151,10 @@ pub(crate) fn report(options: &Options) -> Result<Report> {
             format!("no package of {manifest} has `[package.metadata.storage-conformance]` with `targets`").into()
         );
     }
-    if let Some(unknown) = options.backends.iter().find(|name| !known.contains(&name.as_str())) {
-        return Err(format!("there is no backend `{unknown}`; known are {}", known.join(", ")).into());
-    }
+    let backends = named(&options.backends, &known)?;
     let mut report = Report::default();
     for (package, declared) in &packages {
-        let wanted = |name: &&str| options.backends.is_empty() || options.backends.iter().any(|b| b == name);
+        let wanted = |name: &&str| options.backends.is_empty() || backends.contains(name);
         let targets: Vec<&str> = declared.targets.iter().map(String::as_str).filter(wanted).collect();
         if !targets.is_empty() {
             let done = options.done.as_ref().and_then(|dir| done(&dir.join(format!("{package}.json")), &targets));
@@ -167,6 +165,21 @@ pub(crate) fn report(options: &Options) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// The targets of these names. A name that no target has stands for all that begin with it, as `s3` for `s3-ceph`.
+fn named<'a>(names: &[String], known: &[&'a str]) -> Result<Vec<&'a str>> {
+    let mut targets = Vec::new();
+    for name in names {
+        let exactly = known.contains(&name.as_str());
+        let begins = |target: &str| target.strip_prefix(name.as_str()).is_some_and(|rest| rest.starts_with('-'));
+        let before = targets.len();
+        targets.extend(known.iter().filter(|target| if exactly { *target == name } else { begins(target) }));
+        if targets.len() == before {
+            return Err(format!("there is no backend `{name}`; known are {}", known.join(", ")).into());
+        }
+    }
+    Ok(targets)
 }
 
 /// The report in this file, if it is about all of these targets.
@@ -230,4 +243,18 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
         return Err(format!("{package}: the report and the test's outcome ({}) differ", output.status).into());
     }
     Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::named;
+
+    #[test]
+    fn a_name_stands_for_its_target_or_for_all_that_begin_with_it() {
+        let known = ["sqlite", "sqlite-versions", "s3-ceph", "s3-moto-versions", "s30-other"];
+        let of = |name: &str| named(&[name.to_owned()], &known).map_err(|e| e.to_string());
+        assert_eq!(of("sqlite"), Ok(vec!["sqlite"]));
+        assert_eq!(of("s3"), Ok(vec!["s3-ceph", "s3-moto-versions"]));
+        assert_eq!(of("s"), Err(format!("there is no backend `s`; known are {}", known.join(", "))));
+    }
 }

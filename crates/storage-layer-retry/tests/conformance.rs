@@ -1,7 +1,8 @@
-//! The whole suite through the layer.
+//! The whole suite through the layer, over memory and over a directory.
 
 use storage_conformance::{Namespace, Target};
-use storage_core::{Storage, StorageBackend};
+use storage_core::{Capabilities, Storage, StorageBackend};
+use storage_fs::Fs;
 use storage_layer_retry::RetryLayer;
 use storage_memory::Memory;
 
@@ -10,5 +11,9 @@ storage_conformance::main!(
         Ok(Storage::new(ns.below(Memory::new())).layer(RetryLayer::new()).backend().clone())
     })
     .volatile()
-    .requires(Memory::new().info().capabilities)
+    .requires(Memory::new().info().capabilities),
+    Target::new("retry-fs", |ns: Namespace| async move {
+        Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(RetryLayer::new()).backend().clone())
+    })
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
 );
