@@ -13,6 +13,8 @@ use storage_core::{ConnectionConfig, Error, ErrorKind, Result, StorageContext};
 use crate::nearest::suggest;
 pub use connection::Connection;
 pub use layer::LayerConfig;
+#[cfg(feature = "toml")]
+use unique::NOT_FINITE;
 use unique::Unique;
 
 /// Options by name.
@@ -63,15 +65,17 @@ impl StorageConfig {
     /// Reads TOML.
     ///
     /// # Errors
-    /// As [`from_json`](StorageConfig::from_json).
+    /// As [`from_json`](StorageConfig::from_json), and for a number that is not finite.
     #[cfg(feature = "toml")]
     pub fn from_toml(text: &str) -> Result<Self> {
         // The error's own text would show the line, in which there may be a secret.
         let place = |e: toml::de::Error| {
+            let what = if e.message() == NOT_FINITE { NOT_FINITE } else { "this is no TOML" };
             let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
-            wrong(format!("configuration: this is no TOML, in line {}", before.matches('\n').count() + 1))
+            wrong(format!("configuration: {what}, in line {}", before.matches('\n').count() + 1))
         };
-        Self::read(toml::from_str(text).map_err(place)?)
+        let unique: Unique = toml::from_str(text).map_err(place)?;
+        Self::read(unique.0)
     }
 
     /// Reads a file whose name ends in `.toml` or `.json`.
@@ -118,7 +122,9 @@ impl StorageConfig {
                 "options have no place in `connection`; write them into `options`, a `?` in a name as `%3F`",
             ));
         }
-        if location.split_once(':').is_some_and(|(scheme, _)| scheme == self.backend) {
+        // A host may have the scheme's name, as in `postgres:5432/app`.
+        let is_port = |rest: &str| rest.split('/').next().is_some_and(|port| port.parse::<u16>().is_ok());
+        if location.split_once(':').is_some_and(|(scheme, rest)| scheme == self.backend && !is_port(rest)) {
             return Err(wrong(
                 "`connection` is what stands behind the scheme; leave the scheme out, or write the whole URI into `backend`",
             ));

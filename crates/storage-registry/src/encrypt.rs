@@ -23,9 +23,10 @@ struct Options {
     keys: BTreeMap<String, String>,
 }
 
-/// Whether these are options of the layer. What the keys are is looked at when it is made, since that may take a context.
+/// Whether these are options of the layer, and name keys. Whether there must be any, only the context tells.
 pub(crate) fn check(config: &ConnectionConfig) -> Result<()> {
-    config.typed::<Options>().map(drop)
+    let Options { current, keys, .. } = config.typed()?;
+    if keys.is_empty() { Ok(()) } else { read(current, &keys).map(drop) }
 }
 
 pub(crate) fn layer(

@@ -34,19 +34,20 @@ fn typed<L: serde::de::DeserializeOwned>(config: &ConnectionConfig) -> Result<()
 }
 
 /// A layer that fits around any backend.
-#[cfg(any(
-    feature = "cache",
-    feature = "limit",
-    feature = "metrics",
-    feature = "retry",
-    feature = "timeout",
-    feature = "trace"
-))]
+#[cfg(any(feature = "cache", feature = "limit", feature = "metrics", feature = "timeout", feature = "trace"))]
 fn any<L>(config: &ConnectionConfig, _: &StorageContext, inner: Backend) -> Result<Backend>
 where
     L: storage_core::Layer<dyn StorageBackend> + serde::de::DeserializeOwned,
 {
     Ok(Arc::new(config.typed::<L>()?.layer(inner)))
+}
+
+/// The jitter of the waits is the context's.
+#[cfg(feature = "retry")]
+fn retry(config: &ConnectionConfig, context: &StorageContext, inner: Backend) -> Result<Backend> {
+    let layer = config.typed::<storage_layer_retry::RetryLayer>()?;
+    let layer = context.seed.into_iter().fold(layer, storage_layer_retry::RetryLayer::seed);
+    Ok(Arc::new(storage_core::Layer::layer(layer, inner)))
 }
 
 /// All that are enabled.
@@ -85,11 +86,7 @@ pub(crate) fn all() -> Vec<Ours> {
             put: |config, _, inner| Ok(Arc::new(storage_layer_prefix::Prefixed::new(inner, config.typed()?)?)),
         },
         #[cfg(feature = "retry")]
-        Ours {
-            name: "retry",
-            check: typed::<storage_layer_retry::RetryLayer>,
-            put: any::<storage_layer_retry::RetryLayer>,
-        },
+        Ours { name: "retry", check: typed::<storage_layer_retry::RetryLayer>, put: retry },
         #[cfg(feature = "timeout")]
         Ours {
             name: "timeout",

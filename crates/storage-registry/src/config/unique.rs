@@ -1,4 +1,5 @@
-//! JSON in which no field of an object may stand twice, where serde_json would take the last one and say nothing.
+//! Values in which no field of an object may stand twice, and every number is finite. Where not, serde_json would take the last
+//! field, and nothing for the number, and say nothing.
 
 use std::fmt;
 
@@ -7,6 +8,9 @@ use serde::{
     de::{Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Value};
+
+/// What the error says for `inf` and `nan`, which TOML knows.
+pub(super) const NOT_FINITE: &str = "a number must be finite";
 
 /// A value in which every field is unique.
 pub(super) struct Unique(pub(super) Value);
@@ -42,8 +46,8 @@ impl<'de> Visitor<'de> for Any {
         Ok(value.into())
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(value.into())
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
+        if value.is_finite() { Ok(value.into()) } else { Err(E::custom(NOT_FINITE)) }
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Value, E> {
