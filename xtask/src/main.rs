@@ -62,6 +62,7 @@ cargo xtask COMMAND
       --backend A,B             which backends (default: all that this machine can run)
       --mib N                   how large (default: 1024)
   soak slatedb [--rounds N]   runs SlateDB on AsObjectStore (default: 100 rounds); see docs/soak.md
+  soak nonces [--writes N]    looks for data keys and nonces that repeat (default: 1,000,000 writes); see docs/soak.md
   figures [--check]           write (or compare) the figures in storage-core's README
   new-backend NAME            the scaffold of a backend, in crates/storage-NAME
   guide                       the backend of docs/add-a-backend.md, put to the suite

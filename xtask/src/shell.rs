@@ -39,6 +39,12 @@ pub(crate) fn step(command: &mut Command) -> Result<()> {
     Err(format!("`{line}` failed ({status})").into())
 }
 
+/// The date in UTC, as `2026-11-22`.
+pub(crate) fn today() -> Result<String> {
+    let date = Command::new("date").args(["-u", "+%F"]).output()?;
+    Ok(String::from_utf8(date.stdout)?.trim().to_owned())
+}
+
 /// What `cargo metadata` says of the workspace that this manifest belongs to.
 pub(crate) fn metadata(manifest: &Path, dependencies: bool) -> Result<Value> {
     let mut command = cargo(["metadata", "--format-version", "1", "--manifest-path"]);

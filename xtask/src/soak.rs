@@ -1,6 +1,6 @@
 //! Long runs, whose last results stand in `docs/soak.md`.
 
-use std::{env, fs, path::PathBuf, process::Command, time::Instant};
+use std::{env, fs, path::PathBuf, time::Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
@@ -9,8 +9,10 @@ use crate::{
     Result, conformance,
     report::Status,
     services,
-    shell::{cargo, metadata, root, step},
+    shell::{cargo, metadata, root, step, today},
 };
+
+const KNOWN: &str = "kill9, stream, slatedb and nonces";
 
 const HEAD: &str = "\
 # Long runs
@@ -50,13 +52,24 @@ everything in it with a model, writes or deletes 5,000 of 20,000 keys, compares 
 |---|---|---|---|---|
 ";
 
+const NONCES: &str = "
+## Data keys and nonces
+
+`cargo xtask soak nonces --writes N` encrypts the same value under the same key so many times, by each algorithm in turn, and compares the
+data keys and the nonces that wrap them.
+
+| layer | date | writes | outcome |
+|---|---|---|---|
+";
+
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     match args.value().ok().map(|name| name.string()).transpose()?.as_deref() {
         Some("kill9") => kill9(args),
         Some("stream") => stream(args),
         Some("slatedb") => slatedb(args),
-        Some(name) => Err(format!("there is no long run `{name}`; known are kill9, stream and slatedb").into()),
-        None => Err("say which long run; known are kill9, stream and slatedb".into()),
+        Some("nonces") => nonces(args),
+        Some(name) => Err(format!("there is no long run `{name}`; known are {KNOWN}").into()),
+        None => Err(format!("say which long run; known are {KNOWN}").into()),
     }
 }
 
@@ -110,6 +123,21 @@ fn slatedb(mut args: Parser) -> Result<()> {
         all = all.and(done);
     }
     all
+}
+
+fn nonces(mut args: Parser) -> Result<()> {
+    let mut writes = 1_000_000_u64;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("writes") => writes = args.value()?.parse()?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let mut test = cargo(["test", "--package", "storage-layer-encrypt", "--test", "nonces"]);
+    let done = step(test.env("STORAGE_TEST_WRITES", writes.to_string()));
+    let outcome = if done.is_ok() { "all distinct" } else { "failed" };
+    record(3, "encrypt", &format!("{writes} | {outcome}"))?;
+    done
 }
 
 fn kill9(mut args: Parser) -> Result<()> {
@@ -171,13 +199,13 @@ fn record(section: usize, backend: &str, row: &str) -> Result<()> {
         let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
         rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     });
-    let mut tables: [Vec<String>; 3] = std::array::from_fn(|_| sections.next().unwrap_or_default());
-    let date = Command::new("date").args(["-u", "+%F"]).output()?;
-    let date = String::from_utf8(date.stdout)?;
+    let mut tables: [Vec<String>; 4] = std::array::from_fn(|_| sections.next().unwrap_or_default());
+    let date = today()?;
     tables[section].retain(|line| !line.starts_with(&own));
-    tables[section].push(format!("{own}{} | {row} |", date.trim()));
+    tables[section].push(format!("{own}{date} | {row} |"));
     tables.iter_mut().for_each(|rows| rows.sort());
-    let [kills, streams, slatedb] = tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
-    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}"))?;
+    let [kills, streams, slatedb, nonces] =
+        tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
+    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}"))?;
     Ok(())
 }
