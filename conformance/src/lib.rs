@@ -10,7 +10,7 @@ mod each_call;
 mod faults;
 pub mod html;
 pub mod junit;
-mod linearize;
+pub mod linearize;
 mod main_with;
 mod methods;
 mod namespace;

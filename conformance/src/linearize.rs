@@ -1,38 +1,53 @@
 //! Whether a history of one register can be explained: the algorithm of Wing and Gong with the memory of Lowe.
 //!
 //! An operation may come next if no other that is still open had ended before it began. Trying all of these, and never the
-//! same set of done operations with the same value twice, finds an order if there is one.
+//! same set of done operations with the same value twice, finds an order if there is one. A write whose outcome nobody knows has
+//! no end, and need not come at all.
 
 use std::collections::HashSet;
 
 /// An operation on a register; 0 is absence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
+pub enum Operation {
+    /// What was stored; a delete is a write of 0.
     Write(u32),
+    /// What was seen.
     Read(u32),
 }
 
 /// When an operation began and ended, by one clock.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Event {
-    pub(crate) started: usize,
-    pub(crate) ended: usize,
-    pub(crate) operation: Operation,
+pub struct Event {
+    /// A number that is lower than that of whatever happened later.
+    pub started: usize,
+    /// `None` for a write that has failed, and may have happened all the same.
+    pub ended: Option<usize>,
+    /// What was done or seen.
+    pub operation: Operation,
 }
 
-/// Whether the history, of at most 64 events, has an order in which each read returns the last write.
-pub(crate) fn is_linearizable(history: &[Event]) -> bool {
-    let all = (0..history.len()).fold(0_u64, |set, i| set | 1 << i);
+/// Whether the history, of at most 64 events, has an order in which each read returns the last write. At first the register is 0.
+///
+/// ```
+/// use storage_conformance::linearize::{Event, Operation::{Read, Write}, is_linearizable};
+///
+/// let write = Event { started: 0, ended: Some(1), operation: Write(7) };
+/// let read = |seen| Event { started: 2, ended: Some(3), operation: Read(seen) };
+/// assert!(is_linearizable(&[write, read(7)]) && !is_linearizable(&[write, read(0)]));
+/// ```
+#[must_use]
+pub fn is_linearizable(history: &[Event]) -> bool {
+    let sure = (0..history.len()).filter(|i| history[*i].ended.is_some()).fold(0_u64, |set, i| set | 1 << i);
     let (mut tried, mut open) = (HashSet::new(), vec![(0_u64, 0_u32)]);
     while let Some((done, value)) = open.pop() {
-        if done == all {
+        if done & sure == sure {
             return true;
         }
         if !tried.insert((done, value)) {
             continue;
         }
         let left = || (0..history.len()).filter(move |i| done & (1 << i) == 0);
-        let first_end = left().map(|i| history[i].ended).min().unwrap_or_default();
+        let first_end = left().filter_map(|i| history[i].ended).min().unwrap_or(usize::MAX);
         for i in left().filter(|i| history[*i].started <= first_end) {
             let next = done | 1 << i;
             match history[i].operation {
@@ -50,7 +65,7 @@ mod tests {
     use super::{Event, Operation, Operation::Read, Operation::Write, is_linearizable};
 
     fn history(events: &[(usize, usize, Operation)]) -> Vec<Event> {
-        let event = |&(started, ended, operation)| Event { started, ended, operation };
+        let event = |&(started, ended, operation)| Event { started, ended: Some(ended), operation };
         events.iter().map(event).collect()
     }
 
@@ -60,6 +75,18 @@ mod tests {
         // Two that overlap may come in either order, and a read may fall between them.
         assert!(is_linearizable(&history(&[(0, 9, Write(1)), (1, 8, Write(2)), (2, 3, Read(2)), (4, 5, Read(1))])));
         assert!(is_linearizable(&history(&[(0, 3, Write(1)), (1, 2, Read(0))])));
+    }
+
+    #[test]
+    fn a_write_without_an_end_comes_at_any_time_or_never() {
+        let unknown = Event { started: 2, ended: None, operation: Write(2) };
+        let with = |events: &[(usize, usize, Operation)]| [history(events), vec![unknown]].concat();
+        assert!(is_linearizable(&with(&[(0, 1, Write(1)), (3, 4, Read(1))])));
+        assert!(is_linearizable(&with(&[(0, 1, Write(1)), (3, 4, Read(1)), (5, 6, Read(2))])));
+        // Not before it began, not twice, and not taken back.
+        assert!(!is_linearizable(&with(&[(0, 1, Read(2))])));
+        assert!(!is_linearizable(&with(&[(3, 4, Read(2)), (5, 6, Write(1)), (7, 8, Read(2))])));
+        assert!(!is_linearizable(&with(&[(0, 1, Write(1)), (3, 4, Read(2)), (5, 6, Read(1))])));
     }
 
     #[test]

@@ -212,7 +212,7 @@ async fn event(s: &Storage, clock: &AtomicUsize, key: &str, write: Option<u32>) 
             Some(bytes) => Operation::Read(number(&bytes)? as u32),
         },
     };
-    let ended = clock.fetch_add(1, Ordering::SeqCst);
+    let ended = Some(clock.fetch_add(1, Ordering::SeqCst));
     Ok(Event { started, ended, operation })
 }
 
