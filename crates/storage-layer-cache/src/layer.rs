@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use serde::Deserialize;
 use storage_core::{Error, ErrorKind, Layer, Result, StorageBackend};
 
-use crate::Cache;
+use crate::{Cache, value::OVERHEAD};
+
+/// The least budget without a `max_value`: an eighth of it and what a value takes beside its bytes are not more than it.
+const MIN_BYTES: u64 = OVERHEAD as u64 * 8 / 7;
 
 /// Keeps up to 100 MiB of values for up to an hour, each of at most 1 MiB, and no key for a minute after a write of it that
 /// may still happen.
@@ -54,7 +57,7 @@ impl CacheLayer {
     /// How many bytes are kept at most, keys, metadata and what the cache itself needs for each value included.
     ///
     /// # Errors
-    /// `Config` for 0, or for less than a `max_value` that was set.
+    /// `Config` for 0, and for less than the largest value takes that is kept: 512 bytes more than it has.
     pub fn max_bytes(mut self, bytes: u64) -> Result<Self> {
         self.max_bytes = bytes;
         self.checked()
@@ -63,7 +66,7 @@ impl CacheLayer {
     /// The largest value that is kept. Larger ones are streamed through.
     ///
     /// # Errors
-    /// `Config` for 0, for more than `max_bytes`, and for more than [`CacheLayer::MAX_VALUE`].
+    /// `Config` for 0, for more than `max_bytes` less 512 bytes, and for more than [`CacheLayer::MAX_VALUE`].
     pub fn max_value(mut self, bytes: u64) -> Result<Self> {
         self.max_value = Some(bytes);
         self.checked()
@@ -103,11 +106,14 @@ impl CacheLayer {
         if self.max_bytes == 0 {
             return wrong("`max_bytes` must not be 0; leave the layer out to cache nothing".into());
         }
-        let most = self.max_bytes.min(Self::MAX_VALUE);
-        if self.max_value.is_some_and(|max| max == 0 || max > most) {
+        if self.max_value.is_some_and(|max| max == 0 || max > Self::MAX_VALUE) {
+            return wrong(format!("`max_value` must be 1 to {}", Self::MAX_VALUE));
+        }
+        let least = self.max_value.map_or(MIN_BYTES, |max| max + OVERHEAD as u64);
+        if self.max_bytes < least {
             return wrong(format!(
-                "`max_value` must be 1 to {most}, which is the lesser of `max_bytes` and {}",
-                Self::MAX_VALUE
+                "`max_bytes` must be at least {least}, for the largest value that is kept takes {OVERHEAD} bytes more than \
+                 it has; allow more, or set a lower `max_value`"
             ));
         }
         if self.ttl < Duration::from_millis(1) {

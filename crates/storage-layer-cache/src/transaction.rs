@@ -43,6 +43,11 @@ impl Bypass {
         *self.touched.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
+    /// How many keys are noted; `None` when it can be any. The notes only grow, so that two counts tell whether they did.
+    fn noted(&self) -> Option<usize> {
+        self.touched.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(BTreeSet::len)
+    }
+
     fn scope(&self) -> Scope {
         let touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
         touched.as_ref().map_or(Scope::All, |keys| Scope::Keys(keys.iter().cloned().collect()))
@@ -143,13 +148,45 @@ impl StorageBackend for Bypass {
 #[async_trait]
 impl Transaction for Bypass {
     async fn commit(&self) -> Result<()> {
+        // Counted before the scope is taken, so that no key is missed by both.
+        let late = Late { bypass: self, noted: self.noted(), is_over: false };
         let guard = self.table.begin(self.scope());
         let result = self.inner.commit().await;
         guard.end(|_| is_doubtful(&result));
+        late.end(is_doubtful(&result));
         result
     }
 
     async fn rollback(&self) -> Result<()> {
         self.inner.rollback().await
+    }
+}
+
+/// Forgets what another handle of the transaction wrote while its commit was under way: the commit may have taken it along.
+struct Late<'t> {
+    bypass: &'t Bypass,
+    /// What was noted before the commit.
+    noted: Option<usize>,
+    is_over: bool,
+}
+
+impl Late<'_> {
+    fn end(mut self, doubtful: bool) {
+        self.is_over = true;
+        self.forget(doubtful);
+    }
+
+    fn forget(&self, doubtful: bool) {
+        if self.bypass.noted() != self.noted {
+            self.bypass.table.begin(self.bypass.scope()).end(|_| doubtful);
+        }
+    }
+}
+
+impl Drop for Late<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.forget(true);
+        }
     }
 }

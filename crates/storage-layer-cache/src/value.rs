@@ -4,7 +4,7 @@ use storage_core::{Bytes, Entry, GetOptions, Metadata, Object, Result};
 use tokio::time::Instant;
 
 /// What the cache needs for a value beside its bytes, about: the entry, its strings, and the tables.
-const OVERHEAD: usize = 512;
+pub(crate) const OVERHEAD: usize = 512;
 
 pub(crate) struct Value {
     pub(crate) entry: Entry,

@@ -186,11 +186,21 @@ async fn the_budget_is_kept_and_evictions_are_counted() -> Result<()> {
         assert_eq!(storage.get(format!("{n}")).await?.unwrap(), value(n));
     }
     assert!(log.take().len() >= 1000 - entries as usize);
-    // What does not fit at all is not tried.
-    let (storage, log, _) = over_memory(CacheLayer::new().max_bytes(80)?).await;
-    storage.get("a").await?;
-    storage.get("a").await?;
-    assert_eq!(log.take(), ["get", "get"]);
+    // What does not fit is not kept.
+    let (storage, log, below) = over_memory(CacheLayer::new().max_bytes(585)?).await;
+    let long = "k".repeat(100);
+    below.put(&long, "1").await?;
+    below.put("b", vec![0; 73]).await?;
+    below.put("c", vec![0; 74]).await?;
+    for key in [long.as_str(), "b", "c"] {
+        storage.get(key).await?;
+        storage.get(key).await?;
+        assert_eq!(log.take(), ["get", "get"]);
+    }
+    below.put("b", vec![0; 60]).await?;
+    storage.get("b").await?;
+    storage.get("b").await?;
+    assert_eq!(log.take(), ["get"]);
     Ok(())
 }
 
@@ -323,8 +333,10 @@ fn a_configuration_is_read_and_nonsense_refused() {
     assert_eq!(toml::from_str::<CacheLayer>(toml).unwrap(), all);
     for (nonsense, says) in [
         (r#"{"max_bytes": 0}"#, "`max_bytes` must not be 0"),
-        (r#"{"max_value": 0}"#, "`max_value` must be 1 to 104857600"),
-        (r#"{"max_value": 11, "max_bytes": 10}"#, "`max_value` must be 1 to 10,"),
+        (r#"{"max_bytes": 584}"#, "`max_bytes` must be at least 585,"),
+        (r#"{"max_value": 0}"#, "`max_value` must be 1 to 1073741824"),
+        (r#"{"max_value": 11, "max_bytes": 522}"#, "`max_bytes` must be at least 523,"),
+        (r#"{"max_value": 1048576, "max_bytes": 1048576}"#, "takes 512 bytes more"),
         (r#"{"max_value": 1073741825, "max_bytes": 10737418240}"#, "`max_value` must be 1 to 1073741824"),
         (r#"{"ttl_ms": 0}"#, "`ttl_ms` must not be 0"),
         (r#"{"max_bytes": -1}"#, "invalid value"),
@@ -338,10 +350,14 @@ fn a_configuration_is_read_and_nonsense_refused() {
     }
     for refused in [
         CacheLayer::new().max_bytes(0),
+        CacheLayer::new().max_bytes(400),
         CacheLayer::new().max_value(0),
         CacheLayer::new().ttl(Duration::ZERO),
-        CacheLayer::new().max_value(11).unwrap().max_bytes(10),
+        CacheLayer::new().max_value(11).unwrap().max_bytes(522),
     ] {
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Config);
+    }
+    for taken in [CacheLayer::new().max_bytes(585), CacheLayer::new().max_value(11).unwrap().max_bytes(523)] {
+        taken.unwrap();
     }
 }

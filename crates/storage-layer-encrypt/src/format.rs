@@ -125,6 +125,11 @@ impl Cipher {
         Ok(Self { cipher: LessSafeKey::new(unbound), key: key.clone() })
     }
 
+    /// Whose value it is.
+    pub(crate) fn key(&self) -> &Key {
+        &self.key
+    }
+
     /// Replaces the plain chunk that begins at `start` by the sealed one.
     pub(crate) fn seal<B>(&self, buffer: &mut B, start: usize, index: u64, last: bool) -> Result<()>
     where
@@ -208,7 +213,7 @@ pub(crate) fn stored_size(plain: u64) -> u64 {
 pub(crate) fn plain_size(stored: u64) -> Option<u64> {
     let sealed = stored.checked_sub(HEADER)?;
     let plain = sealed.checked_sub(sealed.div_ceil(SEALED).max(1) * TAG)?;
-    (stored_size(plain) == stored).then_some(plain)
+    (plain <= MAX_PLAIN && stored_size(plain) == stored).then_some(plain)
 }
 
 #[cfg(test)]
@@ -237,5 +242,7 @@ mod tests {
         for stored in (0..HEADER + TAG).chain(HEADER + SEALED + 1..=HEADER + SEALED + TAG) {
             assert_eq!(plain_size(stored), None, "{stored}");
         }
+        assert_eq!(plain_size(stored_size(MAX_PLAIN)), Some(MAX_PLAIN));
+        assert_eq!((plain_size(stored_size(MAX_PLAIN + 1)), plain_size(u64::MAX)), (None, None));
     }
 }

@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, stream};
-use storage_core::{ByteStream, Result};
+use storage_core::{ByteStream, Error, ErrorKind, Key, Result};
 
 use crate::{
     format::{CHUNK, Cipher, HEADER, SEALED, TAG, chunks, stored_size},
@@ -91,8 +91,8 @@ pub(crate) fn open_stream(pieces: Pieces, cipher: Cipher) -> ByteStream {
 pub(crate) struct Window {
     /// The index of the next chunk.
     pub(crate) next: u64,
-    /// How many chunks the value has.
-    pub(crate) end: u64,
+    /// Plain bytes of the value, as far as the store tells the truth.
+    pub(crate) size: u64,
     /// Plain bytes of the next chunk before the range.
     pub(crate) skip: u64,
     /// Plain bytes of the range still to come.
@@ -100,12 +100,17 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    fn cut(&mut self, plain: Bytes) -> Bytes {
-        let range: Range<u64> = self.skip..(self.skip + self.left).min(plain.len() as u64);
+    /// What is wanted of the next chunk; `None` if it is not as long as the value's size says, which nothing authenticates.
+    fn cut(&mut self, plain: &Bytes) -> Option<Bytes> {
+        let len = self.size.checked_sub(self.next * CHUNK)?.min(CHUNK);
+        let range: Range<u64> = self.skip..(self.skip + self.left).min(len);
+        if plain.len() as u64 != len || range.start > range.end {
+            return None;
+        }
         self.next += 1;
         self.skip = 0;
         self.left -= range.end - range.start;
-        plain.slice(range.start as usize..range.end as usize)
+        Some(plain.slice(range.start as usize..range.end as usize))
     }
 }
 
@@ -116,11 +121,17 @@ pub(crate) fn open_window(pieces: Pieces, cipher: Cipher, window: Window) -> Byt
             return Ok(None);
         }
         let (mut chunk, _): (BytesMut, bool) = pieces.next(0).await?;
-        let last = window.next + 1 == window.end;
+        let last = window.next + 1 == chunks(window.size);
         let opened = cipher.open(&mut chunk, 0, window.next, last)?;
         chunk.truncate(opened);
-        let plain = window.cut(chunk.freeze());
+        let plain = window.cut(&chunk.freeze()).ok_or_else(|| wrong_size(cipher.key()))?;
         Ok(Some((plain, (pieces, cipher, window))))
     })
     .boxed()
+}
+
+/// The store gives out another value than the one whose size it told.
+pub(crate) fn wrong_size(key: &Key) -> Error {
+    let message = "the stored value does not have the size that the store says; restore it, or write it again";
+    Error::new(ErrorKind::Corrupt, message).with_key(key)
 }

@@ -19,7 +19,7 @@ use crate::{
     },
     metadata::{self, Sealed},
     pieces::Pieces,
-    seal::{Window, open_stream, open_whole, open_window, seal_stream, seal_whole},
+    seal::{Window, open_stream, open_whole, open_window, seal_stream, seal_whole, wrong_size},
     wrap::random_key,
 };
 
@@ -137,11 +137,16 @@ impl EncryptTransform {
                 rest.if_match = entry.etag.clone();
             }
             let sealed = HEADER + first * SEALED..HEADER + (last + 1) * SEALED;
-            let chunks = inner.get(key, rest.range(sealed)).await?.ok_or_else(|| replaced(key))?;
+            let chunks = inner.get(key, rest.range(sealed)).await.map_err(|e| match e.kind() {
+                // The same version of the value ends before the chunks that its size promised.
+                ErrorKind::RangeNotSatisfiable => wrong_size(key),
+                _ => e,
+            })?;
+            let chunks = chunks.ok_or_else(|| replaced(key))?;
             pieces = Pieces::new(chunks.body.into_stream(), SEALED);
         }
         let len = range.end - range.start;
-        let window = Window { next: first, end: chunks(size), skip: range.start - first * CHUNK, left: len };
+        let window = Window { next: first, size, skip: range.start - first * CHUNK, left: len };
         Ok(Some(Object::new(entry, Body::stored(len, open_window(pieces, cipher, window)))))
     }
 }

@@ -4,10 +4,11 @@
 mod chunked;
 
 use chunked::Chunked;
-use futures_util::{StreamExt, stream};
-use storage_conformance::Recorder;
+use futures_util::{FutureExt, StreamExt, stream};
+use storage_conformance::{Faults, Recorder};
 use storage_core::{
-    Body, Bytes, Comparison, DataKey, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Query, Result, Storage,
+    Body, Bytes, Comparison, Condition, CopyOptions, DataKey, Entry, ErrorKind, GetOptions, ListOptions, Metadata,
+    PutOptions, Query, Result, Storage,
 };
 use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
@@ -95,13 +96,15 @@ async fn foreign_data_is_listed_and_reading_it_is_an_error_that_loses_nothing() 
     let below = Storage::new(Memory::new());
     let above = stack(&below, keys("k", 1));
     below.put("plain", pattern(1000)).await?;
-    let listed: Vec<_> = above.list("").await?.collect().await;
-    assert_eq!(listed.len(), 1);
+    below.put("short", pattern(271)).await?;
+    let listed: Vec<_> = above.list("").await?.map(Result::unwrap).collect().await;
+    let sizes: Vec<_> = listed.iter().map(|entry| (entry.key.as_str(), entry.size, entry.stored_size)).collect();
+    assert_eq!(sizes, [("plain", 728, Some(1000)), ("short", 271, None)], "as the README says");
     assert_eq!(kind_of(&above, "plain").await, Some(ErrorKind::Corrupt));
     let range = above.get_with("plain", GetOptions::new().range(1..5)).await;
     assert_eq!(range.unwrap_err().kind(), ErrorKind::Corrupt);
     let entry = above.stat("plain").await?.unwrap();
-    assert!(entry.size <= 1000 && entry.metadata.unwrap().is_empty());
+    assert!(entry.size == 728 && entry.metadata.unwrap().is_empty());
     assert_eq!(below.get("plain").await?.unwrap(), pattern(1000));
     Ok(())
 }
@@ -121,6 +124,41 @@ async fn keys_rotate_and_a_missing_or_wrong_one_is_a_clear_error() -> Result<()>
     assert!(error.to_string().contains("\"old\""), "{error}");
     let wrong = stack(&below, keys("old", 9));
     assert_eq!(kind_of(&wrong, "a").await, Some(ErrorKind::Corrupt));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_value_is_written_again_unless_others_write_it_meanwhile() -> Result<()> {
+    let rotated = || keys("new", 2).with_older("old", &DataKey::new([1; 32])).unwrap();
+    let unchanged = |entry: Entry| CopyOptions::new().condition(Condition::IfMatch(entry.etag.unwrap()));
+    let mut between = 0;
+    for seed in 0..20 {
+        let below = Storage::new(Memory::new());
+        let others = stack(&below, rotated());
+        let faults = Faults::new(Memory::clone(below.backend()), seed).latency(4).only(["put"]);
+        let above = Storage::new(faults).layer(EncryptLayer::new(rotated()));
+        let about = Metadata::new().field("n", 1);
+        stack(&below, keys("old", 1)).put_with("a", "1", PutOptions::new().metadata(about.clone())).await?;
+        above.copy_with("a", "a", unchanged(above.stat("a").await?.unwrap())).await?;
+        let only_new = stack(&below, keys("new", 2));
+        assert_eq!(only_new.get("a").await?.unwrap(), "1");
+        assert_eq!(*only_new.stat("a").await?.unwrap().metadata.unwrap(), about);
+
+        let options = unchanged(above.stat("a").await?.unwrap());
+        others.put("a", "2").await?;
+        let error = above.copy_with("a", "a", options).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PreconditionFailed);
+        assert_eq!(above.get("a").await?.unwrap(), "2");
+
+        // Between the read and the write of the copy.
+        let mut copy = Box::pin(above.copy_with("a", "a", unchanged(above.stat("a").await?.unwrap())));
+        if (&mut copy).now_or_never().is_none() {
+            others.put("a", "3").await?;
+            between += usize::from(copy.await.is_err_and(|e| e.kind() == ErrorKind::PreconditionFailed));
+            assert_eq!(above.get("a").await?.unwrap(), "3");
+        }
+    }
+    assert!(between > 5, "{between}");
     Ok(())
 }
 

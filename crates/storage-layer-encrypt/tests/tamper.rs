@@ -6,8 +6,10 @@ use std::sync::Arc;
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::TryStreamExt;
 use storage_core::{
-    Bytes, DataKey, ErrorKind, FieldValue, GetOptions, ListOptions, Metadata, PutOptions, Result, Storage,
+    BackendInfo, Body, ByteRange, Bytes, DataKey, Entry, ErrorKind, FieldValue, GetOptions, Key, Layer, ListOptions,
+    Metadata, Object, PutOptions, Result, Storage, StorageBackend,
 };
+use storage_layer::{Transform, Transformed};
 use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
 
@@ -194,6 +196,77 @@ async fn chunks_that_change_places_or_values_or_go_missing() -> Result<()> {
             s.place("a", mixed, metadata.clone()).await;
             assert_eq!(s.kind("a").await, Some(ErrorKind::Corrupt), "chunk {i} of another value");
         }
+    }
+    Ok(())
+}
+
+/// A store that says of every value that it has so many bytes.
+#[derive(Debug)]
+struct Says(u64);
+
+impl Transform for Says {
+    fn info(&self, inner: &BackendInfo) -> BackendInfo {
+        inner.clone()
+    }
+    async fn encode(&self, _: &Key, body: Body, options: PutOptions) -> Result<(Body, PutOptions)> {
+        Ok((body, options))
+    }
+    async fn decode(&self, _: &Key, stored: Object) -> Result<Object> {
+        Ok(Object::new(self.entry(stored.entry).await?, stored.body))
+    }
+    async fn read_range<S: StorageBackend + ?Sized>(
+        &self,
+        inner: &S,
+        key: &Key,
+        range: ByteRange,
+        options: GetOptions,
+    ) -> Result<Option<Object>> {
+        match inner.get(key, options.range(range)).await? {
+            Some(stored) => self.decode(key, stored).await.map(Some),
+            None => Ok(None),
+        }
+    }
+    async fn entry(&self, mut stored: Entry) -> Result<Entry> {
+        stored.size = self.0;
+        Ok(stored)
+    }
+}
+
+impl<S: StorageBackend + ?Sized> Layer<S> for Says {
+    type Backend = Transformed<S, Says>;
+
+    fn layer(self, inner: Arc<S>) -> Self::Backend {
+        Transformed::new(inner, self)
+    }
+}
+
+#[tokio::test]
+async fn sizes_that_are_not_those_of_the_bytes() -> Result<()> {
+    let stored = |plain: usize| (HEADER + plain + plain.div_ceil(CHUNK).max(1) * 16) as u64;
+    let keys = || StaticKeys::new("k", &DataKey::new([1; 32])).unwrap();
+    let sizes = [0, 1, 100, 200, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK + 100, 3 * CHUNK];
+    for real in sizes {
+        let below = Storage::new(Memory::new());
+        let plain = pattern(real);
+        below.clone().layer(EncryptLayer::new(keys())).put("a", plain.clone()).await?;
+        for said in sizes {
+            let above = below.clone().layer(Says(stored(said))).layer(EncryptLayer::new(keys()));
+            for start in [0, 1, 50, 150, CHUNK - 1, CHUNK, CHUNK + 50, 2 * CHUNK, 2 * CHUNK + 150] {
+                for end in [start, start + 1, start + 10, start + CHUNK, start + 2 * CHUNK] {
+                    let range = GetOptions::new().range(start as u64..end as u64);
+                    let what = format!("{start}..{end} of {real} bytes, said to be {said}");
+                    match above.get_with("a", range).await {
+                        // Where it ends is the store's word, and so is that it begins where nothing is read.
+                        Ok(part) => assert_eq!(part.unwrap(), plain.get(start..end.min(said)).unwrap_or(&[]), "{what}"),
+                        Err(e) if start > said => assert_eq!(e.kind(), ErrorKind::RangeNotSatisfiable, "{what}"),
+                        Err(e) => assert_eq!(e.kind(), ErrorKind::Corrupt, "{what}: {e}"),
+                    }
+                }
+            }
+        }
+        let above = below.layer(Says(u64::MAX)).layer(EncryptLayer::new(keys()));
+        let error = above.get_with("a", GetOptions::new().range(1..2)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
     Ok(())
 }

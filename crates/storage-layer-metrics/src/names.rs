@@ -29,5 +29,5 @@ pub(crate) fn describe() {
     describe_counter!(ERRORS, "Storage operations that failed, by kind of error.");
     describe_counter!(CANCELLATIONS, "Storage operations whose call or stream was dropped before its end.");
     describe_counter!(BYTES_READ, Unit::Bytes, "Bytes of values that storage operations delivered.");
-    describe_counter!(BYTES_WRITTEN, Unit::Bytes, "Bytes of values in storage operations that succeeded.");
+    describe_counter!(BYTES_WRITTEN, Unit::Bytes, "Bytes of values that storage operations wrote.");
 }

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::StreamExt;
 use storage_core::{BoxFuture, BoxStream, Result};
-use storage_layer::{Intercept, Intercepted, Operation, Payload, Resume, Watch};
+use storage_layer::{Intercept, Intercepted, Operation, OperationName, Payload, Resume, Watch};
 
 use crate::{Measurement, measure::Keys};
 
@@ -35,9 +35,15 @@ impl Intercept for MetricsIntercept {
         let result = call().await;
         match &result {
             Ok(value) => {
-                // A streamed body may have been longer than was known beforehand.
-                let taken = operation.progress.map(|bytes| bytes.load(Ordering::Relaxed));
-                measured.wrote(taken.or(operation.bytes).unwrap_or(0));
+                measured.wrote(match operation.name {
+                    // Some of its items may have failed.
+                    OperationName::PutBatch => value.written(),
+                    // A streamed body may have been longer than was known beforehand.
+                    _ => {
+                        let taken = operation.progress.map(|bytes| bytes.load(Ordering::Relaxed));
+                        taken.or(operation.bytes).unwrap_or(0)
+                    }
+                });
                 measured.read(value.bytes());
                 measured.succeeded();
             }

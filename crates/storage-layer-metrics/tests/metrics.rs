@@ -163,9 +163,17 @@ async fn errors_are_counted_by_kind() -> Result<()> {
     storage.put("a", "1").await?;
     taken(&seen);
     let once = PutOptions::new().condition(Condition::IfAbsent);
-    let results = storage.put_batch_with([("a", "2", once)], BatchOptions::new()).await?;
+    let items = [("a", "0123456789", once.clone()), ("new", "0123456789", once)];
+    let results = storage.put_batch_with(items, BatchOptions::new()).await?;
     assert_eq!(results[0].as_ref().unwrap_err().kind(), ErrorKind::AlreadyExists);
-    assert_eq!(taken(&seen)["storage_operation_successes_total put_batch"], 1);
+    assert_counted(
+        &seen,
+        &[
+            ("operation_duration_seconds put_batch", 1),
+            ("operation_successes_total put_batch", 1),
+            ("written_bytes_total put_batch", 10),
+        ],
+    );
     Ok(())
 }
 

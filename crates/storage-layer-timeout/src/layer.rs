@@ -8,7 +8,7 @@ use storage_core::{Error, ErrorKind, Layer, Result, StorageBackend};
 use crate::{Timeout, TimeoutIntercept};
 
 /// Ends calls and streams that are stuck. The defaults are 30 s for a call and between the items of a stream, 300 s for a call
-/// whose work grows with the store, and a second more for each 256 KiB of a value that goes in as a whole.
+/// whose work grows with the store and between the entries of a query, and a second more for each 256 KiB of a value that goes in as a whole.
 ///
 /// In a configuration: `timeout_ms`, `bulk_timeout_ms`, `min_bytes_per_second`. Zero is refused in all three.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -26,9 +26,9 @@ impl Default for TimeoutLayer {
 }
 
 impl TimeoutLayer {
-    /// The time for a call, and between the items of a stream.
+    /// The time for a call, and between the items of a stream that is not a query's.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
-    /// The time for a batch, a query, `clear`, `copy`, `rename` and `commit`.
+    /// The time for a batch, a query and between its entries, `clear`, `copy`, `rename` and `commit`.
     pub const DEFAULT_BULK_TIMEOUT: Duration = Duration::from_secs(300);
     /// Bytes per second below which a value that goes in as a whole counts as stuck.
     pub const DEFAULT_MIN_RATE: NonZeroU64 = NonZeroU64::new(256 * 1024).unwrap();
@@ -39,7 +39,7 @@ impl TimeoutLayer {
         Self::default()
     }
 
-    /// The time for a call, and between the items of a stream. At least a millisecond.
+    /// The time for a call, and between the items of a stream that is not a query's. At least a millisecond.
     #[must_use]
     pub fn timeout(mut self, time: Duration) -> Self {
         self.timeout = time.max(Duration::from_millis(1));
@@ -47,7 +47,7 @@ impl TimeoutLayer {
     }
 
     /// The time for a call whose work grows with what it is given or finds: a batch, a query, `clear`, `copy`, `rename`,
-    /// `commit`. At least a millisecond.
+    /// `commit`. Between the entries of a query, too: a scan may find none for long. At least a millisecond.
     #[must_use]
     pub fn bulk_timeout(mut self, time: Duration) -> Self {
         self.bulk = time.max(Duration::from_millis(1));

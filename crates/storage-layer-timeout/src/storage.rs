@@ -29,16 +29,21 @@ impl TimeoutIntercept {
         Self { settings }
     }
 
+    /// How long an operation may take without the time for its bytes. An item of its stream may take as long: a query in the
+    /// order of keys is answered while the store is scanned, and the scan can go on for long without a match.
+    fn base(&self, name: OperationName) -> Duration {
+        if is_bulk(name) { self.settings.bulk } else { self.settings.timeout }
+    }
+
     /// How long a call may take, or stand still if its progress can be seen.
     fn limit(&self, operation: &Operation<'_>) -> Duration {
-        let settings = &self.settings;
-        let limit = if is_bulk(operation.name) { settings.bulk } else { settings.timeout };
+        let limit = self.base(operation.name);
         if operation.progress.is_some() {
             return limit;
         }
         let bytes = operation.bytes.unwrap_or(0) as f64;
         limit.saturating_add(
-            Duration::try_from_secs_f64(bytes / settings.min_rate.get() as f64).unwrap_or(Duration::MAX),
+            Duration::try_from_secs_f64(bytes / self.settings.min_rate.get() as f64).unwrap_or(Duration::MAX),
         )
     }
 }
@@ -59,12 +64,13 @@ fn is_bulk(name: OperationName) -> bool {
 }
 
 impl Intercept for TimeoutIntercept {
-    type Span = ();
+    /// How long the operation's stream may stand still.
+    type Span = Duration;
 
     /// The bytes of a large value must be seen to arrive.
     const WHOLE: bool = false;
 
-    async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
+    async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, Duration)
     where
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a,
@@ -86,7 +92,7 @@ impl Intercept for TimeoutIntercept {
             timer.as_mut().poll(cx).map(|()| None)
         });
         let result = result.await.unwrap_or_else(|| Err(stuck(operation.name, limit)));
-        (result, ())
+        (result, self.base(operation.name))
     }
 
     fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
@@ -95,12 +101,12 @@ impl Intercept for TimeoutIntercept {
     }
 
     fn stream<T: Payload + Send + 'static>(
-        this: &Arc<Self>,
-        _: (),
+        _: &Arc<Self>,
+        limit: Duration,
         stream: BoxStream<'static, Result<T>>,
         _: impl Resume<T>,
     ) -> BoxStream<'static, Result<T>> {
-        Timed { stream: Some(stream), limit: this.settings.timeout, timer: None }.boxed()
+        Timed { stream: Some(stream), limit, timer: None }.boxed()
     }
 }
 

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use storage_conformance::{Faults, METHODS, Recorder, call};
 use storage_core::{
     BackendInfo, Body, Bytes, DeleteOptions, Entry, ErrorKind, GetOptions, Key, ListOptions, ListStream, Object,
-    PutOptions, Result, StatOptions, Storage, StorageBackend, async_trait,
+    OrderBy, PutOptions, Query, Result, StatOptions, Storage, StorageBackend, async_trait,
 };
 use storage_layer::OperationName;
 use storage_layer_timeout::{Timeout, TimeoutLayer};
@@ -96,11 +96,12 @@ async fn a_body_that_moves_may_take_for_ever_and_one_that_hangs_may_not() -> Res
     Ok(())
 }
 
-/// Memory at the end of a slow line: each piece of a value and each item of a listing takes 29 s. A body is read by a task
+/// Memory at the end of a slow line: each piece of a value and each item of a listing takes its time. A body is read by a task
 /// of its own, and a value that is wanted whole is collected before the call returns.
 #[derive(Debug)]
-struct Slow(Memory);
+struct Slow(Memory, Duration);
 
+/// Just not stuck.
 const STEP: Duration = Duration::from_secs(29);
 
 #[async_trait]
@@ -109,7 +110,7 @@ impl StorageBackend for Slow {
         self.0.info()
     }
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let whole = options.whole;
+        let (whole, step) = (options.whole, self.1);
         let Some(object) = self.0.get(key, options).await? else {
             return Ok(None);
         };
@@ -117,7 +118,7 @@ impl StorageBackend for Slow {
         let pieces: Vec<Bytes> = value.chunks(100).map(Bytes::copy_from_slice).collect();
         let body = Body::stored(
             value.len() as u64,
-            stream::iter(pieces).then(|piece| async { Ok((sleep(STEP).await, piece).1) }),
+            stream::iter(pieces).then(move |piece| async move { Ok((sleep(step).await, piece).1) }),
         );
         let body = if whole { body.bytes(u64::MAX).await?.into() } else { body };
         Ok(Some(Object::new(object.entry, body)))
@@ -133,14 +134,14 @@ impl StorageBackend for Slow {
         self.0.stat(key, options).await
     }
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
-        let items = self.0.list(options).await?;
-        Ok(items.then(|item| async { (sleep(STEP).await, item).1 }).boxed())
+        let (items, step) = (self.0.list(options).await?, self.1);
+        Ok(items.then(move |item| async move { (sleep(step).await, item).1 }).boxed())
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn slow_is_not_stuck_in_whichever_direction_and_whoever_reads() -> Result<()> {
-    let storage = over(Slow(Memory::new()));
+    let storage = over(Slow(Memory::new(), STEP));
     let begun = Instant::now();
     storage.put("key", Body::stream(slowly(20, STEP))).await?;
     assert_eq!(begun.elapsed(), STEP * 20);
@@ -156,6 +157,25 @@ async fn slow_is_not_stuck_in_whichever_direction_and_whoever_reads() -> Result<
     let stuck = slowly(3, STEP).chain(stream::pending());
     assert_eq!(storage.put("stuck", Body::stream(stuck)).await.unwrap_err().kind(), ErrorKind::Timeout);
     assert!(begun.elapsed() <= STEP * 3 + Duration::from_secs(60), "{:?}", begun.elapsed());
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_query_that_scans_for_long_without_a_match_is_not_stuck() -> Result<()> {
+    let memory = Memory::new();
+    Storage::new(memory.clone()).put_batch((0..100).map(|i| (format!("k{i}"), "v"))).await?;
+    let storage = over(Slow(memory.clone(), Duration::from_secs(1)));
+    for query in [Query::new().all_tags(["none"]), Query::new().all_tags(["none"]).descending(OrderBy::Key)] {
+        let begun = Instant::now();
+        let found: Vec<_> = storage.query(query).await?.try_collect().await?;
+        assert_eq!((found.len(), begun.elapsed().as_secs()), (0, 100));
+    }
+    // The limit is the one for such work, and it still ends.
+    let layer = TimeoutLayer::new().bulk_timeout(Duration::from_secs(50));
+    let storage = Storage::new(Slow(memory, Duration::from_secs(1))).layer(layer);
+    let begun = Instant::now();
+    let stuck = storage.query(Query::new().all_tags(["none"])).await?.try_collect::<Vec<_>>().await.unwrap_err();
+    assert_eq!((stuck.kind(), begun.elapsed().as_secs()), (ErrorKind::Timeout, 50));
     Ok(())
 }
 
@@ -195,7 +215,8 @@ async fn a_listing_or_body_that_hangs_ends_and_a_slow_reader_is_not_its_fault() 
             _ => storage.get("k000").await.unwrap_err(),
         };
         assert!(error.kind() == ErrorKind::Timeout && !error.is_ambiguous(), "{method}: {error:?}");
-        assert_eq!(begun.elapsed().as_secs(), 30, "{method}");
+        let expected = if method == "query" { 300 } else { 30 };
+        assert_eq!(begun.elapsed().as_secs(), expected, "{method}");
     }
     let storage = over(Faults::new(memory, 3).stall_streams(1.0));
     let mut body = storage.open("k001", GetOptions::new()).await?.unwrap().body.into_stream();

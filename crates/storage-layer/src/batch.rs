@@ -7,11 +7,18 @@ use storage_core::{BoxFuture, Error, Result, StorageBackend};
 use crate::{Intercept, Intercepted, Operation, Payload, Replay};
 
 /// What a batch moved.
-struct Moved(u64);
+struct Moved {
+    bytes: u64,
+    written: u64,
+}
 
 impl Payload for Moved {
     fn bytes(&self) -> u64 {
-        self.0
+        self.bytes
+    }
+
+    fn written(&self) -> u64 {
+        self.written
     }
 }
 
@@ -48,11 +55,15 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
                 for (index, result) in open.into_iter().zip(results) {
                     slots[index].result = Some(result);
                 }
-                let failed = || slots.iter().filter_map(|slot| retryable(slot.result.as_ref()?));
+                let results = || slots.iter().filter_map(|slot| slot.result.as_ref());
+                let failed = || results().filter_map(retryable);
                 let (again, last) = (failed().find(|e| !is_last(e)), failed().find(|e| is_last(e)));
                 match if batch.together { last.or(again) } else { again.or(last) } {
                     Some(failed) => Err(same(failed)),
-                    None => Ok(Moved(slots.iter().filter_map(|slot| slot.result.as_ref()).map(Payload::bytes).sum())),
+                    None => Ok(Moved {
+                        bytes: results().map(Payload::bytes).sum(),
+                        written: results().map(Payload::written).sum(),
+                    }),
                 }
             })
         };

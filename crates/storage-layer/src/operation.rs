@@ -123,14 +123,24 @@ pub trait Payload {
     fn bytes(&self) -> u64 {
         0
     }
+
+    /// Bytes of the values that it says were written: of a batch, those of the items that succeeded.
+    fn written(&self) -> u64 {
+        0
+    }
 }
 
 impl Payload for () {}
-impl Payload for Entry {}
 impl Payload for ListItem {}
 impl Payload for EntryStream {}
 impl Payload for ListStream {}
 impl Payload for Arc<dyn Transaction> {}
+
+impl Payload for Entry {
+    fn written(&self) -> u64 {
+        self.size
+    }
+}
 
 impl Payload for Bytes {
     fn bytes(&self) -> u64 {
@@ -156,5 +166,9 @@ impl<T: Payload> Payload for Option<T> {
 impl<T: Payload> Payload for Result<T> {
     fn bytes(&self) -> u64 {
         self.as_ref().map_or(0, T::bytes)
+    }
+
+    fn written(&self) -> u64 {
+        self.as_ref().map_or(0, T::written)
     }
 }

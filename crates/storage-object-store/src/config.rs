@@ -85,14 +85,21 @@ impl BackendFactory for ObjectStoreFactory {
 
     async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         let settings: Config = config.typed()?;
-        let (store, profile): (Arc<dyn ObjectStore>, _) = match config.scheme()? {
+        let (store, profile): (Arc<dyn ObjectStore>, _) = match config.scheme()?.to_ascii_lowercase().as_str() {
             "object-store+file" => (local(config.location()?).await?, Profile::local()),
-            _ if !config.location()?.is_empty() => {
+            "object-store+memory" if !config.location()?.is_empty() => {
                 let message =
                     "a store in memory has no location: write `object-store+memory:`, with options after a `?`";
                 return Err(Error::new(ErrorKind::Config, message));
             }
-            _ => (Arc::new(InMemory::new()), Profile::memory()),
+            "object-store+memory" => (Arc::new(InMemory::new()), Profile::memory()),
+            scheme => {
+                let message = format!(
+                    "the scheme `{scheme}` is not one of object_store's own stores; write `object-store+file:` and a directory, \
+                     or `object-store+memory:`"
+                );
+                return Err(Error::new(ErrorKind::Config, message));
+            }
         };
         let backend = ObjectStoreBackend::connect(store, profile, settings).await?;
         Ok(Arc::new(backend))

@@ -28,6 +28,8 @@ async fn wrong_settings_are_named() {
         "object-store+memory:?part_size=0",
         "object-store+memory:?prefix=a//b",
         "object-store+memory:./data",
+        "object-store+fil:./data",
+        "memory:",
     ] {
         let error = connect(ConnectionConfig::new(wrong)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{wrong}");

@@ -33,6 +33,18 @@ async fn each_scheme_opens_a_store_that_works() -> Result<()> {
     Ok(())
 }
 
+#[cfg(feature = "object-store")]
+#[tokio::test]
+async fn a_scheme_in_capitals_opens_the_same_store() -> Result<()> {
+    let dir = tempfile::tempdir().unwrap();
+    let objects = dir.path().join("objects");
+    open(&format!("OBJECT-STORE+FILE:{}", objects.display())).await?.put("a", "1").await?;
+    let storage = open(&format!("object-store+file:{}", objects.display())).await?;
+    assert_eq!(storage.get("a").await?.as_deref(), Some(&b"1"[..]));
+    open("Object-Store+Memory:").await?.put("a", "1").await?;
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_unknown_scheme_lists_the_known_ones_and_the_nearest() {
     let (kind, message) = refused("sqlit:./x.db").await;
