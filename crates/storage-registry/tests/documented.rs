@@ -70,7 +70,9 @@ fn the_options_of_clouds_are_complete() {
         known(&ConnectionConfig::new("x:").option("?", 1).typed::<T>().unwrap_err().to_string())
     }
     let shared = [names::<storage_object_store::Config>(), names::<storage_object_store::http::HttpConfig>()].concat();
-    for (owner, own) in [("`azure`", names::<storage_azure::Config>()), ("`s3`", names::<storage_s3::Config>())] {
+    let azure = ("`azure`", names::<storage_azure::Config>());
+    let google = ("`gs`", names::<storage_gcs::Config>());
+    for (owner, own) in [azure, google, ("`s3`", names::<storage_s3::Config>())] {
         let mut all = [own, shared.clone()].concat();
         all.sort();
         assert_eq!(all, options_of(owner).into_keys().collect::<Vec<_>>(), "{owner}");
