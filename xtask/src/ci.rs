@@ -4,9 +4,11 @@
 
 use std::{fs, path::Path};
 
+use serde_json::Value;
+
 use crate::{
     Result, conformance, figures, guide, new_backend, services,
-    shell::{cargo, root, step},
+    shell::{cargo, metadata, root, step},
     tidy,
 };
 
@@ -17,6 +19,7 @@ pub(crate) fn run() -> Result<()> {
     step(&mut cargo(["deny", "check", "bans", "licenses", "sources"]))?;
     step(&mut cargo(["clippy", "--all-targets", "--", "--deny", "warnings"]))?;
     step(&mut cargo(["clippy", "--all-targets", "--all-features", "--", "--deny", "warnings"]))?;
+    features()?;
     let mut doc = cargo(["doc", "--no-deps"]);
     step(doc.env("RUSTDOCFLAGS", "--deny warnings"))?;
     services::up_needed()?;
@@ -37,6 +40,26 @@ pub(crate) fn run() -> Result<()> {
         return Err("the conformance suite failed".into());
     }
     eprintln!("\nall of it holds");
+    Ok(())
+}
+
+/// What brings backends and layers, without any of its features and with each of them alone: what compiles only beside another is
+/// seen nowhere else.
+fn features() -> Result<()> {
+    let all = metadata(&root().join("Cargo.toml"), false)?;
+    for package in ["storage-registry", "storage-sql"] {
+        let of = |found: &&Value| found["name"] == package;
+        let found = all["packages"].as_array().into_iter().flatten().find(of);
+        let found = found.ok_or_else(|| format!("there is no package {package}"))?;
+        let features = found["features"].as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+        // A SQL backend without a database is refused by the compiler, and encrypted connections alone are none.
+        let alone = |name: &&str| *name != "default" && (package, *name) != ("storage-sql", "tls");
+        let none = (package != "storage-sql").then_some("");
+        for feature in none.into_iter().chain(features.filter(alone)) {
+            let lint = ["clippy", "--package", package, "--no-default-features", "--features", feature];
+            step(cargo(lint).args(["--", "--deny", "warnings"]))?;
+        }
+    }
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Connecting. What a connected container does is in `storage-object-store`, and in `calls.rs` what only Azure can.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use object_store::azure::MicrosoftAzureBuilder;
 use storage_core::{CredentialProvider, Result};
@@ -29,7 +29,7 @@ pub(crate) async fn connect_with(
 ) -> Result<ObjectStoreBackend> {
     config.check()?;
     let connector = Connector::new(&config.http, error::explain)?;
-    let account = Account::new(&config, provider)?;
+    let account = Account::new(&config, provider, |name| env::var(name).ok())?;
     let builder = MicrosoftAzureBuilder::new()
         .with_account(&account.name)
         .with_container_name(&config.container)

@@ -1,6 +1,6 @@
 //! Which account, where it is and who asks: from the configuration, the application, or the environment.
 
-use std::{env, sync::Arc};
+use std::sync::Arc;
 
 use object_store::{
     CredentialProvider as Native, StaticCredentialProvider,
@@ -28,7 +28,12 @@ pub(crate) struct Account {
 
 impl Account {
     /// Finds out which account is meant.
-    pub(crate) fn new(config: &Config, provider: Option<Arc<dyn CredentialProvider>>) -> Result<Self> {
+    pub(crate) fn new(
+        config: &Config,
+        provider: Option<Arc<dyn CredentialProvider>>,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self> {
+        let variable = |name: &str| environment(name).filter(|value| !value.is_empty());
         if config.emulator {
             let endpoint = config.endpoint.as_deref().unwrap_or(EMULATED);
             return Self::at(EMULATOR.0.to_owned(), endpoint, by_key(EMULATOR.1, "emulator")?);
@@ -51,7 +56,7 @@ impl Account {
             wrong("which account is not said; set `account`, `connection_string` or `emulator`".to_owned())
         })?;
         let endpoint = config.endpoint.clone().unwrap_or_else(|| format!("https://{name}.blob.core.windows.net"));
-        Self::at(name, &endpoint, who(config, provider)?)
+        Self::at(name, &endpoint, who(config, provider, variable)?)
     }
 
     fn at(name: String, endpoint: &str, credentials: Credentials) -> Result<Self> {
@@ -138,7 +143,11 @@ impl<'a> Fields<'a> {
 }
 
 /// Who asks, if the configuration or the environment says that apart from the account.
-fn who(config: &Config, provider: Option<Arc<dyn CredentialProvider>>) -> Result<Credentials> {
+fn who(
+    config: &Config,
+    provider: Option<Arc<dyn CredentialProvider>>,
+    variable: impl Fn(&str) -> Option<String>,
+) -> Result<Credentials> {
     if let Some(name) = &config.credentials {
         let provider = provider.ok_or_else(|| {
             wrong(
@@ -200,11 +209,6 @@ fn account_of(endpoint: &str) -> Option<String> {
     path.or(host).map(str::to_owned)
 }
 
-/// What an environment variable says, unless it is empty.
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
-}
-
 /// What the application provides: a signature or a key.
 fn provided(text: &str) -> Result<AzureCredential> {
     if text.contains("sig=") { signature(text, "credentials") } else { access_key(text, "credentials") }
@@ -212,6 +216,8 @@ fn provided(text: &str) -> Result<AzureCredential> {
 
 #[cfg(test)]
 mod tests {
+    use storage_core::Secret;
+
     use super::*;
 
     fn parse(text: &str) -> Result<(String, String)> {
@@ -239,6 +245,58 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap(), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn account_and_credentials_are_looked_for_in_order() {
+        let string = ("AZURE_STORAGE_CONNECTION_STRING", "AccountName=inthestring;AccountKey=c3RyaW5n");
+        let account = ("AZURE_STORAGE_ACCOUNT", "variable");
+        let key = ("AZURE_STORAGE_KEY", "a2V5");
+        let sas = ("AZURE_STORAGE_SAS_TOKEN", "sv=1&sig=variable");
+        let all = [string, account, key, sas];
+        let by_key = |key| AzureCredential::AccessKey(AzureAccessKey::try_new(key).unwrap());
+        let by_sas = |text| AzureCredential::SASToken(split_sas(text).unwrap());
+        let find = async |change: fn(&mut Config), variables: &[(&str, &str)]| {
+            let mut config = Config::new("c");
+            change(&mut config);
+            let environment = |name: &str| {
+                let set = variables.iter().find(|(known, _)| *known == name);
+                set.map(|(_, value)| (*value).to_owned())
+            };
+            let account = Account::new(&config, None, environment)?;
+            let who = account.credentials.get_credential().await.unwrap();
+            Ok::<_, Error>((account.name, who))
+        };
+        let is = |name: &str, who: AzureCredential| (name.to_owned(), Arc::new(who));
+
+        // The environment alone.
+        let nobody = find(|_| (), &[]).await.unwrap_err();
+        assert!(nobody.kind() == ErrorKind::Config && nobody.message().contains("`account`"), "{nobody:?}");
+        assert_eq!(find(|_| (), &[account]).await.unwrap_err().kind(), ErrorKind::Unauthenticated);
+        assert_eq!(find(|_| (), &[account, sas]).await.unwrap(), is("variable", by_sas("sv=1&sig=variable")));
+        assert_eq!(find(|_| (), &[account, key, sas]).await.unwrap(), is("variable", by_key("a2V5")));
+        assert_eq!(find(|_| (), &all).await.unwrap(), is("inthestring", by_key("c3RyaW5n")));
+        // What is empty is not there.
+        let empty = ("AZURE_STORAGE_CONNECTION_STRING", "");
+        let found = find(|_| (), &[empty, account, ("AZURE_STORAGE_KEY", ""), sas]).await.unwrap();
+        assert_eq!(found, is("variable", by_sas("sv=1&sig=variable")));
+
+        // A configuration that says something of an account does without the connection string of the environment.
+        let named = |config: &mut Config| config.account = Some("option".into());
+        assert_eq!(find(named, &all).await.unwrap(), is("option", by_key("a2V5")));
+        let place = |config: &mut Config| config.endpoint = Some("https://place.blob.core.windows.net".into());
+        assert_eq!(find(place, &all).await.unwrap(), is("place", by_key("a2V5")));
+        let with_key = |config: &mut Config| config.account_key = Some(Secret::new("b3B0aW9u"));
+        assert_eq!(find(with_key, &all).await.unwrap(), is("variable", by_key("b3B0aW9u")));
+        let with_sas = |config: &mut Config| config.sas = Some(Secret::new("sig=option"));
+        assert_eq!(find(with_sas, &all).await.unwrap(), is("variable", by_sas("sig=option")));
+        let anonymous = |config: &mut Config| config.anonymous = true;
+        assert_eq!(find(anonymous, &all).await.unwrap(), is("variable", AzureCredential::SASToken(Vec::new())));
+        let whole =
+            |config: &mut Config| config.connection_string = Some(Secret::new("AccountName=whole;AccountKey=b3B0aW9u"));
+        assert_eq!(find(whole, &all).await.unwrap(), is("whole", by_key("b3B0aW9u")));
+        let emulator = |config: &mut Config| config.emulator = true;
+        assert_eq!(find(emulator, &all).await.unwrap(), is(EMULATOR.0, by_key(EMULATOR.1)));
     }
 
     #[test]

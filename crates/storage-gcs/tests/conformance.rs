@@ -30,7 +30,7 @@ async fn others(ns: Namespace) -> Result<()> {
 storage_conformance::main!(
     Target::new("gcs", open)
         .needs_env(FAKE)
-        .runs_on("third-party emulator")
+        .runs_on("third-party emulator + our translator")
         .secret(secret())
         .foreign(others)
         .patience(Duration::from_secs(300))

@@ -8,7 +8,7 @@ use storage_core::{Error, ErrorKind, Layer, Result, StorageBackend};
 use crate::{Retry, RetryIntercept};
 
 /// Repeats what failed for a passing reason. The defaults are 3 retries, the first after at most 100 ms, each later one
-/// after at most twice as long, none after more than 10 s, and no new try once 30 s have passed.
+/// after at most twice as long, none after more than 10 s, and no new try once 30 s have passed since the first failure.
 ///
 /// In a configuration the times are milliseconds: `retries`, `initial_ms`, `max_ms`, `budget_ms`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -61,7 +61,7 @@ impl RetryLayer {
         self
     }
 
-    /// The time after which no new try is begun; a wait that would end later is not begun either.
+    /// The time since the first failure after which no new try is begun; a wait that would end later is not begun either.
     #[must_use]
     pub fn budget(mut self, budget: Duration) -> Self {
         self.budget = budget;

@@ -28,8 +28,7 @@ use self::{
 /// How many keys one batch deletes.
 const BATCH: usize = 1000;
 
-/// A storage as an [`ObjectStore`], for programs that are written against that trait: DataFusion, delta-rs, SlateDB and others then
-/// run on whatever backend and layers there are.
+/// A storage as an [`ObjectStore`], for programs that are written against that trait. Of those, SlateDB was tried.
 ///
 /// - A path is the key. Keys that are no path (`a//b`, `/a`) are not listed.
 /// - [`PutMode::Create`] and [`PutMode::Update`], and copies and renames that must not replace anything, are linearizable where the

@@ -143,7 +143,7 @@ impl ObjectStoreBackend {
         inner.native()?.sign(Grant::Put, &inner.names.place(key), expires).await
     }
 
-    /// What a bulk request could not delete, one by one: some stores fail where two delete the same object.
+    /// What a bulk request could not delete, one by one: some stores fail where an object is written at the same time.
     async fn once_more(&self, results: Vec<Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
         let mut done = Vec::with_capacity(results.len());
         for (result, (key, options)) in results.into_iter().zip(items) {

@@ -29,12 +29,13 @@ impl LayerFactory for Ours {
 }
 
 /// Whether these are options of the layer.
+#[allow(dead_code, reason = "it is for most of the layers that are enabled, and there may be none")]
 fn typed<L: serde::de::DeserializeOwned>(config: &ConnectionConfig) -> Result<()> {
     config.typed::<L>().map(drop)
 }
 
 /// A layer that fits around any backend.
-#[cfg(any(feature = "cache", feature = "limit", feature = "metrics", feature = "timeout", feature = "trace"))]
+#[allow(dead_code, reason = "it is for most of the layers that are enabled, and there may be none")]
 fn any<L>(config: &ConnectionConfig, _: &StorageContext, inner: Backend) -> Result<Backend>
 where
     L: storage_core::Layer<dyn StorageBackend> + serde::de::DeserializeOwned,

@@ -1,13 +1,19 @@
 //! The whole suite over the whole stack around each kind of backend, from a configuration as an operator writes it.
 
-use std::{env, fs, sync::Arc};
+#[path = "../../storage-s3/tests/bucket/mod.rs"]
+mod bucket;
 
+use std::{env, fs, sync::Arc, time::Duration};
+
+use bucket::CEPH;
+use http::Method;
 use storage_conformance::{Namespace, Target};
 use storage_core::{
-    BackendFactory, Capabilities, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext,
+    BackendFactory, Capabilities, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
     async_trait,
 };
 use storage_registry::{Registry, StorageConfig};
+use tokio::sync::OnceCell;
 
 const LAYERS: &str = r#"
 layers = [
@@ -30,7 +36,7 @@ struct Below(Namespace);
 #[async_trait]
 impl BackendFactory for Below {
     fn schemes(&self) -> &'static [&'static str] {
-        &["memory", "fs", "sqlite", "postgres", "object-store+file"]
+        &["memory", "fs", "sqlite", "postgres", "object-store+file", "s3"]
     }
 
     async fn connect(&self, config: &ConnectionConfig, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
@@ -62,6 +68,26 @@ async fn server(ns: Namespace) -> Result<Arc<dyn StorageBackend>> {
     stack(ns, &format!("backend = {uri:?}\n{options}")).await
 }
 
+/// Where the checks on Ceph are.
+const BUCKET: &str = "storage-tests-stack";
+
+/// A part of its own in a bucket of Ceph's that all checks share.
+async fn ceph(ns: Namespace) -> Result<Arc<dyn StorageBackend>> {
+    static MADE: OnceCell<()> = OnceCell::const_new();
+    MADE.get_or_try_init(|| CEPH.make(BUCKET, false)).await?;
+    let config = CEPH.config("");
+    let [id, secret] = [&config.access_key_id, &config.secret_access_key].map(|part| part.as_ref().map(Secret::expose));
+    // The suite may put a proxy before the server. Where that is silent, all tries of the layer `retry` together must end while
+    // the suite waits.
+    let endpoint = format!("http://{}", ns.http_address(&CEPH.host())?);
+    let options = format!(
+        "options = {{ endpoint = {endpoint:?}, access_key_id = {:?}, secret_access_key = {:?}, timeout = 5 }}",
+        id.unwrap_or_default(),
+        secret.unwrap_or_default()
+    );
+    stack(ns.clone(), &format!("backend = \"s3://{BUCKET}/{}\"\n{options}", ns.name())).await
+}
+
 /// What stands before the server's `host:port`, that, and what stands behind it.
 fn parts(uri: &str) -> (&str, &str, &str) {
     let start = uri.rfind('@').map_or(0, |at| at + 1);
@@ -77,30 +103,44 @@ fn password() -> String {
 }
 
 /// What each of these must be able to do; some can do more.
-const ALL: Capabilities = Capabilities::new().atomic().unique_etags().compression().encryption();
+const ALL: Capabilities = Capabilities::new().atomic().compression().encryption();
+/// The same where an etag is no hash of the content.
+const UNIQUE: Capabilities = ALL.unique_etags();
 
 storage_conformance::main!(
     Target::new("stack-memory", |ns: Namespace| stack(ns, "backend = \"memory\""))
         .volatile()
         .secret(KEY)
-        .requires(ALL.conditional().conditional_delete().transactions().versioning()),
+        .requires(UNIQUE.conditional().conditional_delete().transactions().versioning()),
     Target::new("stack-fs", |ns: Namespace| local(ns, "fs", ""))
         .secret(KEY)
-        .requires(ALL.conditional().conditional_delete().streaming())
+        .requires(UNIQUE.conditional().conditional_delete().streaming())
         .foreign(|ns: Namespace| async move {
             let failed = |e| Error::new(ErrorKind::Other, "the foreign file cannot be made").with_source(e);
             fs::write(ns.dir().join("plain file"), "neither encrypted nor compressed").map_err(failed)
         }),
     Target::new("stack-sqlite", |ns: Namespace| local(ns, "sqlite", "test.db"))
         .secret(KEY)
-        .requires(ALL.conditional().conditional_delete().transactions().streaming()),
+        .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-postgres", server)
         .needs_env("STORAGE_TEST_POSTGRES")
         .runs_on("server")
         .secret(KEY)
         .secret(password())
-        .requires(ALL.conditional().conditional_delete().transactions().streaming()),
+        .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-object-store", |ns: Namespace| local(ns, "object-store+file", ""))
         .secret(KEY)
-        .requires(ALL.streaming()),
+        .requires(UNIQUE.streaming()),
+    Target::new("stack-s3", ceph)
+        .needs_env(CEPH.0)
+        .runs_on("server")
+        .secret(KEY)
+        .secret(CEPH.secret())
+        .requires(ALL.conditional().streaming())
+        .foreign(|ns: Namespace| async move {
+            let path = format!("/{BUCKET}/{}/theirs", ns.name());
+            CEPH.request(Method::PUT, &path, "neither encrypted nor compressed").await.map(drop)
+        })
+        // As for the same store without layers: thousands of requests take their time.
+        .patience(Duration::from_secs(300)),
 );

@@ -23,6 +23,17 @@ fn known(message: &str) -> Vec<String> {
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
+/// Exactly the options that are marked as secrets are read as references.
+fn only_secrets_are_references<T: DeserializeOwned + Debug>(owner: &str, options: &[String]) {
+    for option in options {
+        let row = PAGE.lines().find(|row| row.contains(owner) && row.contains(&format!("| `{option}` |")));
+        let reference = ConnectionConfig::new("x:").option(option, "env:STORAGE_NOT_SET_ANYWHERE");
+        // The name of a variable may be shown, a value never.
+        let read = reference.typed::<T>().is_err_and(|e| e.to_string().contains("STORAGE_NOT_SET_ANYWHERE"));
+        assert_eq!(row.unwrap().contains("*secret*"), read, "{owner} {option}");
+    }
+}
+
 fn same<T: DeserializeOwned + PartialEq + Debug>(owner: &str) {
     let documented = options_of(owner);
     let empty = ConnectionConfig::new("x:");
@@ -30,6 +41,7 @@ fn same<T: DeserializeOwned + PartialEq + Debug>(owner: &str) {
     let mut names = known(&error);
     names.sort();
     assert_eq!(names, documented.keys().map(ToString::to_string).collect::<Vec<_>>(), "{owner}");
+    only_secrets_are_references::<T>(owner, &names);
     let defaults: T = empty.typed().unwrap();
     for (option, default) in documented {
         let value = match default {
@@ -70,7 +82,18 @@ fn the_options_of_clouds_are_complete() {
         known(&ConnectionConfig::new("x:").option("?", 1).typed::<T>().unwrap_err().to_string())
     }
     let shared = [names::<storage_object_store::Config>(), names::<storage_object_store::http::HttpConfig>()].concat();
-    for (owner, own) in [("`azure`", names::<storage_azure::Config>()), ("`s3`", names::<storage_s3::Config>())] {
+    let azure = ("`azure`", names::<storage_azure::Config>());
+    let google = ("`gs`", names::<storage_gcs::Config>());
+    let amazon = ("`s3`", names::<storage_s3::Config>());
+    only_secrets_are_references::<storage_azure::Config>(azure.0, &azure.1);
+    only_secrets_are_references::<storage_gcs::Config>(google.0, &google.1);
+    only_secrets_are_references::<storage_s3::Config>(amazon.0, &amazon.1);
+    for (owner, own) in [azure, google, amazon] {
+        only_secrets_are_references::<storage_object_store::Config>(owner, &names::<storage_object_store::Config>());
+        only_secrets_are_references::<storage_object_store::http::HttpConfig>(
+            owner,
+            &names::<storage_object_store::http::HttpConfig>(),
+        );
         let mut all = [own, shared.clone()].concat();
         all.sort();
         assert_eq!(all, options_of(owner).into_keys().collect::<Vec<_>>(), "{owner}");

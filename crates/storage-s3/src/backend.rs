@@ -1,6 +1,6 @@
 //! Connecting. What a connected bucket does is in `storage-object-store`, and in `calls.rs` what only S3 can.
 
-use std::{sync::Arc, time::Duration};
+use std::{env, sync::Arc, time::Duration};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut};
 use storage_core::{CredentialProvider, Result};
@@ -44,7 +44,7 @@ pub(crate) async fn connect_with(
         .with_conditional_put(S3ConditionalPut::ETagMatch)
         .with_http_connector(connector.clone())
         .with_retry(no_retries());
-    let builder = encryption(&config, credentials::apply(&config, provider, builder).await?)?;
+    let builder = encryption(&config, credentials::apply(&config, provider, builder, |name| env::var_os(name)).await?)?;
     let store = Arc::new(builder.build().map_err(error::build)?);
     let mut calls = Calls {
         store: store.clone(),

@@ -1,6 +1,6 @@
 //! Who asks: from the configuration, the application, the environment, a file, or the machine this runs on.
 
-use std::{collections::BTreeMap, env, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf, sync::Arc};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential};
 use storage_core::{CredentialProvider, Result, Secret};
@@ -29,7 +29,10 @@ pub(crate) async fn apply(
     config: &Config,
     provider: Option<Arc<dyn CredentialProvider>>,
     builder: AmazonS3Builder,
+    environment: impl Fn(&str) -> Option<OsString>,
 ) -> Result<AmazonS3Builder> {
+    let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
+    let variable = |name: &str| environment(name)?.into_string().ok();
     if config.anonymous {
         return Ok(builder.with_skip_signature(true));
     }
@@ -57,7 +60,7 @@ pub(crate) async fn apply(
         None => builder,
     });
     let profile = config.profile.clone().or_else(|| variable("AWS_PROFILE"));
-    let section = from_file(profile.as_deref().unwrap_or("default")).await;
+    let section = from_file(profile.as_deref().unwrap_or("default"), environment).await;
     match (section, profile) {
         (Some((id, secret, token)), _) => with(builder, &id, &secret, token.as_ref(), "the file of credentials"),
         (None, Some(name)) => Err(wrong(format!(
@@ -94,9 +97,9 @@ pub(crate) fn variable(name: &str) -> Option<String> {
 type Section = (String, Secret, Option<Secret>);
 
 /// A section of the file that Amazon's tools keep credentials in.
-async fn from_file(section: &str) -> Option<Section> {
-    let home = || Some(PathBuf::from(env::var_os("HOME")?).join(".aws/credentials"));
-    let file = variable("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home)?;
+async fn from_file(section: &str, environment: impl Fn(&str) -> Option<OsString>) -> Option<Section> {
+    let home = || Some(PathBuf::from(environment("HOME")?).join(".aws/credentials"));
+    let file = environment("AWS_SHARED_CREDENTIALS_FILE").map(PathBuf::from).or_else(home)?;
     read(&tokio::fs::read_to_string(file).await.ok()?, section)
 }
 
@@ -136,6 +139,8 @@ fn provided(text: &str) -> Result<AwsCredential> {
 
 #[cfg(test)]
 mod tests {
+    use storage_core::Error;
+
     use super::*;
 
     #[test]
@@ -150,6 +155,56 @@ mod tests {
         assert_eq!(found("default"), Some(("A".into(), "B=".into(), None)));
         assert_eq!(found("other"), Some(("C".into(), "D".into(), Some("E".into()))));
         assert_eq!((found("broken"), found("absent")), (None, None));
+    }
+
+    #[tokio::test]
+    async fn who_asks_is_looked_for_in_order() {
+        let home = tempfile::tempdir().unwrap();
+        let section = |name: &str, id: &str| format!("[{name}]\naws_access_key_id={id}\naws_secret_access_key=S\n");
+        let find = async |change: fn(&mut Config), variables: &[(&str, &str)]| {
+            let mut config = Config::new("b");
+            change(&mut config);
+            let environment = |name: &str| {
+                let set = variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value));
+                set.or_else(|| (name == "HOME").then(|| home.path().into()))
+            };
+            let builder = apply(&config, None, AmazonS3Builder::new(), environment).await?;
+            let found = [Key::AccessKeyId, Key::Token, Key::WebIdentityTokenFile];
+            Ok::<_, Error>(found.map(|key| builder.get_config_value(&key).unwrap_or_default()))
+        };
+        let identity = ("AWS_WEB_IDENTITY_TOKEN_FILE", "identity");
+        let named = ("AWS_PROFILE", "work");
+        let keys = [("AWS_ACCESS_KEY_ID", "variable"), ("AWS_SECRET_ACCESS_KEY", "S"), ("AWS_SESSION_TOKEN", "token")];
+        let all = [identity, named, keys[0], keys[1], keys[2]];
+
+        // While there is no file, the machine is asked, unless a section of the file is named.
+        assert_eq!(find(|_| (), &[]).await.unwrap(), ["", "", ""]);
+        assert_eq!(find(|_| (), &[identity]).await.unwrap(), ["", "", "identity"]);
+        let error = find(|_| (), &[identity, named]).await.unwrap_err();
+        assert!(error.message().contains("`work`"), "{error:?}");
+
+        std::fs::create_dir(home.path().join(".aws")).unwrap();
+        let text = section("default", "file") + &section("work", "profile");
+        std::fs::write(home.path().join(".aws/credentials"), text).unwrap();
+        assert_eq!(find(|_| (), &[identity]).await.unwrap()[0], "file");
+        assert_eq!(find(|_| (), &[identity, named]).await.unwrap()[0], "profile");
+        let other = home.path().join("other");
+        std::fs::write(&other, section("default", "other")).unwrap();
+        let place = ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap());
+        assert_eq!(find(|_| (), &[identity, place]).await.unwrap()[0], "other");
+
+        // What the environment says in part, or says nothing by, it does not say.
+        assert_eq!(find(|_| (), &keys[..1]).await.unwrap()[0], "file");
+        assert_eq!(find(|_| (), &[keys[0], ("AWS_SECRET_ACCESS_KEY", "")]).await.unwrap()[0], "file");
+        assert_eq!(find(|_| (), &all).await.unwrap(), ["variable", "token", ""]);
+
+        let profile = |config: &mut Config| config.profile = Some("default".into());
+        assert_eq!(find(profile, &all).await.unwrap()[..2], ["file", ""]);
+        let configured = |config: &mut Config| {
+            (config.access_key_id, config.secret_access_key) = (Some(Secret::new("option")), Some(Secret::new("S")));
+        };
+        assert_eq!(find(configured, &all).await.unwrap(), ["option", "", ""]);
+        assert_eq!(find(|config| config.anonymous = true, &all).await.unwrap(), ["", "", ""]);
     }
 
     #[test]

@@ -3,9 +3,11 @@
 
 #[path = "../bucket/mod.rs"]
 mod bucket;
+#[path = "../tls/mod.rs"]
+mod tls;
 
 mod bad_input;
 mod counts;
+mod encrypted;
 mod faults;
 mod objects;
-mod tls;
