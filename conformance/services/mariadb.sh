@@ -25,12 +25,22 @@ SQL
 }
 
 start() {
+    serve
+}
+
+# Becomes the server, with these options too.
+serve() {
     # The socket's path is relative to the data directory, for an absolute one may be too long.
     exec mariadbd --no-defaults --datadir="$DATA" --port="$PORT" --bind-address=127.0.0.1 --socket=mariadb.sock \
         --pid-file=mariadb.pid --init-file="$DATA/init.sql" --skip-name-resolve --character-set-server=utf8mb4 \
-        --max-connections=400 --innodb-flush-log-at-trx-commit=1
+        --max-connections=400 --innodb-flush-log-at-trx-commit=1 "$@"
 }
 
 ready() {
-    mariadb --no-defaults -h 127.0.0.1 -P "$PORT" -u storage -ppa55-for-tests storage -e 'select 1'
+    ask
+}
+
+# Asks it something, with these options too.
+ask() {
+    mariadb --no-defaults "$@" -h 127.0.0.1 -P "$PORT" -u storage -ppa55-for-tests storage -e 'select 1'
 }

@@ -25,11 +25,16 @@ prepare() {
 }
 
 start() {
+    serve
+}
+
+# Becomes the server, with these options too.
+serve() {
     # After a crash PostgreSQL does not start while any process has the number in its pid file. No process can have the number
     # put in its place. Whether an older server still uses the data it finds out from the rest of that file.
     if [ -e "$DATA/postmaster.pid" ]; then sed -i '1s/.*/4194305/' "$DATA/postmaster.pid"; fi
     exec postgres -D "$DATA" -p "$PORT" -c listen_addresses=127.0.0.1 -c unix_socket_directories= \
-        -c max_connections=400 -c fsync=on -c synchronous_commit=on -c full_page_writes=on
+        -c max_connections=400 -c fsync=on -c synchronous_commit=on -c full_page_writes=on "$@"
 }
 
 ready() {

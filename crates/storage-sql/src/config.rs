@@ -57,11 +57,12 @@ pub struct Config {
     /// How many versions of each value are kept, the newest included; without it no older ones.
     pub versions: Option<NonZeroU32>,
     /// Whether connections to a server are encrypted, in the server's own words: `disable` to `verify-full` of PostgreSQL,
-    /// `disabled` to `verify_identity` of MariaDB. Unless set, they are if the server offers it.
+    /// `disabled` to `verify_identity` of MariaDB. Unless set, they are if the server offers it, whatever its certificate.
     pub sslmode: Option<String>,
-    /// The file with the certificates that the server's is checked against, instead of those that the system trusts.
+    /// The file with certificates that the server's is checked against, beside those that the system trusts. Only for a mode
+    /// that checks.
     pub sslrootcert: Option<PathBuf>,
-    /// The file with the client's certificate.
+    /// The file with the client's certificate. Goes together with its key.
     pub sslcert: Option<PathBuf>,
     /// The file with the key to the client's certificate.
     pub sslkey: Option<PathBuf>,

@@ -6,6 +6,8 @@ mod mariadb;
 mod postgres;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "tls")]
+mod tls;
 
 use sqlx::error::DatabaseError;
 use storage_core::{Error, ErrorKind};
@@ -18,6 +20,9 @@ type Meaning = (ErrorKind, &'static str);
 const BUSY: &str = "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`";
 const FASTER: &str = "another writer was faster; run the transaction again";
 const BROKEN: &str = "the connection to the database broke; try again when the server is back";
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const UNKNOWN: &str = "the database does not accept user and password; check them in the URI, and `sslmode` and `sslcert` if it \
+                       asks for encryption or a certificate";
 const NO_TABLE: &str = "a table is missing; connect again to create it";
 
 /// What an error of the driver means. Statements never hold values, so its own text can be passed on.
@@ -29,10 +34,15 @@ pub(crate) fn from_sqlx(e: sqlx::Error) -> Error {
             "no connection became free in time; raise `max_connections` or end transactions sooner",
         ),
         sqlx::Error::PoolClosed => return Error::closed(),
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => (ErrorKind::Unavailable, BROKEN),
+        #[cfg(feature = "tls")]
+        sqlx::Error::Io(e) => tls::meaning(e).unwrap_or((ErrorKind::Unavailable, BROKEN)),
+        #[cfg(not(feature = "tls"))]
+        sqlx::Error::Io(_) => (ErrorKind::Unavailable, BROKEN),
+        sqlx::Error::WorkerCrashed | sqlx::Error::Protocol(_) => (ErrorKind::Unavailable, BROKEN),
         sqlx::Error::Tls(_) => (
             ErrorKind::Config,
-            "the encrypted connection failed; check `sslmode` and the certificates, and that the feature `tls` is enabled",
+            "the connection cannot be encrypted; check `sslmode`, the files of `sslrootcert`, `sslcert` and `sslkey`, that the \
+             server has a certificate, and that the feature `tls` is enabled",
         ),
         sqlx::Error::Configuration(_) => (ErrorKind::Config, "the settings of the connection are not usable"),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {

@@ -23,6 +23,8 @@ mod versions;
 mod write;
 
 mod dialect;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod encryption;
 mod error;
 mod pool;
 mod schema;

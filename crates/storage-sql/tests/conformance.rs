@@ -1,6 +1,10 @@
 //! The conformance suite on a real file and on real servers.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
-use std::{env, time::Duration};
+#[path = "support/staged.rs"]
+mod staged;
+
+use std::{env, path::Path, time::Duration};
 
 use storage_conformance::{Namespace, Target};
 use storage_core::{Capabilities, ConnectionConfig, Result};
@@ -19,6 +23,14 @@ async fn file(ns: Namespace, versions: Option<u32>) -> Result<Sql> {
     let mut config = Config::sqlite(ns.dir().join("test.db"));
     config.versions = versions.and_then(std::num::NonZeroU32::new);
     Sql::connect(config).await
+}
+
+/// What is left of unfinished writes once a connection has been made `sweep_after` later.
+fn left(place: &Path) -> usize {
+    let mut config = Config::sqlite(place.join("test.db"));
+    config.sweep_after = Duration::ZERO;
+    staged::wait(async { drop(Sql::connect(config).await.unwrap()) });
+    staged::count(&place.join("test.db"))
 }
 
 /// Tables of its own in the database that the variable names.
@@ -61,8 +73,8 @@ fn on_server(name: &str, variable: &'static str, versions: Option<u32>) -> Targe
 }
 
 storage_conformance::main!(
-    Target::new("sqlite", |ns| file(ns, None)).requires(ALL),
-    Target::new("sqlite-versions", |ns| file(ns, Some(10))).requires(ALL.versioning()),
+    Target::new("sqlite", |ns| file(ns, None)).requires(ALL).leftovers(left),
+    Target::new("sqlite-versions", |ns| file(ns, Some(10))).requires(ALL.versioning()).leftovers(left),
     on_server("postgres", "STORAGE_TEST_POSTGRES", None),
     on_server("postgres-versions", "STORAGE_TEST_POSTGRES", Some(10)),
     on_server("mariadb", "STORAGE_TEST_MARIADB", None),

@@ -3,7 +3,16 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{
+    env,
+    fs::{self, Permissions},
+    os::unix::{
+        fs::{MetadataExt, PermissionsExt, chown},
+        process::CommandExt,
+    },
+    process::Command,
+    time::Duration,
+};
 
 use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Metadata, PutOptions, Storage, StorageContext};
 use storage_sql::{Config, Durability, Place, Sql, SqlFactory};
@@ -166,28 +175,57 @@ async fn a_newer_schema_is_left_alone() {
     assert_eq!(place.count("SELECT schema_version FROM storage_meta").await, 3);
 }
 
+/// The variable that tells a process of the next test which file to write.
+const CHILD: &str = "STORAGE_SQL_TEST_CHILD";
+
+/// What a process of the next test does; on its own it does nothing.
+#[tokio::test]
+async fn child() {
+    let Some(path) = env::var_os(CHILD) else {
+        return;
+    };
+    let written = match Sql::connect(Config::sqlite(path)).await {
+        Ok(sql) => Storage::new(sql).put("k", "v").await.map(drop),
+        Err(e) => Err(e),
+    };
+    match written {
+        Ok(()) => println!("written"),
+        Err(e) => println!("refused: {:?}", e.kind()),
+    }
+}
+
+/// Who may not write what is read-only, as root may.
+const NOBODY: u32 = 65534;
+
 #[tokio::test]
 async fn read_only_files_and_directories() {
-    for directory in [false, true] {
+    // The first shows that nothing else is in the way.
+    for (directory_mode, file_mode, expected) in [
+        (0o755, 0o644, "written"),
+        (0o755, 0o444, "refused: PermissionDenied"),
+        (0o555, 0o644, "refused: PermissionDenied"),
+    ] {
         let place = support::Place::new();
         place.open().await.disconnect().await.unwrap();
         let path = place.path();
-        let target = if directory { path.parent().unwrap() } else { &path };
-        let writable = fs::metadata(target).unwrap().permissions();
-        let mut permissions = writable.clone();
-        permissions.set_readonly(true);
-        fs::set_permissions(target, permissions).unwrap();
-        let probe = if directory { path.with_extension("probe") } else { path.clone() };
-        if fs::OpenOptions::new().append(true).create(true).open(probe).is_ok() {
-            eprintln!("did not run: this user may write what is read-only");
-            return;
+        let directory = path.parent().unwrap();
+        let is_root = fs::metadata(directory).unwrap().uid() == 0;
+        for (target, mode) in [(path.as_path(), file_mode), (directory, directory_mode)] {
+            if is_root {
+                chown(target, Some(NOBODY), Some(NOBODY)).unwrap();
+            }
+            fs::set_permissions(target, Permissions::from_mode(mode)).unwrap();
         }
-        let result = match Sql::connect(place.config()).await {
-            Ok(sql) => Storage::new(sql).put("k", "v").await.map(drop),
-            Err(e) => Err(e),
-        };
-        fs::set_permissions(target, writable).unwrap();
-        assert_eq!(kind(result), ErrorKind::PermissionDenied, "directory: {directory}");
+        // By this name, because another user may not reach the directory in which the program lies.
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["--exact", "child", "--nocapture"]).env(CHILD, &path).current_dir("/");
+        if is_root {
+            command.uid(NOBODY).gid(NOBODY);
+        }
+        let output = command.output();
+        fs::set_permissions(directory, Permissions::from_mode(0o755)).unwrap();
+        let output = String::from_utf8(output.unwrap().stdout).unwrap();
+        assert!(output.lines().any(|line| line.contains(expected)), "{directory_mode:o} {file_mode:o}: {output}");
     }
 }
 

@@ -40,7 +40,7 @@ async fn wrong_credentials_and_missing_databases() {
         let missing = Sql::open(&address(engine, &own, Some("no-such-database"))).await.unwrap_err();
         assert_eq!(missing.kind(), ErrorKind::NotFound, "{missing:?}");
         let unencrypted = format!("{uri}?sslmode={}", if engine == Engine::Postgres { "require" } else { "required" });
-        // Neither server of the tests has a certificate, and this program may have no TLS.
+        // This server has no certificate.
         assert_eq!(kind(Sql::open(&unencrypted).await), ErrorKind::Config);
         let unknown = Config::from_connection(&ConnectionConfig::new(format!("{uri}?sslmod=x"))).unwrap_err();
         assert!(unknown.message().contains("`sslmode`"), "{unknown}");

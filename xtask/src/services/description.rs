@@ -18,7 +18,7 @@ pub(crate) struct Description {
     /// What the product calls itself: the first line.
     pub(crate) title: String,
     pub(crate) head: Head,
-    /// The whole file.
+    /// The whole file, behind those that it comes after.
     pub(crate) text: String,
 }
 
@@ -30,6 +30,9 @@ pub(crate) struct Head {
     /// Whether a backend of this workspace is tested on it, so that it is meant when no server is named.
     #[serde(default)]
     pub(crate) needed: bool,
+    /// Files beside the description whose functions it uses, or replaces.
+    #[serde(default)]
+    after: String,
     /// Debian packages.
     #[serde(default)]
     pub(crate) apt: String,
@@ -85,14 +88,15 @@ impl Description {
             if file.extension().is_some_and(|extension| extension == "sh") {
                 let name = file.file_stem().unwrap_or_default().to_string_lossy();
                 let text = fs::read_to_string(&file)?;
-                all.push(Self::parse(&name, text).map_err(|e| format!("{}: {e}", file.display()))?);
+                let parsed = Self::parse(&name, text, |other| Ok(fs::read_to_string(dir.join(other))?));
+                all.push(parsed.map_err(|e| format!("{}: {e}", file.display()))?);
             }
         }
         all.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(all)
     }
 
-    fn parse(name: &str, text: String) -> Result<Self> {
+    fn parse(name: &str, text: String, read: impl Fn(&str) -> Result<String>) -> Result<Self> {
         let (title, fields) = head(&text)?;
         let head = Head::deserialize(Value::Object(fields))?;
         if !head.variable.starts_with("STORAGE_TEST_") {
@@ -101,6 +105,12 @@ impl Description {
         if !head.address.contains("{port}") {
             return Err("the address must contain {port}".into());
         }
+        let mut all = String::new();
+        for file in head.after.split_whitespace() {
+            all += &read(file).map_err(|e| format!("the file `{file}`, which it comes after, cannot be read: {e}"))?;
+            all += "\n";
+        }
+        let text = all + &text;
         for function in FUNCTIONS {
             if !text.lines().any(|line| line == format!("{function}() {{")) {
                 return Err(format!("the function `{function}() {{` is missing").into());
@@ -178,9 +188,20 @@ start() {
 ready() {
 ";
 
+    fn none(_: &str) -> Result<String> {
+        Err("there is no other file".into())
+    }
+
+    #[test]
+    fn functions_can_stand_in_a_file_that_it_comes_after() {
+        let text = TEXT.replace("start() {\n", "").replace("# port:", "# after: b.sh\n# port:");
+        let a = Description::parse("a", text.clone(), |file| Ok(format!("# {file}\nstart() {{"))).unwrap();
+        assert_eq!(a.text, format!("# b.sh\nstart() {{\n{text}"));
+    }
+
     #[test]
     fn a_head_is_read() {
-        let a = Description::parse("a", TEXT.into()).unwrap();
+        let a = Description::parse("a", TEXT.into(), none).unwrap();
         assert_eq!((a.title.as_str(), a.head.label.name(), a.head.needed), ("A Server", "vendor emulator", false));
         assert_eq!((a.head.port, a.head.ports), (20000, 1));
         assert_eq!(a.address(5), "http://127.0.0.1:5");
@@ -199,9 +220,10 @@ ready() {
             ("{port}", "80", "{port}"),
             ("# port: 20000", "# port: 20000\n# port: 20001", "twice"),
             ("ready() {", "raedy() {", "`ready() {`"),
+            ("# port:", "# after: b.sh\n# port:", "`b.sh`"),
         ] {
             assert!(TEXT.contains(from), "{from}");
-            let error = Description::parse("a", TEXT.replace(from, to)).unwrap_err().to_string();
+            let error = Description::parse("a", TEXT.replace(from, to), none).unwrap_err().to_string();
             assert!(error.contains(expected), "{to}: {error}");
         }
     }
@@ -215,7 +237,10 @@ ready() {
         assert_eq!(variables.len(), all.len());
         assert_eq!(ports.len(), all.iter().map(|server| usize::from(server.head.ports)).sum::<usize>());
         let needed: Vec<_> = all.iter().filter(|server| server.head.needed).map(|s| s.name.as_str()).collect();
-        assert_eq!(needed, ["azurite", "ceph", "fake-gcs", "mariadb", "moto", "postgres"]);
+        assert_eq!(
+            needed,
+            ["azurite", "ceph", "fake-gcs", "mariadb", "mariadb-tls", "moto", "postgres", "postgres-tls"]
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use sqlx::{
     Column, MySql, Row as _, TypeInfo, ValueRef,
-    mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow},
+    mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow, MySqlSslMode},
 };
 use storage_core::{Durability, Error, ErrorKind, Result};
 
@@ -10,6 +10,7 @@ use super::{ARGUMENTS, Begin, Dialect, FILLED, How, LEFTOVERS, SchemaLock, Table
 use crate::{
     Config,
     config::Server,
+    encryption,
     error::from_sqlx,
     pool::{Connection, Driver},
     value::{Row, Value},
@@ -27,11 +28,15 @@ pub(crate) fn options(server: &Server, config: &Config) -> Result<MySqlConnectOp
         ));
     }
     let mut options: MySqlConnectOptions = server.url("mysql").parse().map_err(|e| server.unusable(e))?;
+    let mut verifies = false;
     if let Some(mode) = &config.sslmode {
         let known =
             "the option `sslmode` must be one of `disabled`, `preferred`, `required`, `verify_ca`, `verify_identity`";
-        options = options.ssl_mode(mode.parse().map_err(|_| Error::new(ErrorKind::Config, known))?);
+        let mode: MySqlSslMode = mode.parse().map_err(|_| Error::new(ErrorKind::Config, known))?;
+        verifies = matches!(mode, MySqlSslMode::VerifyCa | MySqlSslMode::VerifyIdentity);
+        options = options.ssl_mode(mode);
     }
+    encryption::check(config, verifies)?;
     if let Some(path) = &config.sslrootcert {
         options = options.ssl_ca(path);
     }

@@ -4,7 +4,7 @@ use sqlx::{
     Column, Postgres, Row as _, TypeInfo, ValueRef,
     encode::IsNull,
     error::BoxDynError,
-    postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgTypeInfo, types::Oid},
+    postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgSslMode, PgTypeInfo, types::Oid},
 };
 use storage_core::{Durability, Error, ErrorKind, Result};
 
@@ -12,6 +12,7 @@ use super::{Begin, Dialect, SchemaLock, Tables, Types};
 use crate::{
     Config,
     config::Server,
+    encryption,
     error::from_sqlx,
     pool::{Connection, Driver},
     value::{Row, Value},
@@ -27,6 +28,7 @@ pub(crate) fn options(server: &Server, config: &Config) -> Result<PgConnectOptio
             "the option `sslmode` must be one of `disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`";
         options = options.ssl_mode(mode.parse().map_err(|_| Error::new(ErrorKind::Config, known))?);
     }
+    encryption::check(config, matches!(options.get_ssl_mode(), PgSslMode::VerifyCa | PgSslMode::VerifyFull))?;
     if let Some(path) = &config.sslrootcert {
         options = options.ssl_root_cert(path);
     }

@@ -2,7 +2,7 @@
 
 use storage_core::ErrorKind;
 
-use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE};
+use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE, UNKNOWN};
 
 pub(super) fn meaning(number: u16) -> Meaning {
     match number {
@@ -13,9 +13,7 @@ pub(super) fn meaning(number: u16) -> Meaning {
         1040 | 1203 | 1226 => {
             (ErrorKind::Unavailable, "the server has too many connections; try again, or lower `max_connections`")
         }
-        1045 | 1698 | 1862 => {
-            (ErrorKind::Unauthenticated, "the database does not accept user and password; check them in the URI")
-        }
+        1045 | 1698 | 1862 => (ErrorKind::Unauthenticated, UNKNOWN),
         1044 | 1130 | 1142 | 1143 | 1227 | 1370 => {
             (ErrorKind::PermissionDenied, "the user may not do that; grant it the right to use the tables")
         }

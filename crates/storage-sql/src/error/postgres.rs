@@ -2,7 +2,7 @@
 
 use storage_core::ErrorKind;
 
-use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE};
+use super::{BROKEN, BUSY, FASTER, Meaning, NO_TABLE, UNKNOWN};
 
 pub(super) fn meaning(code: &str, message: &str) -> Meaning {
     match (code.get(..2).unwrap_or_default(), code) {
@@ -16,9 +16,7 @@ pub(super) fn meaning(code: &str, message: &str) -> Meaning {
         ),
         // The server has closed the connection, by two of them because the transaction was idle or took too long.
         (_, "57P03" | "57P01" | "57P02" | "57P05" | "25P03" | "25P04") | ("08", _) => (ErrorKind::Unavailable, BROKEN),
-        ("28", _) => {
-            (ErrorKind::Unauthenticated, "the database does not accept user and password; check them in the URI")
-        }
+        ("28", _) => (ErrorKind::Unauthenticated, UNKNOWN),
         (_, "42501") => (ErrorKind::PermissionDenied, "the user may not do that; grant it the right to use the tables"),
         (_, "25006") => (ErrorKind::PermissionDenied, "the database is read-only; name one that can be written"),
         (_, "3D000") => (ErrorKind::NotFound, "the database does not exist; create it first"),

@@ -23,13 +23,16 @@ pub(crate) enum Engine {
 pub(crate) struct Place {
     pub(crate) engine: Engine,
     directory: TempDir,
+    /// Where its server is, without options.
+    server: String,
     pub(crate) table: String,
 }
 
 impl Place {
     /// A SQLite file.
     pub(crate) fn new() -> Self {
-        Self { engine: Engine::Sqlite, directory: tempfile::tempdir().unwrap(), table: "storage".into() }
+        let (directory, server) = (tempfile::tempdir().unwrap(), String::new());
+        Self { engine: Engine::Sqlite, directory, server, table: "storage".into() }
     }
 
     /// One of each database that there is.
@@ -41,9 +44,21 @@ impl Place {
 
     /// One of each server that there is. Says which there is not.
     pub(crate) fn servers() -> Vec<Self> {
-        let engines = [Engine::Postgres, Engine::MariaDb].into_iter();
-        let known = engines.filter(|engine| storage_conformance::server(engine.variable()).is_some());
-        known.map(|engine| Self { engine, table: format!("t{:016x}", fastrand::u64(..)), ..Self::new() }).collect()
+        Self::named_with("")
+    }
+
+    /// One of each server that takes encrypted connections only.
+    pub(crate) fn encrypted() -> Vec<Self> {
+        Self::named_with("_TLS")
+    }
+
+    /// One of each server whose variable ends so.
+    fn named_with(suffix: &str) -> Vec<Self> {
+        let place = |engine: Engine| {
+            let server = storage_conformance::server(&format!("{}{suffix}", engine.variable()))?;
+            Some(Self { engine, server, table: format!("t{:016x}", fastrand::u64(..)), ..Self::new() })
+        };
+        [Engine::Postgres, Engine::MariaDb].into_iter().filter_map(place).collect()
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -54,7 +69,7 @@ impl Place {
     pub(crate) fn uri(&self) -> String {
         match self.engine {
             Engine::Sqlite => format!("sqlite:{}", self.path().display()),
-            engine => format!("{}?table={}", engine.uri(), self.table),
+            _ => format!("{}?table={}", self.server, self.table),
         }
     }
 
@@ -81,11 +96,11 @@ impl Place {
                 done
             }
             Engine::Postgres => {
-                let mut raw = PgConnection::connect(&self.engine.uri()).await.unwrap();
+                let mut raw = PgConnection::connect(&self.server).await.unwrap();
                 raw.execute(sqlx::raw_sql(sql)).await.unwrap().rows_affected()
             }
             Engine::MariaDb => {
-                let mut raw = MySqlConnection::connect(&self.engine.uri()).await.unwrap();
+                let mut raw = MySqlConnection::connect(&self.server).await.unwrap();
                 raw.execute(sqlx::raw_sql(sql)).await.unwrap().rows_affected()
             }
         }
@@ -93,7 +108,7 @@ impl Place {
 
     /// Runs SQL beside the backend of a MariaDB server, which may refuse it.
     pub(crate) async fn try_raw(&self, sql: &str) {
-        let mut raw = MySqlConnection::connect(&self.engine.uri()).await.unwrap();
+        let mut raw = MySqlConnection::connect(&self.server).await.unwrap();
         let _ = raw.execute(sqlx::raw_sql(AssertSqlSafe(sql))).await;
     }
 
@@ -106,7 +121,7 @@ impl Place {
                 raw.close().await.unwrap();
                 count
             }
-            engine => engine.number(sql.replace("storage", &self.table)).await,
+            engine => engine.number(&self.server, sql.replace("storage", &self.table)).await,
         }
     }
 
@@ -132,13 +147,13 @@ impl Place {
                 }
             }
             Engine::Postgres => {
-                let mut raw = PgConnection::connect(&self.engine.uri()).await.unwrap();
+                let mut raw = PgConnection::connect(&self.server).await.unwrap();
                 for row in raw.fetch_all(explain).await.unwrap() {
                     plan += &format!("{}\n", row.get::<String, _>(0));
                 }
             }
             Engine::MariaDb => {
-                let mut raw = MySqlConnection::connect(&self.engine.uri()).await.unwrap();
+                let mut raw = MySqlConnection::connect(&self.server).await.unwrap();
                 for row in raw.fetch_all(explain).await.unwrap() {
                     let text = |i: usize| row.try_get::<Option<String>, _>(i).ok().flatten().unwrap_or_default();
                     plan += &format!("{} {} {}\n", text(2), text(3), text(5));
@@ -168,17 +183,17 @@ impl Engine {
         env::var(self.variable()).unwrap()
     }
 
-    /// The one number that a query yields.
-    pub(crate) async fn number(self, sql: String) -> i64 {
+    /// The one number that a query to this server yields.
+    pub(crate) async fn number(self, server: &str, sql: String) -> i64 {
         let sql = AssertSqlSafe(sql);
         match self {
             Self::Sqlite => unreachable!("a file is not a server"),
             Self::Postgres => {
-                let mut raw = PgConnection::connect(&self.uri()).await.unwrap();
+                let mut raw = PgConnection::connect(server).await.unwrap();
                 sqlx::query_scalar(sql).fetch_one(&mut raw).await.unwrap()
             }
             Self::MariaDb => {
-                let mut raw = MySqlConnection::connect(&self.uri()).await.unwrap();
+                let mut raw = MySqlConnection::connect(server).await.unwrap();
                 sqlx::query_scalar(sql).fetch_one(&mut raw).await.unwrap()
             }
         }
