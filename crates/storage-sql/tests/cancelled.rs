@@ -51,7 +51,7 @@ async fn a_transaction_whose_statement_took_too_long_is_over() {
     for place in Place::servers() {
         for commit in [true, false] {
             let proxy = Proxy::new(place.engine).await;
-            let storage = behind(&proxy, &place, Duration::from_millis(700)).await;
+            let storage = behind(&proxy, &place, Duration::from_secs(2)).await;
             storage.put("a", value(b'a')).await.unwrap();
             storage.put("small", "s").await.unwrap();
             let tx = storage.begin().await.unwrap();
@@ -71,7 +71,7 @@ async fn a_transaction_whose_statement_took_too_long_is_over() {
                     tx.rollback().await.unwrap();
                 }
             }
-            assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
             for _ in 0..3 {
                 assert_eq!(storage.get("small").await.unwrap().unwrap(), "s");
                 assert_eq!(storage.get("a").await.unwrap().unwrap(), value(b'a'));
@@ -85,7 +85,7 @@ async fn a_transaction_whose_statement_took_too_long_is_over() {
 async fn a_commit_that_took_too_long_is_ambiguous_and_ends_its_connection() {
     for place in Place::servers() {
         let proxy = Proxy::new(place.engine).await;
-        let storage = behind(&proxy, &place, Duration::from_millis(700)).await;
+        let storage = behind(&proxy, &place, Duration::from_secs(2)).await;
         storage.put("a", value(b'a')).await.unwrap();
         let tx = storage.begin().await.unwrap();
         tx.put("b", "b").await.unwrap();

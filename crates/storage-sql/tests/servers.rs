@@ -58,7 +58,7 @@ async fn a_server_that_cannot_be_reached() {
             let e = Sql::open(&format!("{scheme}://me:hunter2@{host}/db?busy_timeout=0.5")).await.unwrap_err();
             assert_eq!(e.kind(), ErrorKind::Unavailable, "{e:?}");
             assert!(!format!("{e:?}").contains("hunter2"), "{e:?}");
-            assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_millis(4500), "{:?}", begun.elapsed());
         }
     }
 }
@@ -78,7 +78,7 @@ async fn a_server_without_a_setting_that_is_needed() {
         let e = Sql::connect(config(&proxy.uri(&place.table))).await.unwrap_err();
         let expected = if place.engine == Engine::Postgres { ErrorKind::Other } else { ErrorKind::Config };
         assert_eq!(e.kind(), expected, "{e:?}");
-        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < Duration::from_millis(4500), "{:?}", begun.elapsed());
     }
 }
 

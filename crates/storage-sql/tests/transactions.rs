@@ -25,7 +25,7 @@ async fn a_dropped_transaction_frees_the_writer() {
             drop(tx);
             let begun = Instant::now();
             writer.put("k", "plain").await.unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
             assert_eq!(storage.get("k").await.unwrap().unwrap(), "plain");
         }
     }
@@ -36,7 +36,7 @@ async fn two_writers_in_one_task_never_hang() {
     for place in Place::all() {
         let mut config = place.config();
         // A server makes the second wait for so long.
-        config.busy_timeout = Duration::from_millis(300);
+        config.busy_timeout = Duration::from_secs(1);
         let storage = place.connect(config.clone()).await;
         for same_instance in [true, false] {
             let second = if same_instance { storage.clone() } else { place.connect(config.clone()).await };
@@ -44,7 +44,7 @@ async fn two_writers_in_one_task_never_hang() {
             one.put("k", "one").await.unwrap();
             let begun = Instant::now();
             assert_eq!(kind(two.put("k", "two").await), ErrorKind::Conflict);
-            assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+            assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
             assert_eq!(kind(two.put("other", "two").await), ErrorKind::Conflict);
             one.commit().await.unwrap();
             assert_eq!(kind(two.get("k").await), ErrorKind::Conflict);
@@ -66,7 +66,7 @@ async fn a_plain_write_waits_for_a_transaction_only_so_long() {
             let begun = Instant::now();
             let e = plain.put("k", "plain").await.unwrap_err();
             assert_eq!((e.kind(), e.is_ambiguous()), (ErrorKind::Timeout, false), "{e:?}");
-            assert!(begun.elapsed() < Duration::from_secs(3));
+            assert!(begun.elapsed() < Duration::from_secs(10));
             assert_eq!(plain.get("k").await.unwrap(), None);
         }
         tx.commit().await.unwrap();
@@ -138,7 +138,7 @@ async fn two_instances_count_without_losing_one() {
 async fn a_caller_that_does_not_poll_holds_nothing() {
     for place in Place::all() {
         let mut config = place.config();
-        (config.max_connections, config.busy_timeout) = (2, Duration::from_millis(500));
+        (config.max_connections, config.busy_timeout) = (2, Duration::from_secs(2));
         let storage = place.connect(config).await;
         storage.put("k", "v").await.unwrap();
         let mut reads: Vec<_> = (0..8).map(|_| Box::pin(storage.get("k"))).collect();
@@ -188,7 +188,7 @@ async fn disconnecting_does_not_wait_for_open_transactions() {
         tx.put("k", "v").await.unwrap();
         let begun = Instant::now();
         storage.backend().disconnect().await.unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(3));
+        assert!(begun.elapsed() < Duration::from_secs(10));
         assert_eq!(kind(tx.get("k").await), ErrorKind::Closed);
         assert_eq!(kind(storage.get("k").await), ErrorKind::Closed);
         assert_eq!(kind(tx.commit().await), ErrorKind::Closed);
