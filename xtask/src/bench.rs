@@ -19,6 +19,30 @@ The aim is 150 ns over `none` and one allocation; a test counts the allocation. 
 libraries that do their work, in turns; the aim is 0.9 of ring's speed.
 ";
 
+/// The medians and the allocations in what divan prints, as a table.
+fn idle_table(text: &str) -> String {
+    let mut table = "| call | layer | median | allocations |\n|---|---|---|---|\n".to_owned();
+    let (mut call, mut row) = ("", None);
+    let mut lines = text.lines().map(|line| line.trim_start_matches(['│', ' ', '├', '╰', '─']));
+    while let Some(line) = lines.next() {
+        let cells: Vec<&str> = line.split('│').map(str::trim).collect();
+        match cells[..] {
+            [name, _, "", ..] if !name.ends_with(':') => call = name,
+            [first, _, median, ..] if first.ends_with("s") && median.ends_with("s") => {
+                row = first.split_once("  ").map(|(name, _)| (name, median));
+            }
+            [first, ..] if first.starts_with("alloc:") => {
+                let count = lines.next().and_then(|line| line.split_whitespace().next()).unwrap_or_default();
+                if let Some((layer, median)) = row.take() {
+                    table += &format!("| {call} | {layer} | {median} | {count} |\n");
+                }
+            }
+            _ => {}
+        }
+    }
+    table
+}
+
 /// Runs the benchmark of the layers, and puts what it prints into docs/benchmarks-layers.md.
 fn layers() -> Result<()> {
     let mut bench = cargo(["bench", "--package", "storage-layer", "--bench", "layers"]);
@@ -29,9 +53,11 @@ fn layers() -> Result<()> {
         return Err(format!("the benchmark failed ({})", output.status).into());
     }
     let head = format!("\nOn {}, with {} cores:\n", today()?, std::thread::available_parallelism()?);
+    let (idle, beside) = seen.trim().split_once("\n\n").unwrap_or((&seen, ""));
+    let table = idle_table(idle);
     // Trailing blanks carry nothing.
-    let lines: String = seen.trim().lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    fs::write(root().join("docs/benchmarks-layers.md"), format!("{LAYERS}{head}\n```text\n{lines}```\n"))?;
+    let beside: String = beside.trim().lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    fs::write(root().join("docs/benchmarks-layers.md"), format!("{LAYERS}{head}\n{table}\n```text\n{beside}```\n"))?;
     Ok(())
 }
 
