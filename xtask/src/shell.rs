@@ -25,18 +25,27 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comma
     command
 }
 
-/// Says what is run, runs it, says how long it took, and fails if it does.
+/// Says what is run, runs it, says how long it took and what it left of the disk, and fails if it does.
 pub(crate) fn step(command: &mut Command) -> Result<()> {
     let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
     let line = format!("cargo {}", words.join(" "));
     eprintln!("\n$ {line}");
     let started = Instant::now();
     let status = command.status()?;
+    let free = free().map_or_else(|| "?".into(), |mib| format!("{:.1}", mib / 1024.0));
+    let told = format!("`{line}` took {:.0?}; {free} GiB of the disk are free", started.elapsed());
     if status.success() {
-        eprintln!("`{line}` took {:.0?}", started.elapsed());
+        eprintln!("{told}");
         return Ok(());
     }
-    Err(format!("`{line}` failed ({status})").into())
+    Err(format!("{told}; it failed ({status})").into())
+}
+
+/// How many MiB the disk of the build has left. A full one shows in other ways: servers that hang, output that ends midway.
+fn free() -> Option<f64> {
+    let output = Command::new("df").args(["-Pm"]).arg(root()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()
 }
 
 /// The date in UTC, as `2026-11-22`.
