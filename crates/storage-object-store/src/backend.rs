@@ -1,6 +1,7 @@
 //! The backend: the trait in its own order. Reading, writing and listing are in files of their own.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{
         Arc,
@@ -143,15 +144,19 @@ impl ObjectStoreBackend {
         inner.native()?.sign(Grant::Put, &inner.names.place(key), expires).await
     }
 
-    /// What a bulk request could not delete, one by one: some stores fail where an object is written at the same time.
-    async fn once_more(&self, results: Vec<Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
-        let mut done = Vec::with_capacity(results.len());
-        for (result, (key, options)) in results.into_iter().zip(items) {
-            done.push(match result {
-                Err(e) if e.kind() == ErrorKind::Unavailable && self.inner.native.is_some() => {
-                    self.delete(key, options.clone()).await
-                }
-                result => result,
+    /// What became of each item of a bulk request that named each key once. What it could not delete is tried one by one, for
+    /// some stores fail where an object is written at the same time.
+    async fn once_more(&self, results: BTreeMap<&Key, Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
+        let mut failed: BTreeMap<_, _> =
+            results.into_iter().filter_map(|(key, done)| Some((key, Some(done.err()?)))).collect();
+        let mut done = Vec::with_capacity(items.len());
+        for (key, options) in items {
+            let again = |e: &Error| e.kind() == ErrorKind::Unavailable && self.inner.native.is_some();
+            done.push(match failed.get_mut(key).map(Option::take) {
+                None => Ok(()),
+                Some(Some(e)) if !again(&e) => Err(e),
+                // The error of a key that is there twice is told once.
+                Some(_) => self.delete(key, options.clone()).await,
             });
         }
         done
@@ -236,10 +241,13 @@ impl StorageBackend for ObjectStoreBackend {
         if options.atomic || items.iter().any(|(_, each)| *each != DeleteOptions::new()) {
             return defaults::delete_batch(self, items, options).await;
         }
-        let places: Vec<_> = items.iter().map(|(key, _)| Ok(inner.names.place(key))).collect();
+        // Servers have crashed over requests that name one key many times.
+        let distinct: BTreeSet<&Key> = items.iter().map(|(key, _)| key).collect();
+        let places: Vec<_> = distinct.iter().map(|key| Ok(inner.names.place(key))).collect();
         let done = inner.store.delete_stream(stream::iter(places).boxed());
         let results: Vec<_> = done.map(|each| absent_is_fine(each.map(drop))).collect().await;
-        if results.len() == items.len() {
+        if results.len() == distinct.len() {
+            let results = distinct.into_iter().zip(results).collect();
             return Ok(self.once_more(results, &items).await);
         }
         // A bulk request that failed as a whole says nothing about its items.

@@ -1,8 +1,11 @@
 //! A store that can do less than those of `object_store`: no attributes, no conditions, no suffix ranges, listings in any order,
-//! and no files to read from. It takes the ways through the code that the others do not.
+//! no files to read from, and one object that nobody may delete. It takes the ways through the code that the others do not.
 #![allow(clippy::unwrap_used, reason = "helpers of tests may panic like tests")]
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use async_trait::async_trait;
 use futures_util::{
@@ -17,8 +20,9 @@ use object_store::{
 use storage_core::{ErrorKind, ListOptions, Metadata, Storage};
 use storage_object_store::{Config, Naming, ObjectStoreBackend, Profile};
 
+/// The store, and what it was asked to delete.
 #[derive(Debug, Default)]
-struct Plain(InMemory);
+struct Plain(InMemory, Arc<Mutex<Vec<String>>>);
 
 impl fmt::Display for Plain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -54,7 +58,15 @@ impl ObjectStore for Plain {
     }
 
     fn delete_stream(&self, places: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.0.delete_stream(places)
+        let asked = self.1.clone();
+        let done = self.0.delete_stream(places).map_ok(move |place| {
+            asked.lock().unwrap().push(place.to_string());
+            match place.as_ref() {
+                "stuck" => Err(Error::PermissionDenied { path: "stuck".into(), source: "refused".into() }),
+                _ => Ok(place),
+            }
+        });
+        done.map(|each| each?).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
@@ -148,4 +160,21 @@ async fn a_store_that_is_wrongly_said_to_be_sorted_is_found_out() {
     }
     let listing: storage_core::Result<Vec<_>> = storage.keys().await.unwrap().try_collect().await;
     assert_eq!(listing.unwrap_err().kind(), ErrorKind::Config);
+}
+
+#[tokio::test]
+async fn a_batch_asks_once_for_each_key() {
+    let (store, storage) = plain().await;
+    store.1.lock().unwrap().clear();
+    let denied = Some(ErrorKind::PermissionDenied);
+    for (keys, expected, asked) in [
+        (["b", "a", "b", "b"], [None; 4], vec!["a", "b"]),
+        (["b", "stuck", "a", "stuck"], [None, denied, None, denied], vec!["a", "b", "stuck", "stuck"]),
+    ] {
+        let items = keys.map(|key| (key, storage_core::DeleteOptions::new()));
+        let done = storage.delete_batch_with(items, storage_core::BatchOptions::new()).await.unwrap();
+        let kinds: Vec<_> = done.into_iter().map(|result| result.err().map(|e| e.kind())).collect();
+        assert_eq!(kinds, expected);
+        assert_eq!(std::mem::take(&mut *store.1.lock().unwrap()), asked);
+    }
 }

@@ -43,6 +43,7 @@ async fn operations_cost_what_the_readme_says() {
         costs!("one level", 2, all(ListOptions::new().one_level(true)));
         costs!("10 entries with metadata", 12, all(ListOptions::new().prefix("batch/000").metadata(true)));
         costs!("batch of 1,000 deletes", 1, storage.delete_batch(keys(1000)));
+        costs!("batch that names 600 keys twice", 1, storage.delete_batch([keys(600), keys(600)].concat()));
         costs!("clear of 500", 3, storage.clear_prefix("batch/"));
     }
 }
