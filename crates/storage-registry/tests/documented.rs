@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use serde::de::DeserializeOwned;
-use storage_core::ConnectionConfig;
+use storage_core::{ConnectionConfig, ErrorKind};
 use storage_registry::{Registry, StorageConfig};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");
@@ -122,6 +122,25 @@ fn the_example_is_read() {
     let layers: Vec<_> = config.layers.iter().map(|layer| layer.name()).collect();
     assert_eq!(layers, ["trace", "metrics", "cache", "limit", "compress", "encrypt"]);
     assert!(config.retry.is_some() && config.timeout.is_some() && config.options.len() == 2);
+}
+
+/// Its layers and their order, over a store that is here.
+#[tokio::test]
+async fn the_stack_for_production_is_accepted() {
+    let page = include_str!("../../../docs/operations.md");
+    let (example, _) = page.split_once("```toml\n").unwrap().1.split_once("```").unwrap();
+    let read = |text: &str| {
+        let mut config = StorageConfig::from_toml(text).unwrap();
+        for name in config.options.keys() {
+            assert!(options_of("`postgres`").contains_key(name.as_str()), "{name}");
+        }
+        (config.backend, config.connection, config.options) = ("memory".into(), Default::default(), Default::default());
+        config
+    };
+    storage_registry::build(&read(example)).await.unwrap();
+    let disordered = example.replace("\"metrics\",", "\"limit\",").replace("\"limit?concurrency=32", "\"metrics");
+    let refused = storage_registry::build(&read(&disordered)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config, "{refused}");
 }
 
 /// Each row of the rules of the order is what the code says, and there is none more.
