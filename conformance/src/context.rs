@@ -91,15 +91,21 @@ impl Context {
         Process::start(&self.target, self.namespace.place(), task, argument, self.seed)
     }
 
-    /// Another process with a task on a store of its own.
+    /// Another process with a task on a store of its own, which is behind a proxy.
     pub(crate) fn process_elsewhere(&self, task: &str, argument: u64) -> Outcome<Process> {
-        Process::start(&self.target, Namespace::new().place(), task, argument, self.seed)
+        let namespace = Namespace::proxied();
+        self.keep(&namespace);
+        Process::start(&self.target, namespace.place(), task, argument, self.seed)
     }
 
     /// Opens another, empty store in this namespace, and keeps the namespace until the check is over.
     pub(crate) async fn open_in(&self, namespace: &Namespace) -> Outcome<Storage> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        self.keep(namespace);
         open(&self.target, namespace).await
+    }
+
+    fn keep(&self, namespace: &Namespace) {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
     }
 
     /// The plan of faults in the store below a layer.

@@ -4,6 +4,7 @@
 mod assert;
 mod check;
 pub mod checks;
+mod cleanup;
 mod context;
 pub mod crash;
 mod each_call;

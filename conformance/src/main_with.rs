@@ -75,6 +75,7 @@ pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
     let runs: Vec<Arc<Run>> = targets.into_iter().map(|target| Run::new(origin, target, selection.clone())).collect();
     let trials = runs.iter().flat_map(Run::trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    runs.iter().for_each(|run| run.target.finish());
     if let Some(path) = report.filter(|_| !arguments.list) {
         let backends = runs.iter().map(|run| run.report()).collect();
         let report = Report { seed: selection.seed, backends };

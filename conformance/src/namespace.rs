@@ -78,6 +78,11 @@ impl Namespace {
         Self::at(Place { name, dir: None, proxied: true })
     }
 
+    /// The same namespace without the proxy.
+    pub(crate) fn direct(&self) -> Self {
+        Self::at(Place { proxied: false, ..self.place() })
+    }
+
     /// What another process has to know of it.
     pub(crate) fn place(&self) -> Place {
         Place { dir: self.0.dir.get().map(|dir| dir.root.clone()), ..self.0.place.clone() }

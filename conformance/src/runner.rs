@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    mem,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError, atomic::AtomicUsize, atomic::Ordering},
     thread,
@@ -12,7 +13,8 @@ use storage_core::{BackendInfo, Consistency};
 use tokio::{runtime, time::timeout};
 
 use crate::{
-    Check, Context, Failure, Outcome, Selection, Target, checks,
+    Check, Context, Failure, Namespace, Outcome, Selection, Target, checks,
+    cleanup::Cleanup,
     context::Used,
     refuse::{REFUSABLE, refused},
     report::{BackendReport, CheckReport, LimitsReport, Status},
@@ -40,6 +42,7 @@ pub fn run(target: &Target, selection: &Selection) -> BackendReport {
             scope.spawn(work);
         }
     });
+    target.finish();
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     describe(target, described.get(), results.into_values().collect())
 }
@@ -138,8 +141,7 @@ fn isolated(
     if let Some(info) = info.get() {
         let _ = described.set(info.clone());
     }
-    drop(used);
-    match outcome {
+    let outcome = match outcome {
         Err(_) => {
             Err(Failure::Failed(format!("hung: expected an end within {} seconds, saw none", limit.as_secs_f32())))
         }
@@ -151,6 +153,25 @@ fn isolated(
         Ok(Err(e)) => Err(Failure::Failed(format!("the check ended early: {e}"))),
         Ok(Ok(_)) if ended.is_err() => Err("expected no panic, saw one in a destructor".into()),
         Ok(Ok(outcome)) => outcome,
+    };
+    let used = mem::take(&mut *lock(&used));
+    match target.removal() {
+        Some(removal) => cleaned(outcome, removal, target.name(), used),
+        None => outcome,
+    }
+}
+
+/// Has the namespaces of a check removed; those of a failed one stay for whoever looks for the cause.
+fn cleaned<T>(outcome: Outcome<T>, removal: &Cleanup, target: &str, used: Vec<Namespace>) -> Outcome<T> {
+    match outcome {
+        Err(Failure::Failed(message)) => {
+            let names: Vec<_> = used.iter().map(Namespace::name).collect();
+            Err(Failure::Failed(format!("{message}\n  left in place: {}", names.join(", "))))
+        }
+        outcome => {
+            removal.begin(target, used);
+            outcome
+        }
     }
 }
 

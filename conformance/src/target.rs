@@ -6,7 +6,7 @@ use futures_util::{FutureExt, future::BoxFuture};
 use storage_core::{Capabilities, Result, StorageBackend};
 
 pub(crate) use crate::namespace::Place;
-use crate::{Namespace, secrets::Secrets};
+use crate::{Namespace, cleanup::Cleanup, secrets::Secrets};
 
 type Open = dyn Fn(Namespace) -> BoxFuture<'static, Result<Arc<dyn StorageBackend>>> + Send + Sync;
 type Plant = dyn Fn(Namespace) -> BoxFuture<'static, Result<()>> + Send + Sync;
@@ -26,6 +26,7 @@ pub struct Target {
     patience: Duration,
     foreign: Option<Arc<Plant>>,
     leftovers: Option<fn(&Path) -> usize>,
+    cleanup: Option<Cleanup>,
 }
 
 impl Target {
@@ -54,6 +55,7 @@ impl Target {
             patience: Duration::ZERO,
             foreign: None,
             leftovers: None,
+            cleanup: None,
         }
     }
 
@@ -106,6 +108,21 @@ impl Target {
     #[must_use]
     pub fn leftovers(mut self, count: fn(&Path) -> usize) -> Self {
         self.leftovers = Some(count);
+        self
+    }
+
+    /// Says how to remove a namespace from a server when a check is over. It is called for each namespace of a check that has
+    /// not failed, even if nothing was stored there, when all that the check began has ended: one after the other, in a runtime
+    /// that is no check's and lasts until the end of the run, and [`Namespace::address`] gives it the server itself. It has ten
+    /// seconds; after one that takes longer no more are tried. What cannot be removed is told on stderr, once, and fails
+    /// no check. After a failed check everything stays, and the failure names it.
+    #[must_use]
+    pub fn cleanup<F, Fut>(mut self, remove: F) -> Self
+    where
+        F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.cleanup = Some(Cleanup::new(remove));
         self
     }
 
@@ -187,6 +204,18 @@ impl Target {
     /// What unfinished writes left; 0 when nobody has said how to count.
     pub(crate) fn left(&self, namespace: &Namespace) -> usize {
         self.leftovers.map_or(0, |count| count(namespace.dir()))
+    }
+
+    /// How namespaces are removed from a server; `None` when nobody has said how.
+    pub(crate) fn removal(&self) -> Option<&Cleanup> {
+        self.cleanup.as_ref()
+    }
+
+    /// Waits until the namespaces are removed of all checks that are over.
+    pub(crate) fn finish(&self) {
+        if let Some(cleanup) = &self.cleanup {
+            cleanup.finish();
+        }
     }
 
     pub(crate) fn is_basic(&self) -> bool {

@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{TryStreamExt, stream};
-use storage_core::{Body, Error, GetOptions, Metadata, PutOptions, Query, Storage};
+use storage_core::{Body, Error, GetOptions, Metadata, PutOptions, Query};
 
 use super::{Child, say};
-use crate::{Namespace, Outcome, assert::expect, proxy::Mode};
+use crate::{Outcome, assert::expect, proxy::Mode};
 
 /// Everything is printed, and nothing may give a secret away.
 pub(super) async fn provoke(child: Child) -> Outcome {
@@ -29,8 +29,7 @@ pub(super) async fn provoke(child: Child) -> Outcome {
         }
         clean(&format!("the error of {what}"), &text)
     };
-    let namespace = Namespace::proxied();
-    let s = Storage::from_arc(child.target.open(&namespace).await?);
+    let s = child.open().await?;
     clean("Debug of the handle", &format!("{s:?} {s:#?} {:?} {:?}", s.backend(), s.info()))?;
     s.put_with("key", "value", PutOptions::new().metadata(Metadata::new().tag("t").field("f", 1))).await?;
     s.get("key").await?;
@@ -39,12 +38,12 @@ pub(super) async fn provoke(child: Child) -> Outcome {
     told("a short body", s.put("key", Body::sized(5, stream::empty())).await.err())?;
     s.query(Query::new().equals("f", 1)).await?.try_collect::<Vec<_>>().await?;
     s.clear().await?;
-    let network = |mode| namespace.network().map(|proxy| proxy.set(mode));
+    let network = |mode| child.namespace.network().map(|proxy| proxy.set(mode));
     // Most targets have none.
     let _ = network(Mode::Cut);
     told("a put without a network", s.put("key", "value").await.err())?;
     told("a get without a network", s.get("key").await.err())?;
-    told("opening without a network", child.target.open(&namespace).await.err())?;
+    told("opening without a network", child.target.open(&child.namespace).await.err())?;
     let _ = network(Mode::Pass);
     // Where disconnecting is not supported the handle alone is closed.
     told("disconnecting", s.disconnect().await.err())?;

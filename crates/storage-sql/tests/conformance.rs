@@ -3,21 +3,15 @@
 
 #[path = "support/staged.rs"]
 mod staged;
+#[path = "support/target.rs"]
+mod target;
 
-use std::{env, path::Path, time::Duration};
+use std::{path::Path, time::Duration};
 
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, ConnectionConfig, Result};
+use storage_core::Result;
 use storage_sql::{Config, Sql};
-
-const ALL: Capabilities = Capabilities::new()
-    .atomic()
-    .streaming()
-    .conditional()
-    .conditional_delete()
-    .unique_etags()
-    .transactions()
-    .queryable();
+use target::{ALL, on_server};
 
 async fn file(ns: Namespace, versions: Option<u32>) -> Result<Sql> {
     let mut config = Config::sqlite(ns.dir().join("test.db"));
@@ -31,45 +25,6 @@ fn left(place: &Path) -> usize {
     config.sweep_after = Duration::ZERO;
     staged::wait(async { drop(Sql::connect(config).await.unwrap()) });
     staged::count(&place.join("test.db"))
-}
-
-/// Tables of its own in the database that the variable names.
-async fn server(variable: &str, ns: Namespace, versions: Option<u32>) -> Result<Sql> {
-    let uri = env::var(variable).unwrap_or_default();
-    // The suite may put a proxy before the server.
-    let (before, server, behind) = parts(&uri);
-    let uri = format!("{before}{}{behind}", ns.address(server)?);
-    let mut config = Config::from_connection(&ConnectionConfig::new(uri))?;
-    config.timeout = Duration::from_secs(10);
-    config.table = ns.name().into();
-    // Many checks run at once, and a server has only so many connections.
-    config.max_connections = 5;
-    config.versions = versions.and_then(std::num::NonZeroU32::new);
-    Sql::connect(config).await
-}
-
-/// What stands before the server's `host:port`, that, and what stands behind it.
-fn parts(uri: &str) -> (&str, &str, &str) {
-    let start = uri.rfind('@').map_or(0, |at| at + 1);
-    let end = uri[start..].find('/').map_or(uri.len(), |end| start + end);
-    (&uri[..start], &uri[start..end], &uri[end..])
-}
-
-/// The password in it.
-fn password(variable: &str) -> String {
-    let uri = env::var(variable).unwrap_or_default();
-    let user = parts(&uri).0.trim_end_matches('@').rsplit_once(':');
-    user.map_or_else(String::new, |(_, password)| password.to_owned())
-}
-
-/// The target of a server, in both ways in which it can keep versions.
-fn on_server(name: &str, variable: &'static str, versions: Option<u32>) -> Target {
-    let capabilities = if versions.is_some() { ALL.versioning() } else { ALL };
-    Target::new(name, move |ns| server(variable, ns, versions))
-        .needs_env(variable)
-        .runs_on("server")
-        .secret(password(variable))
-        .requires(capabilities)
 }
 
 storage_conformance::main!(
