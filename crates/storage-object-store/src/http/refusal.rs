@@ -77,9 +77,10 @@ impl Refusal {
             403 => {
                 (ErrorKind::PermissionDenied, "the store refuses access; grant the credentials the right to do this")
             }
-            404 => {
-                (ErrorKind::NotFound, "the bucket or container does not exist; create it or correct the configuration")
-            }
+            404 => (
+                ErrorKind::NotFound,
+                "the store does not know what was asked for; check the bucket or container, and the `endpoint`",
+            ),
             408 => (ErrorKind::Timeout, "the store waited too long for the request"),
             409 => (ErrorKind::Conflict, "another request for the same object was faster; try again"),
             413 => (ErrorKind::TooLarge, "the store takes no value of this size"),
