@@ -16,6 +16,7 @@ use crate::{
     session::{Session, Store},
     task::Tasks,
     transaction::SqlTransaction,
+    turn::Turn,
 };
 
 /// A store in a SQL database. Clones share the connections; disconnecting any closes them.
@@ -59,6 +60,7 @@ impl Sql {
             busy_timeout: config.busy_timeout,
             versions: config.versions.map(|n| n.get().into()),
             writer: Arc::new(Semaphore::new(if dialect.one_writer() { 1 } else { Semaphore::MAX_PERMITS })),
+            turn: Turn::default(),
             tasks: Tasks::new(runtime),
         }));
         session.sweep(config.sweep_after).await;

@@ -7,7 +7,7 @@ pub(crate) mod postgres;
 #[cfg(feature = "sqlite")]
 pub(crate) mod sqlite;
 
-use std::fmt::Debug;
+use std::{fmt::Debug, time::Duration};
 
 /// The columns of an entry that are arguments, in this order.
 pub(crate) const ARGUMENTS: [&str; 9] =
@@ -57,10 +57,9 @@ pub(crate) struct Types {
     pub(crate) clustered: &'static str,
 }
 
-/// What is around a change of the schema.
+/// What is around a change of the schema, in a transaction that writes.
 #[derive(Debug)]
 pub(crate) struct SchemaLock {
-    pub(crate) begin: &'static str,
     /// Yields a 1 when the lock is there.
     pub(crate) lock: Option<String>,
     /// Behind the commit.
@@ -126,6 +125,12 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
     }
 
     fn begin(&self, tables: &Tables, begin: Begin) -> String;
+
+    /// The same as [`Begin::Write`], but it fails at once if another process writes; every other statement waits for as long
+    /// as it is told. Only where there is one writer at a time.
+    fn begin_at_once(&self, _: Duration) -> Option<String> {
+        None
+    }
 
     /// Makes a transaction one that may write. It fails if anybody has written since it began, or is about to.
     fn begin_writing(&self, _: &Tables) -> Option<String> {

@@ -11,6 +11,7 @@ mod open;
 mod session;
 mod task;
 mod transaction;
+mod turn;
 
 mod batch;
 mod change;

@@ -9,9 +9,10 @@ use storage_core::{Error, ErrorKind, Result};
 
 use crate::{
     Config,
-    dialect::Tables,
+    dialect::{Begin, Tables},
     open,
     pool::{Connection, Database},
+    turn::Turn,
     value::Value,
 };
 
@@ -40,9 +41,10 @@ pub(crate) async fn prepare(database: &dyn Database, tables: &Tables, config: &C
     {
         return Ok(indexed);
     }
-    let schema_lock = database.dialect().schema_lock(tables);
+    let dialect = database.dialect();
+    let schema_lock = dialect.schema_lock(tables);
     // A connection that is dropped before the end is closed, which undoes or unlocks what it has begun.
-    connection.begin(schema_lock.begin.into()).await?;
+    Turn::default().begin(connection, dialect, tables, Begin::Write, config.busy_timeout).await?;
     if let Some(lock) = schema_lock.lock {
         let locked = connection.fetch(lock, vec![]).await?.pop().map(|mut row| row.int()).transpose()?;
         if locked != Some(1) {

@@ -21,6 +21,7 @@ use crate::{
     pool::{Connection, Database},
     task::{Fate, Tasks},
     transaction::{Open, ended},
+    turn::Turn,
     value::{Row, Value},
 };
 
@@ -44,6 +45,8 @@ pub(crate) struct Store {
     pub(crate) versions: Option<i64>,
     /// Writers of this process queue here in order where there can be only one; the database's own lock is not fair.
     pub(crate) writer: Arc<Semaphore>,
+    /// The process's turn among others.
+    pub(crate) turn: Turn,
     pub(crate) tasks: Tasks,
 }
 
@@ -245,7 +248,7 @@ impl Store {
         let mut reconnects = 0;
         loop {
             let mut connection = self.database.acquire().await?;
-            match connection.begin(self.dialect.begin(&self.tables, begin)).await {
+            match self.turn.begin(&mut *connection, self.dialect, &self.tables, begin, self.busy_timeout).await {
                 Err(e) if e.kind() == ErrorKind::Unavailable && reconnects < RECONNECTS => reconnects += 1,
                 done => return done.map(|()| connection),
             }

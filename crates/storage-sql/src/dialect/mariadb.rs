@@ -151,7 +151,6 @@ impl Dialect for MariaDbDialect {
         // as a hash, whatever the database and the table are called.
         let name = format!("CONCAT('storage-sql ', SHA1(CONCAT(DATABASE(), '.{}')))", tables.plain[0]);
         SchemaLock {
-            begin: "START TRANSACTION",
             lock: Some(format!("SELECT GET_LOCK({name}, 60)")),
             unlock: Some(format!("SELECT RELEASE_LOCK({name})")),
         }

@@ -151,7 +151,7 @@ impl Dialect for PostgresDialect {
         let lock = format!(
             "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended('storage-sql ' || current_schema() || '.{name}', 0))"
         );
-        SchemaLock { begin: "BEGIN ISOLATION LEVEL READ COMMITTED", lock: Some(lock), unlock: None }
+        SchemaLock { lock: Some(lock), unlock: None }
     }
 }
 

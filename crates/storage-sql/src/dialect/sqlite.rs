@@ -118,6 +118,12 @@ impl Dialect for SqliteDialect {
         }
     }
 
+    fn begin_at_once(&self, busy_timeout: Duration) -> Option<String> {
+        // The last is not reached if the transaction does not begin; the connection is closed then, unless it begins later.
+        let milliseconds = busy_timeout.as_millis();
+        Some(format!("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; PRAGMA busy_timeout = {milliseconds}"))
+    }
+
     fn begin_writing(&self, tables: &Tables) -> Option<String> {
         // SQLite does not wait for the lock inside a transaction: either it is free and nobody has written since the
         // transaction began, or this fails at once.
@@ -125,7 +131,7 @@ impl Dialect for SqliteDialect {
     }
 
     fn schema_lock(&self, _: &Tables) -> SchemaLock {
-        SchemaLock { begin: "BEGIN IMMEDIATE", lock: None, unlock: None }
+        SchemaLock { lock: None, unlock: None }
     }
 }
 
