@@ -183,7 +183,7 @@ async fn users_who_may_only_read() {
         let (create, grant) = match place.engine {
             Engine::Postgres => (
                 format!("CREATE ROLE {reader} LOGIN PASSWORD 'hunter2'"),
-                format!("GRANT SELECT ON ALL TABLES IN SCHEMA public TO {reader}"),
+                format!("GRANT pg_read_all_data TO {reader}"),
             ),
             _ => (
                 format!("CREATE USER '{reader}'@'%' IDENTIFIED BY 'hunter2'"),
