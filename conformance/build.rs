@@ -1,15 +1,23 @@
-//! Collects the checks: a `pub async fn` in `src/checks/<group>.rs` is one, its doc comment is its rule.
+//! Collects the checks: a `pub async fn` in `src/checks/<group>.rs` is one, its doc comment says what it tries. What it proves
+//! are the rows of `docs/contract.md` that name it.
 //!
 //! The result, `checks.rs` in the output directory, is included by `src/check.rs`. A check that does not follow the form
 //! stops the build with a message that names file and line.
 
 use std::{env, fmt::Write, fs, path::Path};
 
+use contract::{Row, rows};
+
+#[allow(dead_code, unreachable_pub, reason = "`cargo xtask tidy` uses the rest of it")]
+#[path = "src/contract.rs"]
+mod contract;
+
 /// How every check is declared, up to its name.
 const DECLARATION: &str = "pub async fn ";
 
 fn main() {
     println!("cargo::rerun-if-changed=src/checks");
+    let contract = contract();
     let mut files: Vec<_> = fs::read_dir("src/checks")
         .expect("src/checks can be listed")
         .map(|entry| entry.expect("src/checks can be listed").path())
@@ -18,15 +26,24 @@ fn main() {
     files.sort();
     let mut table = String::from("static CHECKS: &[Check] = &[\n");
     for path in &files {
-        collect(path, &mut table);
+        collect(path, &contract, &mut table);
     }
     table.push_str("];\n");
     let out = env::var("OUT_DIR").expect("cargo sets OUT_DIR");
     fs::write(Path::new(&out).join("checks.rs"), table).expect("OUT_DIR can be written");
 }
 
+/// The rows of the contract: beside this package, or in it where it was published.
+fn contract() -> Vec<Row> {
+    let place = ["../docs/contract.md", "contract.md"].into_iter().find(|place| Path::new(place).is_file());
+    let place = place.expect("the contract is in `../docs/contract.md` or `contract.md`");
+    println!("cargo::rerun-if-changed={place}");
+    let page = fs::read_to_string(place).expect("the contract can be read");
+    rows(&page).unwrap_or_else(|e| panic!("{place}: {e}"))
+}
+
 /// Appends the checks of one file to the table.
-fn collect(path: &Path, table: &mut String) {
+fn collect(path: &Path, contract: &[Row], table: &mut String) {
     let text = fs::read_to_string(path).expect("a check file can be read");
     let group = path.file_stem().and_then(|stem| stem.to_str()).expect("a check file has a name");
     let mut doc: Vec<&str> = Vec::new();
@@ -43,10 +60,15 @@ fn collect(path: &Path, table: &mut String) {
                  make a helper private or move it to src/support.rs"
             );
             let check = Declared::parse(&doc, &place);
+            let path = format!("{group}/{name}");
+            let proved = contract.iter().filter(|row| row.proofs.contains(&path));
+            let promises: String =
+                proved.map(|row| format!("Promise {{ section: {:?}, rule: {:?} }}, ", row.section, row.rule)).collect();
             writeln!(
                 table,
-                "    Check {{ group: {group:?}, name: {name:?}, rule: {:?}, needs: storage_core::Capabilities::new(){}, \
-                 full: {}, run: |c| Box::pin(crate::checks::{group}::{name}(c)) }},",
+                "    Check {{ group: {group:?}, name: {name:?}, tries: {:?}, promises: &[{promises}], \
+                 needs: storage_core::Capabilities::new(){}, full: {}, \
+                 run: |c| Box::pin(crate::checks::{group}::{name}(c)) }},",
                 check.rule, check.needs, check.full
             )
             .expect("writing to a string cannot fail");

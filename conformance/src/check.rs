@@ -15,7 +15,23 @@ pub fn checks() -> &'static [Check] {
     CHECKS
 }
 
-/// One rule of the contract and the code that proves it.
+/// A rule of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Promise {
+    /// The section of `docs/contract.md` that it stands in.
+    pub section: &'static str,
+    /// The rule, as it stands there.
+    pub rule: &'static str,
+}
+
+impl fmt::Display for Promise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (docs/contract.md, {})", self.rule, self.section)
+    }
+}
+
+/// Code that proves rules of the contract.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Check {
@@ -23,9 +39,11 @@ pub struct Check {
     pub group: &'static str,
     /// The function in it.
     pub name: &'static str,
-    /// The rule, as a sentence.
-    pub rule: &'static str,
-    /// What must be declared for the rule to apply. Without it the check proves that the operation is refused.
+    /// What it tries, as a sentence.
+    pub tries: &'static str,
+    /// The rules of the contract that name it.
+    pub promises: &'static [Promise],
+    /// What must be declared for the rules to apply. Without it the check proves that the operation is refused.
     pub needs: Capabilities,
     /// Whether the profile `basic` leaves it out.
     pub full: bool,

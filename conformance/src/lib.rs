@@ -31,7 +31,7 @@ mod target;
 pub mod trouble;
 mod writes;
 
-pub use check::{Check, Failure, Outcome, checks};
+pub use check::{Check, Failure, Outcome, Promise, checks};
 pub use context::Context;
 pub use each_call::{METHODS, call};
 pub use faults::Faults;

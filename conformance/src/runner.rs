@@ -95,7 +95,7 @@ pub(crate) fn run_check(
         None => match isolated(target, check, selection, described) {
             Ok(note) => (Status::Passed, note),
             Err(Failure::NotRun(reason)) => (Status::NotRun, Some(reason)),
-            Err(Failure::Failed(message)) => (Status::Failed, Some(format!("{message}\n  rule: {}", check.rule))),
+            Err(Failure::Failed(message)) => (Status::Failed, Some(format!("{message}{}", broken(check)))),
         },
     };
     CheckReport {
@@ -188,6 +188,12 @@ async fn proven(check: &Check, context: Context) -> Outcome<Option<String>> {
         return Err(Failure::NotRun(format!("{name} is not declared")));
     }
     (check.run)(context).await.map(|()| None)
+}
+
+/// The promises that a failed check has shown to be broken, and what it tried.
+fn broken(check: &Check) -> String {
+    let promises: String = check.promises.iter().map(|promise| format!("\n  rule: {promise}")).collect();
+    format!("{promises}\n  check: {}", check.tries)
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {

@@ -13,6 +13,9 @@ mod soak;
 mod tidy;
 
 // The reports are shared with the suite as files, so that this crate does not build the suite.
+#[path = "../../conformance/src/contract.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the suite's build script reads the page with it too")]
+mod contract;
 #[path = "../../conformance/src/html.rs"]
 #[allow(unreachable_pub, reason = "the suite makes it public")]
 mod html;

@@ -1,11 +1,16 @@
 //! The rules of the house that a program can check.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
 
-use crate::{Result, shell::root};
+use crate::{
+    Result,
+    contract::{is_check, rows},
+    shell::root,
+};
 
 /// The most lines a source file may have.
 const LINES: usize = 400;
@@ -35,6 +40,7 @@ pub(crate) fn run() -> Result<()> {
         check_crate(&krate?.path(), &mut broken)?;
     }
     check_crate(&root().join("conformance"), &mut broken)?;
+    check_contract(&mut broken)?;
     if broken.is_empty() {
         return Ok(());
     }
@@ -123,4 +129,59 @@ fn check_crate(dir: &Path, broken: &mut Vec<String>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Each rule of the contract has a proof that exists, and each check is the proof of a rule.
+fn check_contract(broken: &mut Vec<String>) -> Result<()> {
+    let page = fs::read_to_string(root().join("docs/contract.md"))?;
+    let listed = fs::read_to_string(root().join("conformance/checks.txt"))?;
+    broken.extend(proofs(&page, &listed, |file| root().join(file).exists()));
+    Ok(())
+}
+
+/// What is wrong with the proofs on the page, given the list of checks and which files exist.
+fn proofs(page: &str, listed: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let checks: BTreeSet<&str> = listed.lines().filter(|line| !line.starts_with('#')).collect();
+    let rows = match rows(page) {
+        Ok(rows) => rows,
+        Err(e) => return vec![format!("docs/contract.md, {e}")],
+    };
+    let named: BTreeSet<&str> = rows.iter().flat_map(|row| &row.proofs).map(String::as_str).collect();
+    let mut wrong: Vec<String> = checks
+        .difference(&named)
+        .map(|check| format!("docs/contract.md: no rule names the check `{check}`; add a row, or name it in one"))
+        .collect();
+    for row in &rows {
+        for proof in &row.proofs {
+            let known = if is_check(proof) { checks.contains(&**proof) } else { exists(proof) };
+            if !known {
+                let what = if is_check(proof) { "check (see conformance/checks.txt)" } else { "file" };
+                wrong.push(format!("docs/contract.md, line {}: `{proof}` is no {what}", row.line));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::proofs;
+
+    const CHECKS: &str = "# Checks.\na/one\na/two\n";
+
+    fn wrong(table: &str) -> String {
+        proofs(&format!("## Keys\n\n| rule | checks |\n|---|---|\n{table}\n"), CHECKS, |file| file == "docs/soak.md")
+            .join("\n")
+    }
+
+    #[test]
+    fn rules_need_proofs_and_checks_need_rules() {
+        assert_eq!(wrong("| A. | `a/one` `a/two` |\n| B. | `docs/soak.md` |"), "");
+        assert!(wrong("| A. | `a/one` `a/two` |\n| B. | |").contains("line 6: expected a rule and what proves it"));
+        assert!(wrong("| A. | `a/one` `a/two` |\n| B. | by hand |").contains("line 6: expected checks and files"));
+        assert!(wrong("| A. | `a/one` |").contains("no rule names the check `a/two`"));
+        assert!(wrong("| A. | `a/one` `a/two` `a/three` |").contains("line 5: `a/three` is no check"));
+        assert!(wrong("| A. | `a/one` `a/two` `docs/gone.md` |").contains("line 5: `docs/gone.md` is no file"));
+        assert!(wrong("| A. | `a/one` | `a/two` |").contains("line 5: expected two columns"));
+    }
 }
