@@ -8,11 +8,13 @@ mod below;
 mod conditions;
 mod conflicts;
 mod copies;
+mod entries;
 mod keys;
 mod lifecycle;
 mod listings;
 mod metadata;
 mod network;
+mod numbers;
 mod processes;
 mod queries;
 mod ranges;
@@ -53,8 +55,10 @@ type Opening = BoxFuture<'static, Result<Arc<dyn StorageBackend>>>;
 /// The sound backend below a saboteur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
-    /// One that can do everything, and lives as long as the process.
+    /// One that can do everything, and lives as long as the process; its values are of up to a megabyte.
     Memory,
+    /// The same with values of any size.
+    Large,
     /// One in the namespace's directory, which several processes share.
     Files,
 }
@@ -102,6 +106,8 @@ pub const PASSWORD: &str = "correct horse battery staple";
 pub fn saboteurs() -> Vec<Saboteur> {
     [
         values::ALL,
+        numbers::ALL,
+        entries::ALL,
         keys::ALL,
         metadata::ALL,
         batches::ALL,

@@ -63,10 +63,14 @@ fn main() -> ExitCode {
 
 /// The saboteur around the base it asks for.
 fn target(saboteur: &Saboteur) -> Target {
+    let in_memory = |target: Target| {
+        target.one_process().secret(PASSWORD).foreign(|namespace| async move {
+            Storage::new(memory(namespace, SMALL)).put(format!("{FOREIGN}\u{fffd}"), "").await.map(drop)
+        })
+    };
     match saboteur.base {
-        Base::Memory => saboteur.target(below_memory).one_process().secret(PASSWORD).foreign(|namespace| async move {
-            Storage::new(memory(namespace)).put(format!("{FOREIGN}\u{fffd}"), "").await.map(drop)
-        }),
+        Base::Memory => in_memory(saboteur.target(|namespace| below_memory(namespace, SMALL))),
+        Base::Large => in_memory(saboteur.target(|namespace| below_memory(namespace, None))),
         Base::Files => saboteur.target(files),
     }
 }
@@ -172,8 +176,11 @@ fn selection() -> Selection {
     selection
 }
 
-/// The same store for the same namespace while any instance lives, with values of up to a megabyte: a short run.
-fn memory(namespace: Namespace) -> Arc<Memory> {
+/// Values of up to a megabyte: a short run.
+const SMALL: Option<u64> = Some(1 << 20);
+
+/// The same store for the same namespace while any instance lives.
+fn memory(namespace: Namespace, max_value: Option<u64>) -> Arc<Memory> {
     static STORES: LazyLock<Mutex<HashMap<String, Weak<Memory>>>> = LazyLock::new(Mutex::default);
     let mut stores = STORES.lock().unwrap();
     let place = stores.entry(namespace.name().to_owned()).or_default();
@@ -181,14 +188,14 @@ fn memory(namespace: Namespace) -> Arc<Memory> {
         return store;
     }
     let mut config = storage_memory::Config::default();
-    config.max_value = Some(1 << 20);
+    config.max_value = max_value;
     let store = Arc::new(Memory::with_config(config));
     *place = Arc::downgrade(&store);
     store
 }
 
-async fn below_memory(namespace: Namespace) -> Result<impl StorageBackend> {
-    Ok(namespace.below(memory(namespace.clone())))
+async fn below_memory(namespace: Namespace, max_value: Option<u64>) -> Result<impl StorageBackend> {
+    Ok(namespace.below(memory(namespace.clone(), max_value)))
 }
 
 /// Files that several processes share.

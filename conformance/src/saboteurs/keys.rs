@@ -71,6 +71,9 @@ super::table! {
         "rename/moves",
         "versioning/of_one_key_only",
     ];
+    normalises_hangul = Maps(|key| key.replace("\u{1112}\u{1161}\u{11ab}", "\u{d55c}")) => [];
+    normalises_greek = Maps(|key| key.replace('\u{2126}', "\u{3a9}").replace('\u{3c2}', "\u{3c3}")) => [];
+    deletes_what_lies_below = DeletesBelow => [];
     racing_siblings_are_lost = RacingSiblings::default() => ["concurrency/writers_all_land", "keys/key_and_key_below_raced"];
 }
 
@@ -111,6 +114,20 @@ impl Fault for Maps {
 
     async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         s.inner.stat(&self.key(key), options).await
+    }
+}
+
+/// A delete of `a/` is one of everything in there.
+#[derive(Debug)]
+struct DeletesBelow;
+
+#[async_trait]
+impl Fault for DeletesBelow {
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        if key.as_str().ends_with('/') && options == DeleteOptions::new() {
+            return s.inner.clear(key.as_str()).await;
+        }
+        s.inner.delete(key, options).await
     }
 }
 

@@ -37,6 +37,11 @@ table! {
         "list/while_others_come_and_go",
     ];
     prefix_is_a_pattern = PrefixIsAPattern => ["clear/exactly_the_prefix", "list/prefix_is_literal"];
+    prefix_ends_at_ffff = Shapes(|options, mut items| {
+        let end = format!("{}\u{ffff}", options.prefix);
+        items.retain(|item| options.prefix.is_empty() || item.position() < end.as_str());
+        items
+    }) => [];
     prefix_is_by_segment = Shapes(by_segment) => [
         "list/one_level_common_prefixes",
         "list/pages",

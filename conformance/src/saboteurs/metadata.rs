@@ -65,6 +65,13 @@ table! {
         "rename/keeps_metadata",
         "versioning/old_can_be_read",
     ];
+    a_field_called_content_type_is_one = Changes(|_, new| {
+        let mut metadata = new.clone();
+        if let Some(FieldValue::String(text)) = metadata.fields.remove("content_type") {
+            metadata.content_type = Some(text);
+        }
+        Some(metadata)
+    }) => [];
     small_metadata = SmallMetadata => ["metadata/size_limit"];
     empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [
         "metadata/none_is_empty",

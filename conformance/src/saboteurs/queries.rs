@@ -1,11 +1,11 @@
 //! Answers that the reference evaluator would not give.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::TryStreamExt;
 use storage_core::{
-    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, OrderBy, Query, Result, async_trait,
-    defaults,
+    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, OrderBy, Query, Result, StatOptions,
+    async_trait, defaults,
 };
 
 use super::{
@@ -42,6 +42,16 @@ table! {
         metadata.tags = metadata.tags.into_iter().map(|tag| tag.chars().take(255).collect()).collect();
         metadata
     }) => ["query/long_texts_and_tags"];
+    texts_lose_the_spaces_at_their_end = Answers::over(|_, metadata| change(metadata, |value| match value {
+        FieldValue::String(text) => FieldValue::String(text.trim_end().to_owned()),
+        other => other,
+    })) => [];
+    large_integers_are_rounded = Answers::over(|_, metadata| change(metadata, |value| match value {
+        FieldValue::Int(int) => FieldValue::Int(int as f64 as i64),
+        other => other,
+    })) => ["query/random_vs_oracle"];
+    the_last_filter_of_a_field_counts = LastFilter => [];
+    a_continuation_needs_its_entry = NeedsItsEntry => [];
     missing_is_null = Answers::over(with_nulls) => [
         "query/comparisons",
         "query/long_texts_and_tags",
@@ -161,6 +171,41 @@ impl Fault for Answers {
         });
         found.truncate(query.limit.unwrap_or(usize::MAX));
         Ok(streamed(found.into_iter().map(|(_, entry)| entry).collect()))
+    }
+}
+
+#[derive(Debug)]
+struct LastFilter;
+
+#[async_trait]
+impl Fault for LastFilter {
+    async fn query(&self, s: Sides<'_>, mut query: Query) -> Result<EntryStream> {
+        let mut seen = BTreeSet::new();
+        let filters = std::mem::take(&mut query.filters).into_iter().rev();
+        let filters = filters.filter(|filter| match filter {
+            Filter::Field { name, .. } => seen.insert(name.clone()),
+            _ => true,
+        });
+        let mut filters: Vec<Filter> = filters.collect();
+        filters.reverse();
+        query.filters = filters;
+        s.inner.query(query).await
+    }
+}
+
+/// Goes on behind the entry that came last, and has nothing more if that is gone.
+#[derive(Debug)]
+struct NeedsItsEntry;
+
+#[async_trait]
+impl Fault for NeedsItsEntry {
+    async fn query(&self, s: Sides<'_>, query: Query) -> Result<EntryStream> {
+        if let Some(continuation) = &query.continuation
+            && s.inner.stat(continuation.key(), StatOptions::new()).await?.is_none()
+        {
+            return Ok(streamed(Vec::new()));
+        }
+        s.inner.query(query).await
     }
 }
 

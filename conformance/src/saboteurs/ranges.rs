@@ -47,6 +47,10 @@ table! {
         ByteRange::Bounded(start, end) => ByteRange::Bounded(start, end.min(start.next_multiple_of(65_536).max(65_536))),
         other => other,
     })) => ["range/random_of_a_large_value"];
+    a_range_to_the_end_of_a_block_lacks_a_byte = Asks(|range, size| Ok(match range {
+        ByteRange::Bounded(start, end) if start < end && end < size && end % (256 << 10) == 0 => ByteRange::Bounded(start, end - 1),
+        other => other,
+    })) => [];
     size_is_that_of_the_range = SizeOfTheRange => ["range/bounded", "range/full_size_reported", "range/open", "range/random_of_a_large_value", "stream/pipe", "versioning/old_can_be_read"];
 }
 

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use storage_core::{
-    Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions, Object, PutOptions, Result,
-    StatOptions, async_trait, defaults,
+    Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions, Object, PutOptions,
+    RenameOptions, Result, StatOptions, async_trait, defaults,
 };
 
 use super::{
@@ -30,6 +30,11 @@ table! {
     missing_version_is_the_newest = MissingIsNewest => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
     versions_by_prefix = ByPrefix => ["versioning/of_one_key_only"];
     copies_the_newest = CopiesTheNewest => ["versioning/copy_restores", "versioning/missing_is_none"];
+    an_old_range_ends_with_the_newest = OldRangeIsCut => [];
+    no_stat_of_what_was_deleted = NoStatOfDeleted => [];
+    clear_purges = ClearPurges => [];
+    rename_takes_the_versions_along = RenamePurges => [];
+    versions_have_no_metadata = Lists(|entries| for entry in entries { entry.metadata = None; }) => [];
     racing_versions_are_lost = RacingVersions::default() => ["faults/fail_after", "faults/fail_before", "versioning/racing_writers_are_distinct"];
 }
 
@@ -153,6 +158,68 @@ impl Fault for CopiesTheNewest {
     async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, mut options: CopyOptions) -> Result<Entry> {
         options.version = None;
         s.inner.copy(from, to, options).await
+    }
+}
+
+#[derive(Debug)]
+struct OldRangeIsCut;
+
+#[async_trait]
+impl Fault for OldRangeIsCut {
+    async fn get(&self, s: Sides<'_>, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        if options.version.is_some()
+            && let Some(range) = options.range
+            && let Some(newest) = s.inner.stat(key, StatOptions::new()).await?
+        {
+            options.range = Some(range.resolve(newest.size)?.into());
+        }
+        s.inner.get(key, options).await
+    }
+}
+
+#[derive(Debug)]
+struct NoStatOfDeleted;
+
+#[async_trait]
+impl Fault for NoStatOfDeleted {
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        match s.inner.stat(key, StatOptions::new()).await? {
+            None => Ok(None),
+            Some(_) => s.inner.stat(key, options).await,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ClearPurges;
+
+#[async_trait]
+impl Fault for ClearPurges {
+    async fn clear(&self, s: Sides<'_>, prefix: &str) -> Result<()> {
+        let listing = s.inner.list(ListOptions::new().prefix(prefix)).await?;
+        let cleared: Vec<Entry> = defaults::entries(listing).try_collect().await?;
+        s.inner.clear(prefix).await?;
+        for entry in cleared {
+            for version in versions_of(s, &entry.key).await? {
+                purge(s, &version).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct RenamePurges;
+
+#[async_trait]
+impl Fault for RenamePurges {
+    async fn rename(&self, s: Sides<'_>, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        let entry = s.inner.rename(from, to, options).await?;
+        // Whatever fails below is not the fault here.
+        for version in versions_of(s, from).await.iter().flatten().filter(|_| from != to) {
+            let _ = purge(s, version).await;
+        }
+        Ok(entry)
     }
 }
 
