@@ -80,13 +80,11 @@ impl ErrorKind {
 /// A failed operation.
 ///
 /// `Display` gives one line for people: backend, operation, key, message. The cause is in
-/// [`source`](std::error::Error::source); `Debug` shows everything. None of them contains a secret.
-#[derive(thiserror::Error)]
-#[error(transparent)]
+/// [`source`](std::error::Error::source); `Debug` shows everything. None of them contains a secret. A clone shares the cause.
+#[derive(Clone)]
 pub struct Error(Box<Inner>); // One pointer wide, so that moving a `Result<Entry>` stays cheap.
 
-#[derive(Debug, thiserror::Error)]
-#[error("{}", line(.backend, .operation, .key, .message))]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -95,7 +93,7 @@ struct Inner {
     key: Option<Key>,
     backend: Option<Arc<str>>,
     retry_after: Option<Duration>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
@@ -225,14 +223,37 @@ impl Error {
     /// Adds the cause. The caller makes sure that its text holds no secret.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        self.0.source = Some(source.into());
+        self.0.source = Some(source.into().into());
         self
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        // Of what the `Arc` holds, so that it can be downcast.
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner { backend, operation, key, message, .. } = &*self.0;
+        if let Some(backend) = backend {
+            write!(f, "{backend}: ")?;
+        }
+        if let Some(operation) = operation {
+            write!(f, "{operation}{}", if key.is_some() { " " } else { ": " })?;
+        }
+        if let Some(key) = key {
+            write!(f, "{key:?}: ")?;
+        }
+        f.write_str(message)
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}", self.0, self.code())?;
+        write!(f, "{self} ({}", self.code())?;
         if self.is_ambiguous() {
             f.write_str(", outcome unknown")?;
         }
@@ -244,19 +265,4 @@ impl fmt::Debug for Error {
         }
         Ok(())
     }
-}
-
-fn line(backend: &Option<Arc<str>>, operation: &Option<&'static str>, key: &Option<Key>, message: &str) -> String {
-    let mut line = String::new();
-    if let Some(backend) = backend {
-        line = format!("{backend}: ");
-    }
-    if let Some(operation) = operation {
-        line += operation;
-        line += if key.is_some() { " " } else { ": " };
-    }
-    if let Some(key) = key {
-        line += &format!("{key:?}: ");
-    }
-    line + message
 }

@@ -82,3 +82,21 @@ fn the_documentation_lists_every_kind_as_it_is() {
     }
     assert_eq!(text.lines().filter(|line| line.starts_with("| `")).count(), ErrorKind::ALL.len());
 }
+
+#[test]
+fn a_clone_says_the_same_and_shares_the_cause() {
+    let key = Key::parse("k").unwrap();
+    let cause = std::io::Error::other("disk full");
+    let error = Error::new(ErrorKind::Timeout, "no answer")
+        .with_key(&key)
+        .with_operation("put")
+        .with_backend(&"fs".into())
+        .with_retry_after(Duration::from_secs(2))
+        .with_source(cause)
+        .ambiguous();
+    let clone = error.clone();
+    assert_eq!(format!("{error:?}"), format!("{clone:?}"));
+    assert_eq!(clone.retry_after(), Some(Duration::from_secs(2)));
+    let io = |e: &Error| std::ptr::from_ref(e.source().unwrap().downcast_ref::<std::io::Error>().unwrap());
+    assert_eq!(io(&error), io(&clone));
+}

@@ -48,7 +48,7 @@ where
                 })
             });
             let results = done.await.unwrap_or_else(|e| {
-                let failed = |_| Err(Error::new(e.kind(), e.message()).ambiguous());
+                let failed = |_| Err(e.clone().ambiguous());
                 indices.iter().map(failed).collect()
             });
             indices.into_iter().zip(results).collect::<Vec<_>>()

@@ -56,5 +56,5 @@ impl Changes {
 
 /// What a batch's items fail with when the batch could not be settled.
 pub(crate) fn unsettled(e: &Error) -> Error {
-    Error::new(e.kind(), e.message()).ambiguous()
+    e.clone().ambiguous()
 }

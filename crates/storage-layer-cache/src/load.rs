@@ -1,18 +1,15 @@
 //! One read for all who want the same value at the same time.
 
-use std::{
-    error, fmt,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::{FutureExt, future::Shared};
-use storage_core::{Body, BoxFuture, Bytes, Entry, Error, ErrorKind, GetOptions, Object, Result, StorageBackend};
+use storage_core::{Body, BoxFuture, Bytes, Entry, ErrorKind, GetOptions, Object, Result, StorageBackend};
 
 use crate::{table::Ticket, value::Value};
 
 /// Any of the readers drives it. It goes on while one of them is left, and is dropped with the last.
 pub(crate) type SharedLoad = Shared<Loading>;
-pub(crate) type Loading = BoxFuture<'static, Result<Loaded, Arc<Error>>>;
+pub(crate) type Loading = BoxFuture<'static, Result<Loaded>>;
 
 /// What a load found.
 #[derive(Clone)]
@@ -62,7 +59,7 @@ pub(crate) fn load<S: StorageBackend + ?Sized>(
             }
             Err(e) => match known {
                 Some(known) if e.kind() == ErrorKind::NotModified => Ok(Loaded::Known(known)),
-                _ => Err(Arc::new(e)),
+                _ => Err(e),
             },
         }
     };
@@ -89,52 +86,4 @@ pub(crate) async fn read(object: Object, max: u64) -> Result<Read> {
     let body = object.body;
     let body = if body.len() == Some(size) { body } else { Body::stored(size, body.into_stream()) };
     Ok(Read::Small(object.entry, body.bytes(size).await?))
-}
-
-/// An error for each of those who waited for it.
-pub(crate) fn copy(error: Arc<Error>) -> Error {
-    Arc::try_unwrap(error).unwrap_or_else(|error| {
-        let mut copy = Error::new(error.kind(), error.message());
-        if let Some(wait) = error.retry_after() {
-            copy = copy.with_retry_after(wait);
-        }
-        if let Some(operation) = error.operation() {
-            copy = copy.with_operation(operation);
-        }
-        if let Some(key) = error.key() {
-            copy = copy.with_key(key);
-        }
-        if let Some(backend) = error.backend() {
-            copy = copy.with_backend(&backend.into());
-        }
-        let has_cause = error::Error::source(&*error).is_some();
-        if has_cause { copy.with_source(Cause(error)) } else { copy }
-    })
-}
-
-/// The cause of an error that several have.
-struct Cause(Arc<Error>);
-
-impl Cause {
-    fn cause(&self) -> Option<&(dyn error::Error + 'static)> {
-        error::Error::source(&*self.0)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cause().map_or(Ok(()), |cause| fmt::Display::fmt(cause, f))
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.cause().map_or(Ok(()), |cause| fmt::Debug::fmt(cause, f))
-    }
-}
-
-impl error::Error for Cause {
-    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.cause().and_then(error::Error::source)
-    }
 }

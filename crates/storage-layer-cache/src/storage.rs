@@ -120,7 +120,7 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
             }
             Err(e) => {
                 counts.read(!first);
-                Err(load::copy(e))
+                Err(e)
             }
         }
     }

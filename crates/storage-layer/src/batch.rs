@@ -59,7 +59,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
                 let failed = || results().filter_map(retryable);
                 let (again, last) = (failed().find(|e| !is_last(e)), failed().find(|e| is_last(e)));
                 match if batch.together { last.or(again) } else { again.or(last) } {
-                    Some(failed) => Err(same(failed)),
+                    Some(failed) => Err(failed.clone()),
                     None => Ok(Moved {
                         bytes: results().map(Payload::bytes).sum(),
                         written: results().map(Payload::written).sum(),
@@ -72,7 +72,11 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         match outcome {
             // The call as a whole failed: no item has an answer of its own.
             Err(e) if slots.iter().all(|slot| slot.result.is_none()) && batch.len > 0 => Err(e),
-            Err(e) => Ok(slots.into_iter().map(|slot| slot.answer().unwrap_or_else(|| Err(same(&e)))).collect()),
+            Err(e) => {
+                // It may name the key of another item.
+                let nameless = e.map_key(|_| None);
+                Ok(slots.into_iter().map(|slot| slot.answer().unwrap_or_else(|| Err(nameless.clone()))).collect())
+            }
             Ok(_) => Ok(slots.into_iter().filter_map(Slot::answer).collect()),
         }
     }
@@ -113,16 +117,4 @@ fn take_open<T>(slots: &mut [Slot<T>], together: bool, is_last: impl Fn(&Error) 
 
 fn retryable<T>(result: &Result<T>) -> Option<&Error> {
     result.as_ref().err().filter(|e| e.is_retryable())
-}
-
-/// An error cannot be cloned, because its source cannot; for several items the same is said again.
-fn same(e: &Error) -> Error {
-    let mut copy = Error::new(e.kind(), e.message());
-    if e.is_ambiguous() {
-        copy = copy.ambiguous();
-    }
-    if let Some(wait) = e.retry_after() {
-        copy = copy.with_retry_after(wait);
-    }
-    copy
 }

@@ -288,14 +288,14 @@ async fn delete(storage: Storage, batch: Vec<NativeResult<Path>>) -> Vec<NativeR
     let keys: Vec<&Key> = checked.iter().flatten().map(|(_, key)| key).collect();
     let items = keys.iter().map(|key| (*key, DeleteOptions::new()));
     let mut done = match storage.delete_batch_with(items, BatchOptions::new()).await {
-        Ok(results) => results.into_iter().map(|each| each.map_err(Arc::new)).collect::<Vec<_>>(),
-        Err(e) => vec![Err(Arc::new(e)); keys.len()],
+        Ok(results) => results,
+        Err(e) => vec![Err(e); keys.len()],
     }
     .into_iter();
     let outcome = |checked: NativeResult<(Path, Key)>| {
         let (path, _) = checked?;
         match done.next() {
-            Some(Err(e)) => Err(error::shared(&path, e)),
+            Some(Err(e)) => Err(failed(&path, e)),
             _ => Ok(path),
         }
     };

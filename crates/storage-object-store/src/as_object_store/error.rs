@@ -1,8 +1,6 @@
 //! Our errors as theirs. Callers decide by the variant alone, and some try everything again that they do not know to be for good:
 //! so only what may succeed later is `Generic`.
 
-use std::{fmt, sync::Arc};
-
 use object_store::{Error as Native, GetRange, path::Path};
 use storage_core::{ByteRange, Error, ErrorKind};
 
@@ -13,11 +11,6 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 
 pub(super) fn failed(path: &Path, error: Error) -> Native {
     native(path, error.kind(), error.into())
-}
-
-/// One error as the outcome of several items.
-pub(super) fn shared(path: &Path, error: Arc<Error>) -> Native {
-    native(path, error.kind(), Box::new(Shared(error)))
 }
 
 pub(super) fn not_found(path: &Path) -> Native {
@@ -63,20 +56,4 @@ pub(super) fn range(range: &GetRange) -> Result<ByteRange, Native> {
         GetRange::Offset(start) => ByteRange::From(*start),
         GetRange::Suffix(n) => ByteRange::Last(*n),
     })
-}
-
-/// A shared error says what the error itself says.
-#[derive(Debug)]
-struct Shared(Arc<Error>);
-
-impl fmt::Display for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for Shared {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.0.source()
-    }
 }

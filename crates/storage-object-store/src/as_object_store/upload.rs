@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    error::{failed, not_supported, shared},
+    error::{failed, not_supported},
     put_result,
 };
 
@@ -31,9 +31,9 @@ pub(super) struct Upload {
     location: Path,
     /// Parts wait here in the order of the calls; their callers know when they have been taken.
     parts: Option<mpsc::UnboundedSender<Message>>,
-    put: Option<JoinHandle<Result<Entry, Arc<Error>>>>,
+    put: Option<JoinHandle<Result<Entry>>>,
     /// Why the put has failed, for the parts that it did not take.
-    failure: Arc<Mutex<Option<Arc<Error>>>>,
+    failure: Arc<Mutex<Option<Error>>>,
 }
 
 impl Upload {
@@ -42,7 +42,7 @@ impl Upload {
         let failure = Arc::new(Mutex::new(None));
         let (key, why) = (location.to_string(), failure.clone());
         let put = tokio::spawn(async move {
-            let written = storage.put_with(key, Body::stream(pieces(messages)), options).await.map_err(Arc::new);
+            let written = storage.put_with(key, Body::stream(pieces(messages)), options).await;
             *why.lock().unwrap_or_else(PoisonError::into_inner) = written.as_ref().err().cloned();
             written
         });
@@ -52,7 +52,7 @@ impl Upload {
     /// Waits for the put.
     async fn outcome(&mut self) -> NativeResult<Entry> {
         let put = self.put.take().ok_or_else(|| not_supported("the upload has ended"))?;
-        put.await?.map_err(|e| shared(&self.location, e))
+        put.await?.map_err(|e| failed(&self.location, e))
     }
 }
 
@@ -94,7 +94,7 @@ impl MultipartUpload for Upload {
             }
             let why = failure.lock().unwrap_or_else(PoisonError::into_inner).clone();
             Err(match why {
-                Some(why) => shared(&location, why),
+                Some(why) => failed(&location, why),
                 None => not_supported("the upload has ended"),
             })
         }

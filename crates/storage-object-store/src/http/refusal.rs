@@ -135,8 +135,7 @@ pub(crate) fn explain(error: &(dyn StdError + 'static)) -> Option<(Error, bool)>
     let mut kind = None;
     while let Some(e) = cause {
         if let Some(own) = e.downcast_ref::<Error>() {
-            let same = Error::new(own.kind(), own.message());
-            return Some((own.retry_after().into_iter().fold(same, Error::with_retry_after), true));
+            return Some((own.clone(), true));
         }
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             let (kind, message) = refusal.kind();
