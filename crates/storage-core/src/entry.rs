@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, Metadata};
+use crate::{Error, Key, Metadata, Result};
 
 macro_rules! token {
     ($(#[$doc:meta])* $name:ident) => {
@@ -61,12 +61,17 @@ token! {
 }
 
 /// What a store says about one value.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// # Damaged entries
+/// A listing or query does not fail because of one value whose record, framing or metadata is there but not readable: it
+/// yields an entry with [`damaged`](Entry::damaged). `get` and `stat` of the key fail with that error; `put`, `delete` and
+/// `clear` work on it, so that it can be replaced or removed.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Entry {
     /// The key.
     pub key: Key,
-    /// Bytes of the plain value, whatever layers do to it below.
+    /// Bytes of the plain value, whatever layers do to it below; of a damaged one what the store knows, or 0.
     pub size: u64,
     /// Bytes the value takes in the store, where a layer changed them.
     pub stored_size: Option<u64>,
@@ -80,13 +85,65 @@ pub struct Entry {
     pub version: Option<VersionId>,
     /// The metadata, empty when none was given; `None` when it was not asked for (a listing without metadata).
     pub metadata: Option<Arc<Metadata>>,
+    /// Why the value cannot be read, an error of the kind `Corrupt`; `None` for a sound one. A damaged entry has no metadata,
+    /// and of the rest what can still be known. Only listings that read what is damaged can tell: one without metadata may
+    /// yield the entry as if it were sound.
+    pub damaged: Option<Error>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        // All fields by name, so that a new one does not compile until it is decided here.
+        let Self { key, size, stored_size, modified, created, etag, version, metadata, damaged } = self;
+        // An error is not comparable; where it came from does not make the entry another.
+        let what = |damaged: &Option<Error>| damaged.as_ref().map(|e| (e.kind(), e.message().to_owned()));
+        *key == other.key
+            && *size == other.size
+            && *stored_size == other.stored_size
+            && *modified == other.modified
+            && *created == other.created
+            && *etag == other.etag
+            && *version == other.version
+            && *metadata == other.metadata
+            && what(damaged) == what(&other.damaged)
+    }
 }
 
 impl Entry {
     /// An entry of which only key and size are known; the rest is set by assignment.
     #[must_use]
     pub fn new(key: Key, size: u64) -> Self {
-        Self { key, size, stored_size: None, modified: None, created: None, etag: None, version: None, metadata: None }
+        Self {
+            key,
+            size,
+            stored_size: None,
+            modified: None,
+            created: None,
+            etag: None,
+            version: None,
+            metadata: None,
+            damaged: None,
+        }
+    }
+
+    /// The same entry, damaged for this reason: without metadata and without an etag, for no condition holds of it.
+    #[must_use]
+    pub fn into_damaged(mut self, reason: Error) -> Self {
+        self.metadata = None;
+        self.etag = None;
+        self.damaged = Some(reason.with_key(&self.key));
+        self
+    }
+
+    /// The entry, unless it is damaged: what a `stat` that finds one must do.
+    ///
+    /// # Errors
+    /// `Corrupt`, why it is damaged.
+    pub fn sound(self) -> Result<Self> {
+        match self.damaged {
+            Some(reason) => Err(reason),
+            None => Ok(self),
+        }
     }
 }
 

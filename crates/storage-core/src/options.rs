@@ -81,7 +81,7 @@ pub enum Condition {
 }
 
 impl Condition {
-    /// Whether the condition holds of what is there now.
+    /// Whether the condition holds of what is there now. Of a damaged entry `IfMatch` never holds.
     ///
     /// # Errors
     /// `AlreadyExists` or `PreconditionFailed`.
@@ -90,6 +90,9 @@ impl Condition {
         match (self, current) {
             (Self::IfAbsent, None) => Ok(()),
             (Self::IfAbsent, Some(_)) => failed(ErrorKind::AlreadyExists, "the key already has a value"),
+            (Self::IfMatch(_), Some(Entry { damaged: Some(_), .. })) => {
+                failed(ErrorKind::PreconditionFailed, "the value is damaged: no etag is its own")
+            }
             (Self::IfMatch(etag), Some(entry)) if entry.etag.as_ref() == Some(etag) => Ok(()),
             (Self::IfMatch(_), Some(_)) => failed(ErrorKind::PreconditionFailed, "the value has another etag"),
             (Self::IfMatch(_), None) => failed(ErrorKind::PreconditionFailed, "the key has no value"),
@@ -101,8 +104,11 @@ impl GetOptions {
     /// Whether `if_match` and `if_none_match` allow to read what is there now.
     ///
     /// # Errors
-    /// `PreconditionFailed` or `NotModified`.
+    /// `PreconditionFailed` or `NotModified`; `Corrupt` for a damaged entry.
     pub fn check_current(&self, current: Option<&Entry>) -> Result<()> {
+        if let Some(reason) = current.and_then(|entry| entry.damaged.as_ref()) {
+            return Err(reason.clone());
+        }
         if let Some(etag) = &self.if_match {
             Condition::IfMatch(etag.clone()).check(current)?;
         }

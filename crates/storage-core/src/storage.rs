@@ -235,7 +235,12 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn list_with(&self, options: ListOptions) -> Result<ListStream> {
         let call = self.call("list");
         let listing = call.run(None, options.check(self.info()), || self.backend.list(options)).await?;
-        Ok(listing.map_err(call.explain_later()).boxed())
+        let explain = call.explain_later();
+        let explained = listing.map(move |item| match item.map_err(&explain)? {
+            ListItem::Entry(entry) => Ok(ListItem::Entry(explain_damage(entry, &explain))),
+            prefix => Ok(prefix),
+        });
+        Ok(explained.boxed())
     }
 
     /// A listing in another order than by key; common prefixes come first, by name. All items are held in memory and sorted;
@@ -277,7 +282,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn query(&self, query: Query) -> Result<EntryStream> {
         let call = self.call("query");
         let entries = call.run(None, query.validate(), || self.backend.query(query)).await?;
-        Ok(entries.map_err(call.explain_later()).boxed())
+        Ok(call.explain_entries(entries))
     }
 
     /// The entries up to the query's limit, and where to go on.
@@ -354,7 +359,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         let call = self.call("versions");
         let key = call.key(key)?;
         let versions = call.run(&key, Ok(()), || self.backend.versions(&key)).await?;
-        Ok(versions.map_err(call.explain_later()).boxed())
+        Ok(call.explain_entries(versions))
     }
 
     /// Whether the store can be reached and used right now.
@@ -386,6 +391,12 @@ fn name_source_or_target(e: Error, from: &Key, to: &Key) -> Error {
         ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed => e.with_key(to),
         _ => e.with_key(from),
     }
+}
+
+/// An error within an entry says as much as one that is returned.
+fn explain_damage(mut entry: Entry, explain: impl Fn(Error) -> Error) -> Entry {
+    entry.damaged = entry.damaged.map(|e| explain(e).with_key(&entry.key));
+    entry
 }
 
 /// What all operations share: the checks before and the error's particulars after.
@@ -431,6 +442,11 @@ impl Call<'_> {
     fn explain_later(&self) -> impl Fn(Error) -> Error + Send + use<> {
         let (operation, id) = (self.operation, self.info.id.clone());
         move |e| e.with_operation(operation).with_backend(&id)
+    }
+
+    fn explain_entries(&self, entries: EntryStream) -> EntryStream {
+        let explain = self.explain_later();
+        entries.map(move |entry| Ok(explain_damage(entry.map_err(&explain)?, &explain))).boxed()
     }
 
     fn explain(&self, e: Error) -> Error {

@@ -31,6 +31,7 @@ impl Names {
 
     pub(crate) fn entry(&self, mut entry: Entry) -> Result<Entry> {
         entry.key = self.key_above(&entry.key).ok_or_else(outside)?;
+        entry.damaged = entry.damaged.map(|e| self.error(e));
         Ok(entry)
     }
 

@@ -8,7 +8,8 @@ use super::{Comparison, Continuation, Filter, OrderBy, Query};
 use crate::{Entry, EntryStream, FieldValue, Metadata, Result};
 
 impl Query {
-    /// Whether the entry has the prefix and passes all filters. Metadata that was not loaded counts as empty.
+    /// Whether the entry has the prefix and passes all filters. Metadata that was not loaded counts as empty; a damaged entry
+    /// passes no filter on metadata.
     #[must_use]
     pub fn matches(&self, entry: &Entry) -> bool {
         entry.key.as_str().starts_with(&self.prefix) && self.filters.iter().all(|filter| filter.matches(entry))
@@ -58,7 +59,22 @@ impl Query {
 }
 
 impl Filter {
+    /// Whether the filter asks for metadata: fields, content type, tags.
+    #[must_use]
+    pub fn is_on_metadata(&self) -> bool {
+        match self {
+            Self::Field { .. } | Self::ContentType(_) | Self::AnyTag(_) | Self::AllTags(_) => true,
+            Self::MinSize(_) | Self::MaxSize(_) => false,
+            Self::ModifiedAfter(_) | Self::ModifiedBefore(_) => false,
+            Self::CreatedAfter(_) | Self::CreatedBefore(_) => false,
+        }
+    }
+
     fn matches(&self, entry: &Entry) -> bool {
+        // What the metadata would be, nobody knows: not even that no tag is asked for holds of it.
+        if entry.damaged.is_some() && self.is_on_metadata() {
+            return false;
+        }
         let none = &Metadata::default();
         let metadata = entry.metadata.as_deref().unwrap_or(none);
         match self {
