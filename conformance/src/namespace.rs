@@ -3,11 +3,11 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use serde::{Deserialize, Serialize};
-use storage_core::{Result, StorageBackend};
+use storage_core::{Error, ErrorKind, Result, Storage, StorageBackend};
 use tempfile::TempDir;
 
 use crate::{Failure, Faults, Outcome, faults::Plan, proxy::Proxy};
@@ -22,6 +22,8 @@ struct Inside {
     dir: OnceLock<Directory>,
     /// The faults in a store below a layer; none until a check plants some.
     plan: OnceLock<Arc<Plan>>,
+    /// The store below a layer, while an instance of it lives.
+    below: Mutex<Option<Weak<dyn StorageBackend>>>,
     proxy: OnceLock<Proxy>,
     http: OnceLock<()>,
     opened: OnceLock<()>,
@@ -60,6 +62,7 @@ impl Namespace {
             place,
             dir,
             plan: OnceLock::new(),
+            below: Mutex::new(None),
             proxy: OnceLock::new(),
             http: OnceLock::new(),
             opened: OnceLock::new(),
@@ -123,7 +126,26 @@ impl Namespace {
     /// The store below a layer, as the factory of a layer must give it to the layer: then the suite can let it fail, and see
     /// what the layer makes of it.
     pub fn below<B: StorageBackend>(&self, store: B) -> Faults<B> {
-        Faults::with_plan(store, self.0.plan.get_or_init(|| Arc::new(Plan::new(0))).clone())
+        let faults = Faults::with_plan(store, self.0.plan.get_or_init(|| Arc::new(Plan::new(0))).clone());
+        let below: Weak<dyn StorageBackend> = Arc::downgrade(faults.inner()) as _;
+        *self.0.below.lock().unwrap_or_else(PoisonError::into_inner) = Some(below);
+        faults
+    }
+
+    /// The store that the factory gave to [`below`](Self::below) last, without faults: for those who change something behind
+    /// the layer's back.
+    ///
+    /// # Errors
+    /// `NotFound` when there is none, or no more.
+    pub fn stored_below(&self) -> Result<Storage> {
+        let below = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        let living = below.as_ref().and_then(Weak::upgrade);
+        living.map(Storage::from_arc).ok_or_else(|| {
+            Error::new(
+                ErrorKind::NotFound,
+                "no store below a layer: the factory must pass it through `Namespace::below`",
+            )
+        })
     }
 
     /// The faults of the store below, if the factory said which that is.

@@ -8,6 +8,7 @@ mod below;
 mod conditions;
 mod conflicts;
 mod copies;
+mod damage;
 mod entries;
 mod keys;
 mod lifecycle;
@@ -30,6 +31,7 @@ use futures_util::future::BoxFuture;
 use storage_core::{Capabilities, Result, StorageBackend};
 
 use crate::{Namespace, Target};
+pub use damage::{damage, damageable};
 pub use wrap::{Fault, Sides};
 
 /// A backend with one fault.
@@ -120,6 +122,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         transactions::ALL,
         conflicts::ALL,
         copies::ALL,
+        damage::ALL,
         lifecycle::ALL,
         below::ALL,
         processes::ALL,

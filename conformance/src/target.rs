@@ -3,12 +3,13 @@
 use std::{env, fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use storage_core::{Capabilities, Result, StorageBackend};
+use storage_core::{Capabilities, Key, Result, StorageBackend};
 
 pub(crate) use crate::namespace::Place;
 use crate::{Namespace, cleanup::Cleanup, secrets::Secrets};
 
 type Open = dyn Fn(Namespace) -> BoxFuture<'static, Result<Arc<dyn StorageBackend>>> + Send + Sync;
+type Damage = dyn Fn(Namespace, Key) -> BoxFuture<'static, Result<()>> + Send + Sync;
 type Plant = dyn Fn(Namespace) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// A store under test.
@@ -25,6 +26,7 @@ pub struct Target {
     secrets: Secrets,
     patience: Duration,
     foreign: Option<Arc<Plant>>,
+    damage: Option<Arc<Damage>>,
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
 }
@@ -54,6 +56,7 @@ impl Target {
             secrets: Secrets::default(),
             patience: Duration::ZERO,
             foreign: None,
+            damage: None,
             leftovers: None,
             cleanup: None,
         }
@@ -100,6 +103,18 @@ impl Target {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.foreign = Some(Arc::new(move |namespace| plant(namespace).boxed()));
+        self
+    }
+
+    /// Says how others damage the value of a key, which exists: its record, its framing or its metadata is there afterwards,
+    /// and cannot be read. For a layer that is often a `put` into [`Namespace::stored_below`].
+    #[must_use]
+    pub fn damage<F, Fut>(mut self, damage: F) -> Self
+    where
+        F: Fn(Namespace, Key) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.damage = Some(Arc::new(move |namespace, key| damage(namespace, key).boxed()));
         self
     }
 
@@ -199,6 +214,11 @@ impl Target {
     /// Plants what others leave in a store; `None` when nobody has said how.
     pub(crate) fn plant(&self, namespace: &Namespace) -> Option<BoxFuture<'static, Result<()>>> {
         self.foreign.as_ref().map(|plant| plant(namespace.clone()))
+    }
+
+    /// Damages the value of a key; `None` when nobody has said how.
+    pub(crate) fn damaging(&self, namespace: &Namespace, key: Key) -> Option<BoxFuture<'static, Result<()>>> {
+        self.damage.as_ref().map(|damage| damage(namespace.clone(), key))
     }
 
     /// What unfinished writes left; 0 when nobody has said how to count.

@@ -17,7 +17,7 @@ use storage_conformance::{
     Namespace, Selection, Target, answer, checks,
     report::Status,
     run,
-    saboteurs::{Base, FOREIGN, PASSWORD, SOUND, Saboteur, saboteurs},
+    saboteurs::{Base, FOREIGN, PASSWORD, SOUND, Saboteur, damage, damageable, saboteurs},
 };
 use storage_core::{Durability, Result, Storage, StorageBackend};
 use storage_fs::Fs;
@@ -64,9 +64,13 @@ fn main() -> ExitCode {
 /// The saboteur around the base it asks for.
 fn target(saboteur: &Saboteur) -> Target {
     let in_memory = |target: Target| {
-        target.one_process().secret(PASSWORD).foreign(|namespace| async move {
-            Storage::new(memory(namespace, SMALL)).put(format!("{FOREIGN}\u{fffd}"), "").await.map(drop)
-        })
+        target
+            .one_process()
+            .secret(PASSWORD)
+            .foreign(|namespace| async move {
+                namespace.stored_below()?.put(format!("{FOREIGN}\u{fffd}"), "").await.map(drop)
+            })
+            .damage(|namespace, key| async move { damage(&**namespace.stored_below()?.backend(), &key).await })
     };
     match saboteur.base {
         Base::Memory => in_memory(saboteur.target(|namespace| below_memory(namespace, SMALL))),
@@ -195,7 +199,7 @@ fn memory(namespace: Namespace, max_value: Option<u64>) -> Arc<Memory> {
 }
 
 async fn below_memory(namespace: Namespace, max_value: Option<u64>) -> Result<impl StorageBackend> {
-    Ok(namespace.below(memory(namespace.clone(), max_value)))
+    Ok(damageable(Arc::new(namespace.below(memory(namespace.clone(), max_value)))))
 }
 
 /// Files that several processes share.

@@ -128,15 +128,16 @@ pub(super) fn within<F: Fault>(tx: Arc<dyn Transaction>, fault: F) -> Arc<dyn Tr
     Arc::new(Within { wrapped, tx })
 }
 
+/// A backend with a fault around it.
 #[derive(Debug)]
-struct Wrapped<F> {
+pub(super) struct Wrapped<F> {
     fault: F,
     inner: Arc<dyn StorageBackend>,
     info: BackendInfo,
 }
 
 impl<F: Fault> Wrapped<F> {
-    fn new(inner: Arc<dyn StorageBackend>, fault: F) -> Self {
+    pub(super) fn new(inner: Arc<dyn StorageBackend>, fault: F) -> Self {
         let mut info = inner.info().clone();
         fault.declare(&mut info);
         Self { fault, inner, info }
