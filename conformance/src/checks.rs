@@ -11,6 +11,7 @@ pub mod clear;
 pub mod concurrency;
 pub mod conditional;
 pub mod copy;
+pub mod damaged;
 pub mod errors;
 pub mod faults;
 pub mod info;

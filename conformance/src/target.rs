@@ -3,13 +3,14 @@
 use std::{env, fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use storage_core::{Capabilities, Key, Result, StorageBackend};
+use storage_core::{Bytes, Capabilities, Key, Result, StorageBackend};
 
 pub(crate) use crate::namespace::Place;
 use crate::{Namespace, cleanup::Cleanup, secrets::Secrets};
 
 type Open = dyn Fn(Namespace) -> BoxFuture<'static, Result<Arc<dyn StorageBackend>>> + Send + Sync;
 type Damage = dyn Fn(Namespace, Key) -> BoxFuture<'static, Result<()>> + Send + Sync;
+type Store = dyn Fn(Namespace, Key, Bytes) -> BoxFuture<'static, Result<()>> + Send + Sync;
 type Plant = dyn Fn(Namespace) -> BoxFuture<'static, Result<()>> + Send + Sync;
 
 /// A store under test.
@@ -27,6 +28,7 @@ pub struct Target {
     patience: Duration,
     foreign: Option<Arc<Plant>>,
     damage: Option<Arc<Damage>>,
+    others: Option<Arc<Store>>,
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
 }
@@ -57,6 +59,7 @@ impl Target {
             patience: Duration::ZERO,
             foreign: None,
             damage: None,
+            others: None,
             leftovers: None,
             cleanup: None,
         }
@@ -115,6 +118,18 @@ impl Target {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.damage = Some(Arc::new(move |namespace, key| damage(namespace, key).boxed()));
+        self
+    }
+
+    /// Says how others store a value under a key: a plain file, an object, without whatever record the backend keeps beside. It
+    /// is left out where there is no such thing, or where it is refused: by a layer that authenticates what it reads.
+    #[must_use]
+    pub fn stored_by_others<F, Fut>(mut self, store: F) -> Self
+    where
+        F: Fn(Namespace, Key, Bytes) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<()>> + Send + 'static,
+    {
+        self.others = Some(Arc::new(move |namespace, key, value| store(namespace, key, value).boxed()));
         self
     }
 
@@ -219,6 +234,16 @@ impl Target {
     /// Damages the value of a key; `None` when nobody has said how.
     pub(crate) fn damaging(&self, namespace: &Namespace, key: Key) -> Option<BoxFuture<'static, Result<()>>> {
         self.damage.as_ref().map(|damage| damage(namespace.clone(), key))
+    }
+
+    /// Stores a value as others do; `None` when nobody has said how.
+    pub(crate) fn storing(
+        &self,
+        namespace: &Namespace,
+        key: Key,
+        value: Bytes,
+    ) -> Option<BoxFuture<'static, Result<()>>> {
+        self.others.as_ref().map(|store| store(namespace.clone(), key, value))
     }
 
     /// What unfinished writes left; 0 when nobody has said how to count.

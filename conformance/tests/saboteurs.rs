@@ -19,7 +19,7 @@ use storage_conformance::{
     run,
     saboteurs::{Base, FOREIGN, PASSWORD, SOUND, Saboteur, damage, damageable, saboteurs},
 };
-use storage_core::{Durability, Result, Storage, StorageBackend};
+use storage_core::{Durability, Result, StorageBackend};
 use storage_fs::Fs;
 use storage_memory::Memory;
 
@@ -69,6 +69,9 @@ fn target(saboteur: &Saboteur) -> Target {
             .secret(PASSWORD)
             .foreign(|namespace| async move {
                 namespace.stored_below()?.put(format!("{FOREIGN}\u{fffd}"), "").await.map(drop)
+            })
+            .stored_by_others(|namespace, key, value| async move {
+                namespace.stored_below()?.put(key, value).await.map(drop)
             })
             .damage(|namespace, key| async move { damage(&**namespace.stored_below()?.backend(), &key).await })
     };

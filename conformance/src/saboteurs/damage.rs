@@ -9,30 +9,33 @@ use storage_core::{
     Transaction, async_trait, defaults,
 };
 
+use crate::checks::damaged::OF_OTHERS;
+
 use super::{
     Sides, table,
     wrap::{Fault, Wrapped, listed, streamed, within},
 };
 
 table! {
-    ends_a_listing_at_a_damaged_entry = EndsListings => [];
-    passes_a_damaged_entry_over = PassesOver => [];
-    lists_a_damaged_entry_as_sound = ListsAsSound => [];
-    lists_the_metadata_of_a_damaged_entry = ListsItsMetadata => [];
-    reads_a_damaged_value = Reads => [];
-    says_that_a_damaged_value_is_absent = SaysAbsent => [];
-    stats_a_damaged_value = Stats => [];
-    fails_a_batch_for_a_damaged_value = FailsTheBatch => [];
-    ends_a_query_at_a_damaged_entry = EndsQueries => [];
-    leaves_a_damaged_entry_out_of_queries = LeavesOut => [];
-    finds_a_damaged_entry_by_no_tag = FindsByNoTag => [];
-    finds_a_damaged_entry_by_its_old_metadata = FindsByOldMetadata => [];
-    cannot_write_over_a_damaged_value = CannotWriteOver => [];
-    cannot_delete_a_damaged_value = CannotDelete => [];
-    clears_up_to_a_damaged_value = ClearsUpTo => [];
-    creates_in_place_of_a_damaged_value = Creates => [];
-    updates_a_damaged_value = Updates => [];
-    deletes_a_damaged_value_on_condition = DeletesOnCondition => [];
+    takes_values_of_others_for_damaged = RefusesOthers => ["damaged/values_of_others_are_ordinary"];
+    ends_a_listing_at_a_damaged_entry = EndsListings => ["damaged/is_listed_as_such"];
+    passes_a_damaged_entry_over = PassesOver => ["damaged/is_listed_as_such"];
+    lists_a_damaged_entry_as_sound = ListsAsSound => ["damaged/is_listed_as_such"];
+    lists_the_metadata_of_a_damaged_entry = ListsItsMetadata => ["damaged/is_listed_as_such"];
+    reads_a_damaged_value = Reads => ["damaged/reads_are_corrupt"];
+    says_that_a_damaged_value_is_absent = SaysAbsent => ["damaged/reads_are_corrupt"];
+    stats_a_damaged_value = Stats => ["damaged/reads_are_corrupt"];
+    fails_a_batch_for_a_damaged_value = FailsTheBatch => ["damaged/reads_are_corrupt"];
+    ends_a_query_at_a_damaged_entry = EndsQueries => ["damaged/queries_find_it_by_no_metadata"];
+    leaves_a_damaged_entry_out_of_queries = LeavesOut => ["damaged/queries_find_it_by_no_metadata"];
+    finds_a_damaged_entry_by_no_tag = FindsByNoTag => ["damaged/queries_find_it_by_no_metadata"];
+    finds_a_damaged_entry_by_its_old_metadata = FindsByOldMetadata => ["damaged/queries_find_it_by_no_metadata"];
+    cannot_write_over_a_damaged_value = CannotWriteOver => ["damaged/can_be_replaced_and_removed"];
+    cannot_delete_a_damaged_value = CannotDelete => ["damaged/can_be_replaced_and_removed"];
+    clears_up_to_a_damaged_value = ClearsUpTo => ["damaged/can_be_replaced_and_removed"];
+    creates_in_place_of_a_damaged_value = Creates => ["damaged/no_condition_holds"];
+    updates_a_damaged_value = Updates => ["damaged/no_condition_holds"];
+    deletes_a_damaged_value_on_condition = DeletesOnCondition => ["damaged/no_condition_holds"];
 }
 
 /// The metadata field by which a damaged value is told. Its text is what the metadata was.
@@ -134,6 +137,21 @@ async fn passed(s: Sides<'_>, options: ListOptions, what: impl Fn(Entry) -> Opti
         sound => Some(sound),
     });
     Ok(streamed(items.collect()))
+}
+
+/// What has no record of its own counts as damaged.
+#[derive(Debug)]
+struct RefusesOthers;
+
+#[async_trait]
+impl Fault for RefusesOthers {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        if key.as_str() == OF_OTHERS { Err(reason()) } else { s.inner.get(key, options).await }
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        if key.as_str() == OF_OTHERS { Err(reason()) } else { s.inner.stat(key, options).await }
+    }
 }
 
 #[derive(Debug)]
