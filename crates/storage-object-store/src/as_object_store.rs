@@ -5,7 +5,7 @@ mod error;
 mod paginated;
 mod upload;
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{fmt, time::SystemTime};
 
 use async_trait::async_trait;
 use futures_util::{Stream, StreamExt, TryStreamExt, future::ready, stream, stream::BoxStream};
