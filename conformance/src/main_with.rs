@@ -5,6 +5,7 @@ use std::{
     fs,
     process::ExitCode,
     sync::{Arc, Mutex, OnceLock, PoisonError},
+    thread,
 };
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -42,6 +43,9 @@ macro_rules! main {
     };
 }
 
+/// How many checks run at once at least.
+const THREADS: usize = 4;
+
 /// Where a test comes from, for the command that reproduces a failure.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
@@ -57,7 +61,10 @@ pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
     if let Some(code) = answer(&targets) {
         return code;
     }
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // Most checks wait for disks, servers and each other.
+    let cores = thread::available_parallelism().map_or(2, usize::from);
+    arguments.test_threads.get_or_insert(cores.max(THREADS));
     let done = selected(targets).and_then(|(selection, targets)| {
         let report = report_file(origin.package)?;
         if report.is_some() && std::env::var_os("NEXTEST").is_some() {
@@ -72,7 +79,9 @@ pub fn main_with(origin: Origin, targets: Vec<Target>) -> ExitCode {
     if !arguments.list {
         eprintln!("seed {} (set STORAGE_CONFORMANCE_SEED to use it again)", selection.seed);
     }
-    let runs: Vec<Arc<Run>> = targets.into_iter().map(|target| Run::new(origin, target, selection.clone())).collect();
+    let selections: Vec<Selection> = targets.iter().map(|target| selection.of(target, &targets)).collect();
+    let runs = targets.into_iter().zip(selections).map(|(target, selection)| Run::new(origin, target, selection));
+    let runs: Vec<Arc<Run>> = runs.collect();
     let trials = runs.iter().flat_map(Run::trials).collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     runs.iter().for_each(|run| run.target.finish());

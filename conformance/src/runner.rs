@@ -87,7 +87,10 @@ pub(crate) fn run_check(
     let left_out = missing.or_else(|| {
         let disabled = selection.disabled.contains(&check.path());
         let beyond = target.is_basic() && check.full && check.needs().next().is_none();
-        (disabled.then(|| "disabled".to_owned())).or_else(|| beyond.then(|| "not in the profile basic".to_owned()))
+        let elsewhere = selection.elsewhere.get(&check.path());
+        let elsewhere = elsewhere.map(|other| format!("a sample: {other} runs it"));
+        let left_out = disabled.then(|| "disabled".to_owned()).or(elsewhere);
+        left_out.or_else(|| beyond.then(|| "not in the profile basic".to_owned()))
     });
     let (status, reason) = match left_out {
         Some(reason) if must_run => (Status::Failed, Some(reason)),

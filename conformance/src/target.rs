@@ -31,6 +31,7 @@ pub struct Target {
     others: Option<Arc<Store>>,
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
+    group: Option<String>,
 }
 
 impl Target {
@@ -62,6 +63,7 @@ impl Target {
             others: None,
             leftovers: None,
             cleanup: None,
+            group: None,
         }
     }
 
@@ -186,6 +188,14 @@ impl Target {
         self
     }
 
+    /// Puts the target into a group of targets that share most of their code. A run that is short of time
+    /// (`STORAGE_CONFORMANCE_SAMPLE=1`) runs each check on one of them only, and reports that the others left it out.
+    #[must_use]
+    pub fn group(mut self, name: impl Into<String>) -> Self {
+        self.group = Some(name.into());
+        self
+    }
+
     /// The name, as it is in trial names and reports.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -200,6 +210,18 @@ impl Target {
             Some(value) if !value.is_empty() => None,
             _ => Some(format!("{variable} is not set, it must name the server")),
         }
+    }
+
+    pub(crate) fn is_on_server(&self) -> bool {
+        self.needs_env.is_some()
+    }
+
+    pub(crate) fn knows_foreign(&self) -> bool {
+        self.foreign.is_some()
+    }
+
+    pub(crate) fn of_group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
     pub(crate) fn kind(&self) -> &str {

@@ -6,7 +6,7 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use crate::{
     Result, services,
-    shell::{cargo, root, step, today},
+    shell::{cargo, root, step, target_dir, today},
 };
 
 const LAYERS: &str = "\
@@ -81,7 +81,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         }
     }
     if sql || streams {
-        let (manifest, target) = (root().join("bench/opendal/Cargo.toml"), root().join("target/opendal"));
+        let (manifest, target) = (root().join("bench/opendal/Cargo.toml"), target_dir().join("opendal"));
         let mut build = cargo(["build", "--release", "--locked", "--manifest-path"]);
         step(build.arg(manifest).arg("--target-dir").arg(&target))?;
         options.extend(["--opendal".into(), target.join("release/bench-opendal").display().to_string()]);

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -19,7 +19,7 @@ use crate::{
     junit::junit,
     report::Report,
     services,
-    shell::{cargo, metadata, root},
+    shell::{cargo, metadata, root, target_dir},
 };
 
 /// What was asked for.
@@ -167,6 +167,19 @@ pub(crate) fn report(options: &Options) -> Result<Report> {
     Ok(report)
 }
 
+/// The targets of these names, or all, by their package.
+pub(crate) fn wanted(names: &[String]) -> Result<BTreeMap<String, Vec<String>>> {
+    let packages = declared(&root().join("Cargo.toml"))?;
+    let known: Vec<&str> = packages.values().flat_map(|p| &p.targets).map(String::as_str).collect();
+    let found = named(names, &known)?;
+    let of = |declared: &Declared| -> Vec<String> {
+        let wanted = |name: &&String| names.is_empty() || found.contains(&name.as_str());
+        declared.targets.iter().filter(wanted).cloned().collect()
+    };
+    let all = packages.iter().map(|(package, declared)| (package.clone(), of(declared)));
+    Ok(all.filter(|(_, targets)| !targets.is_empty()).collect())
+}
+
 /// The targets of these names. A name that no target has stands for all that begin with it, as `s3` for `s3-ceph`.
 fn named<'a>(names: &[String], known: &[&'a str]) -> Result<Vec<&'a str>> {
     let mut targets = Vec::new();
@@ -204,7 +217,7 @@ fn declared(manifest: &Path) -> Result<BTreeMap<String, Declared>> {
 }
 
 fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options) -> Result<Report> {
-    let dir = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let dir = target_dir();
     fs::create_dir_all(&dir)?;
     let file = fs::canonicalize(dir)?.join(format!("conformance-{package}.json"));
     // What an earlier run wrote must not be taken for this one's.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     Result,
-    shell::{cargo, metadata, root},
+    shell::{cargo, metadata, root, target_dir},
 };
 
 const BEGIN: &str = "<!-- figures: written by `cargo xtask figures` -->";
@@ -77,7 +77,7 @@ fn lines_of_code(dir: &Path) -> Result<usize> {
 }
 
 fn build_time() -> Result<f64> {
-    let dir: PathBuf = root().join("target/figures");
+    let dir: PathBuf = target_dir().join("figures");
     let _ = fs::remove_dir_all(&dir);
     let mut build = cargo(["build", "--quiet", "--package", "storage-core", "--target-dir"]);
     build.arg(&dir);

@@ -2,12 +2,15 @@
 
 use std::{fs, process::ExitCode};
 
-use crate::{Result, conformance, shell::root};
+use crate::{
+    Result, conformance,
+    shell::{root, target_dir},
+};
 
 pub(crate) fn run() -> Result<()> {
     let guide = root().join("docs/add-a-backend.md");
     let text = fs::read_to_string(&guide)?;
-    let dir = root().join("target/add-a-backend");
+    let dir = target_dir().join("add-a-backend");
     let _ = fs::remove_dir_all(&dir);
     for name in ["Cargo.toml", "src/lib.rs", "tests/conformance.rs"] {
         let mut content =

@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
 
 mod bench;
+mod budget;
 mod ci;
 mod conformance;
 mod figures;
@@ -10,6 +11,7 @@ mod new_backend;
 mod services;
 mod shell;
 mod soak;
+mod testing;
 mod tidy;
 
 // The reports are shared with the suite as files, so that this crate does not build the suite.
@@ -56,6 +58,7 @@ cargo xtask COMMAND
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie
   bench layers                time and allocations of idle layers
+  soak suite [--backend A,B]  every check on every target (`test` and `ci` run a sample); see docs/soak-suite.md
   soak kill9 [OPTIONS]        kills a process that writes, and looks for what is lost; see docs/soak.md
       --rounds N                how often (default: 1000)
       --backend NAME            which backend (default: fs)
@@ -98,7 +101,7 @@ fn run() -> Result<ExitCode> {
         "help" => print!("{HELP}"),
         "test" => {
             no_more(args)?;
-            ci::test(None)?;
+            testing::run(None)?;
         }
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
         "services" => services::run(args)?,

@@ -4,7 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
-    process::Command,
+    process::{self, Command},
     time::Instant,
 };
 
@@ -12,10 +12,24 @@ use serde_json::Value;
 
 use crate::Result;
 
-/// The workspace's root.
+/// The root of the checkout that this command was called in. It is looked for at run time: a `target` that several checkouts
+/// share holds one program for all of them.
 pub(crate) fn root() -> PathBuf {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-    here.parent().unwrap_or(here).to_owned()
+    let is_root = |dir: &&Path| dir.join("xtask/Cargo.toml").is_file() && dir.join("Cargo.lock").is_file();
+    // Cargo says where the package is that it runs: this one, or the test that calls this program.
+    let from_cargo = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let starts = from_cargo.into_iter().chain(env::current_dir());
+    let found = starts.filter_map(|start| start.ancestors().find(is_root).map(Path::to_owned)).next();
+    found.unwrap_or_else(|| {
+        eprintln!("xtask: call it inside a checkout of the workspace");
+        process::exit(1)
+    })
+}
+
+/// Where cargo builds.
+pub(crate) fn target_dir() -> PathBuf {
+    // A relative path counts from where cargo is called, which is the root.
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
 /// A cargo command in the workspace's root.

@@ -1,6 +1,8 @@
 //! Long runs, whose last results stand in `docs/soak.md`.
 
-use std::{env, fs, path::PathBuf, time::Instant};
+mod suite;
+
+use std::{fs, time::Instant};
 
 use lexopt::{Arg, Parser, ValueExt};
 use serde_json::Value;
@@ -9,10 +11,10 @@ use crate::{
     Result, conformance,
     report::Status,
     services,
-    shell::{cargo, metadata, root, step, today},
+    shell::{cargo, metadata, root, step, target_dir, today},
 };
 
-const KNOWN: &str = "kill9, stream, slatedb and nonces";
+const KNOWN: &str = "suite, kill9, stream, slatedb and nonces";
 
 const HEAD: &str = "\
 # Long runs
@@ -62,8 +64,11 @@ data keys and the nonces that wrap them.
 |---|---|---|---|
 ";
 
+pub(crate) use suite::old;
+
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     match args.value().ok().map(|name| name.string()).transpose()?.as_deref() {
+        Some("suite") => suite::run(args),
         Some("kill9") => kill9(args),
         Some("stream") => stream(args),
         Some("slatedb") => slatedb(args),
@@ -153,7 +158,7 @@ fn kill9(mut args: Parser) -> Result<()> {
         }
     }
     let package = package(&metadata(&manifest, false)?, &backend)?;
-    let directory = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    let directory = target_dir();
     fs::create_dir_all(&directory)?;
     let file = fs::canonicalize(directory)?.join(format!("kill9-{backend}.json"));
     // What an earlier run wrote must not be taken for this one's.

@@ -10,6 +10,7 @@ use crate::{
     Result,
     contract::{is_check, rows},
     shell::root,
+    soak,
 };
 
 /// The most lines a source file may have.
@@ -41,6 +42,10 @@ pub(crate) fn run() -> Result<()> {
     }
     check_crate(&root().join("conformance"), &mut broken)?;
     check_contract(&mut broken)?;
+    let old = soak::old()?;
+    if !old.is_empty() {
+        eprintln!("warning: `cargo xtask soak suite` is due for these targets:\n  {}", old.join("\n  "));
+    }
     if broken.is_empty() {
         return Ok(());
     }

@@ -19,10 +19,12 @@ storage_conformance::main!(
         Ok(CacheLayer::new().max_bytes(4096)?.layer(ns.below(Memory::new()).into()))
     })
     .volatile()
+    .group("memory")
     .requires(Memory::new().info().capabilities),
     Target::new("cache-validate", |ns: Namespace| async move {
         Ok(CacheLayer::new().validate(true).layer(ns.below(Memory::new()).into()))
     })
     .volatile()
+    .group("memory")
     .requires(Memory::new().info().capabilities),
 );

@@ -41,6 +41,7 @@ storage_conformance::main!(
         Ok(Storage::new(below).layer(EncryptLayer::new(keys()?)).backend().clone())
     })
     .secret(KEY)
+    .group("files")
     .requires(OVER_FS),
     Target::new("encrypt-metadata", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Memory::new())).layer(with_metadata()?).backend().clone())
@@ -52,6 +53,7 @@ storage_conformance::main!(
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(with_metadata()?).backend().clone())
     })
     .secret(KEY)
+    .group("files")
     .requires(OVER_FS),
     Target::new("encrypt-keyring", |ns: Namespace| async move {
         let below = Storage::new(ns.below(Fs::open(ns.dir()).await?));
@@ -61,5 +63,6 @@ storage_conformance::main!(
         Ok(values.layer(EncryptLayer::new(ring).encrypt_metadata(true)).backend().clone())
     })
     .secret(KEY)
+    .group("files")
     .requires(OVER_FS),
 );

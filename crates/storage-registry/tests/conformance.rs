@@ -114,6 +114,7 @@ storage_conformance::main!(
         .requires(UNIQUE.conditional().conditional_delete().transactions().versioning()),
     Target::new("stack-fs", |ns: Namespace| local(ns, "fs", ""))
         .secret(KEY)
+        .group("stacks")
         .requires(UNIQUE.conditional().conditional_delete().streaming())
         .foreign(|ns: Namespace| async move {
             let failed = |e| Error::new(ErrorKind::Other, "the foreign file cannot be made").with_source(e);
@@ -121,19 +122,23 @@ storage_conformance::main!(
         }),
     Target::new("stack-sqlite", |ns: Namespace| local(ns, "sqlite", "test.db"))
         .secret(KEY)
+        .group("stacks")
         .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-postgres", server)
         .needs_env("STORAGE_TEST_POSTGRES")
         .runs_on("server")
+        .group("stacks")
         .secret(KEY)
         .secret(password())
         .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-object-store", |ns: Namespace| local(ns, "object-store+file", ""))
         .secret(KEY)
+        .group("stacks")
         .requires(UNIQUE.streaming()),
     Target::new("stack-s3", ceph)
         .needs_env(CEPH.0)
         .runs_on("server")
+        .group("stacks")
         .secret(KEY)
         .secret(CEPH.secret())
         .requires(ALL.conditional().streaming())

@@ -69,6 +69,7 @@ fn target(name: &str, on: On, kind: &str) -> Target {
         .requires(required)
         // Thousands of requests take their time, in moto one after the other, in Ceph where other programs run, too.
         .patience(Duration::from_secs(300))
+        .group("buckets")
 }
 
 storage_conformance::main!(
