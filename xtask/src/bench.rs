@@ -1,6 +1,10 @@
 //! Benchmarks: without a name those beside other libraries, which write docs/benchmarks.md and its plot.
 
-use std::{fs, process::Stdio};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -63,6 +67,7 @@ fn layers() -> Result<()> {
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     let (mut options, mut sql, mut streams) = (Vec::new(), false, false);
+    let (mut dir, mut old): (Option<PathBuf>, Option<String>) = (None, None);
     while let Some(arg) = args.next()? {
         match arg {
             Arg::Value(name) if name == "layers" && options.is_empty() => {
@@ -76,10 +81,21 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
             Arg::Long("streams") => streams = true,
             Arg::Long("only") => options.extend(["--only".into(), args.value()?.string()?]),
             Arg::Long("quick") => options.push("--quick".into()),
-            Arg::Long("dir") => options.extend(["--dir".into(), args.value()?.string()?]),
+            Arg::Long("dir") => dir = Some(PathBuf::from(args.value()?)),
+            Arg::Long("against") => old = Some(args.value()?.string()?),
             other => return Err(other.unexpected().into()),
         }
     }
+    if let Some(dir) = &dir {
+        fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
+    }
+    if let Some(commit) = old {
+        if sql || streams || !options.is_empty() {
+            return Err("`--against` takes no option but `--dir`".into());
+        }
+        return against(&commit, dir.unwrap_or_else(env::temp_dir));
+    }
+    options.extend(dir.into_iter().flat_map(|dir| ["--dir".into(), dir.display().to_string()]));
     if sql || streams {
         let (manifest, target) = (root().join("bench/opendal/Cargo.toml"), target_dir().join("opendal"));
         let mut build = cargo(["build", "--release", "--locked", "--manifest-path"]);
@@ -92,4 +108,44 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
     let mut bench = cargo(["run", "--release", "--package", "bench", "--"]);
     services::provide(&mut bench)?;
     step(bench.args(options))
+}
+
+/// Builds the same benchmark from this checkout and from an older commit, and lets the two take turns.
+fn against(commit: &str, dir: PathBuf) -> Result<()> {
+    let named =
+        Command::new("git").current_dir(root()).args(["rev-parse", "--verify", "--quiet"]).arg(commit).output()?;
+    if !named.status.success() {
+        return Err(format!("git knows no commit `{commit}`").into());
+    }
+    let id = String::from_utf8(named.stdout)?.trim().to_owned();
+    let old = target_dir().join("against").join(&id);
+    if !old.exists() {
+        fs::create_dir_all(&old)?;
+        let mut archive =
+            Command::new("git").current_dir(root()).args(["archive", &id]).stdout(Stdio::piped()).spawn()?;
+        let files = archive.stdout.take().ok_or("git has no output")?;
+        let unpacked = Command::new("tar").arg("-xC").arg(&old).stdin(files).status()?;
+        if !archive.wait()?.success() || !unpacked.success() {
+            return Err(format!("the commit {id} cannot be unpacked into {}", old.display()).into());
+        }
+    }
+    // The older version is measured by what measures this one.
+    let program = "bench/versions";
+    let copied = Command::new("cp").arg("-R").arg(root().join(program)).arg(old.join("bench")).status()?;
+    if !copied.success() {
+        return Err(format!("{program} cannot be copied into {}", old.display()).into());
+    }
+    let new = release(&root().join(program), &root(), &target_dir().join("bench-versions"))?;
+    let old = release(&old.join(program), &old, &old.join("target"))?;
+    let mut compare = Command::new(new);
+    let status = compare.arg("--old").arg(old).arg("--dir").arg(dir).status()?;
+    if status.success() { Ok(()) } else { Err("this version is slower than the older one".into()) }
+}
+
+/// Builds a program of a checkout outside of its workspace, with the versions of others' crates that the workspace was tested with.
+fn release(package: &Path, workspace: &Path, target: &Path) -> Result<PathBuf> {
+    fs::copy(workspace.join("Cargo.lock"), package.join("Cargo.lock"))?;
+    let mut build = cargo(["build", "--release", "--manifest-path"]);
+    step(build.arg(package.join("Cargo.toml")).arg("--target-dir").arg(target))?;
+    Ok(target.join("release/bench-versions"))
 }

@@ -55,6 +55,7 @@ cargo xtask COMMAND
       --sql                     storage-sql beside sqlx and OpenDAL instead; writes docs/benchmarks-sql.md
       --streams                 large values in a bucket, storage-s3 beside both; writes docs/benchmarks-streams.md
       --only TEXT               with --sql: only rows whose `database: operation` contains this, printed and not written
+      --against COMMIT          this checkout beside an older commit, in turns; fails if a row has become slower by 5 %
       --quick                   fewer samples
       --dir DIR                 where the files of the benchmark lie
   bench layers                time and allocations of idle layers
