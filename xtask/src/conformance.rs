@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) out: Option<PathBuf>,
     pub(crate) manifest: PathBuf,
     pub(crate) seed: Option<u64>,
+    /// Where the packages are built, if not where cargo would.
+    pub(crate) target_dir: Option<PathBuf>,
     /// Only the check of bounded memory, with so many MiB.
     pub(crate) stream_mib: Option<u64>,
     /// Where `cargo test` has left reports already, so that what they tell is not run again.
@@ -43,6 +45,7 @@ impl Options {
             out: None,
             manifest: root().join("Cargo.toml"),
             seed: None,
+            target_dir: None,
             stream_mib: None,
             done: None,
         }
@@ -228,6 +231,9 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
     eprintln!("{package}: {}", targets.join(", "));
     let mut command = cargo(["test", "--quiet", "--test", "conformance", "--package", package]);
     command.arg("--manifest-path").arg(&options.manifest);
+    if let Some(dir) = &options.target_dir {
+        command.arg("--target-dir").arg(dir);
+    }
     if !declared.features.is_empty() {
         command.args(["--features", &declared.features.join(",")]);
     }

@@ -36,6 +36,8 @@ pub(crate) fn run() -> Result<()> {
     eprintln!("\nthe backend of {}", guide.display());
     let mut options = conformance::Options::all();
     options.manifest = dir.join("Cargo.toml");
+    // What the workspace has built is not built again.
+    options.target_dir = Some(target_dir());
     if conformance::run(options)? == ExitCode::SUCCESS {
         return Ok(());
     }

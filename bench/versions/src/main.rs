@@ -42,6 +42,7 @@ async fn serve(name: &str, dir: &Path) -> Result<()> {
     subject::fill_replaced(&store).await?;
     subject::fill_small(&store).await?;
     subject::fill_large(&store).await?;
+    subject::check_written(&store).await?;
     println!("ready, lists");
     let mut lines = BufReader::new(stdin()).lines();
     while let Some(line) = lines.next_line().await? {
@@ -88,7 +89,8 @@ async fn compare(old: &Path, dir: &Path) -> Result<ExitCode> {
 
 /// A line of the table, and whether the new version is slower beyond doubt.
 fn compared(store: &str, row: &Row) -> Result<(String, bool)> {
-    let [old, new] = &row.measured[..] else { return Err("two versions were to be measured".into()) };
+    let of = |version| row.measured.iter().find(|measured| measured.library == version);
+    let (old, new) = of("old").zip(of("new")).ok_or("two versions were to be measured")?;
     let ratio = new.median / old.median;
     let apart = new.spread.0 > old.spread.1 || new.spread.1 < old.spread.0;
     let note = if apart { "" } else { " (spreads overlap)" };
