@@ -11,6 +11,7 @@ mod copies;
 mod damage;
 mod entries;
 mod keys;
+mod lengths;
 mod lifecycle;
 mod listings;
 mod metadata;
@@ -111,6 +112,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         numbers::ALL,
         entries::ALL,
         keys::ALL,
+        lengths::ALL,
         metadata::ALL,
         batches::ALL,
         listings::ALL,
