@@ -1,14 +1,19 @@
 //! What a key can be.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
 
-use storage_core::{ErrorKind, ListOptions};
+use storage_core::{ErrorKind, ListOptions, Query, Storage};
 
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_kind},
     process::{Child, say},
-    support::{expect_value, keys, positions, put_all, race, sorted},
+    support::{expect_value, keys, keys_of, positions, put_all, race, sorted},
 };
 
 /// Strings that some store or other treats specially.
@@ -177,6 +182,117 @@ pub async fn max_len_and_over(c: Context) -> Outcome {
         expect_kind("a get of a key that is too long", s.get(&key).await, ErrorKind::InvalidKey)?;
     }
     expect_eq("the keys", keys(s, "").await?, sorted(longest))
+}
+
+/// Keys of every length, in one segment and in many, are listed by a prefix of any length, also by themselves, and cleared.
+pub async fn every_length(c: Context) -> Outcome {
+    let limit = c.info().limits.key;
+    let notable = notable_lengths(limit, &mut c.rng());
+    let segments = "in segments of thirty bytes..../".repeat(limit / 31 + 1);
+    nested_keys(&c.storage, &segments[..limit], &notable, true).await?;
+    let one_segment = "k".repeat(limit);
+    if nested_keys(&c.storage, &one_segment, &notable, true).await? < QUICK {
+        let others: Vec<usize> = (1..=limit).filter(|len| !notable.contains(len)).collect();
+        nested_keys(&c.storage, &one_segment, &others, false).await?;
+    }
+    Ok(())
+}
+
+/// A query for a prefix of any length finds what has that prefix.
+///
+/// Profile: full
+pub async fn every_length_in_queries(c: Context) -> Outcome {
+    let limit = c.info().limits.key;
+    let text = "k".repeat(limit);
+    let notable = notable_lengths(limit, &mut c.rng());
+    put_all(&c.storage, notable.iter().map(|len| &text[..*len])).await?;
+    for (i, len) in notable.iter().enumerate() {
+        let found = c.storage.query(Query::new().prefix(&text[..*len]).limit(2)).await?;
+        let seen: Vec<usize> = keys_of(found).await?.iter().map(String::len).collect();
+        let expected = &notable[i..notable.len().min(i + 2)];
+        expect_eq(&format!("the lengths of the keys found by a prefix of {len} bytes"), seen.as_slice(), expected)?;
+    }
+    Ok(())
+}
+
+/// What three listings and more take at most where all lengths are tried.
+const QUICK: Duration = Duration::from_micros(100);
+
+/// Lengths around the powers of two and of ten, the multiples of 64, and some by chance.
+fn notable_lengths(limit: usize, rng: &mut fastrand::Rng) -> Vec<usize> {
+    let powers = (0..=10).map(|n| 1 << n).chain([10, 100, 1000]);
+    let around = powers.chain([limit]).flat_map(|n: usize| [n - 1, n, n + 1]);
+    let chance: Vec<usize> = (0..4).map(|_| rng.usize(1..=limit)).collect();
+    let all = around.chain((1..=limit / 64).map(|n| n * 64)).chain(chance);
+    BTreeSet::from_iter(all.filter(|len| (1..=limit).contains(len))).into_iter().collect()
+}
+
+/// Looks at the beginnings of a text as keys, each beside a key below it. Returns what the listings of each take.
+async fn nested_keys(s: &Storage, text: &str, lengths: &[usize], thoroughly: bool) -> Outcome<Duration> {
+    // Those below first: where directories are files, they then are in the way.
+    let below = lengths.iter().filter(|len| *len + 2 <= text.len()).map(|len| format!("{}/m", &text[..*len]));
+    let mut there: BTreeSet<String> = below.collect();
+    put_all(s, &there).await?;
+    put_all(s, lengths.iter().map(|len| &text[..*len])).await?;
+    there.extend(lengths.iter().map(|len| text[..*len].to_owned()));
+    let begun = Instant::now();
+    for len in lengths {
+        first_three(s, &there, &text[..*len], false).await?;
+        if thoroughly {
+            first_three(s, &there, &text[..*len], true).await?;
+            first_three(s, &there, &text[..len - 1], false).await?;
+        }
+    }
+    let each = begun.elapsed() / lengths.len().max(1) as u32;
+    for len in lengths.iter().rev().filter(|len| !thoroughly || is_cleared(**len, text.len())) {
+        let key = &text[..*len];
+        s.clear_prefix(key).await?;
+        let cleared: Vec<String> = beginning_with(&there, key).cloned().collect();
+        for cleared in cleared {
+            there.remove(&cleared);
+        }
+        expect(s.stat(key).await?.is_none(), || format!("expected no entry of a key of {len} bytes that was cleared"))?;
+        if thoroughly {
+            first_three(s, &there, &key[..len - 1], false).await?;
+        }
+    }
+    s.clear().await?;
+    Ok(each)
+}
+
+/// Whether a key of this length is cleared where not all are.
+fn is_cleared(len: usize, limit: usize) -> bool {
+    len.is_multiple_of(256) || [1, 64, 100, 128, 255, 257, 1000, limit].contains(&len)
+}
+
+fn beginning_with<'a>(keys: &'a BTreeSet<String>, prefix: &'a str) -> impl Iterator<Item = &'a String> {
+    keys.range(prefix.to_owned()..).take_while(move |key| key.starts_with(prefix))
+}
+
+/// A listing that begins as it must.
+async fn first_three(s: &Storage, there: &BTreeSet<String>, prefix: &str, one_level: bool) -> Outcome {
+    let mut expected: Vec<&str> = Vec::new();
+    for key in beginning_with(there, prefix) {
+        let slash = key[prefix.len()..].find('/').filter(|_| one_level);
+        let position = slash.map_or(key.as_str(), |at| &key[..=prefix.len() + at]);
+        if expected.last() != Some(&position) {
+            expected.push(position);
+        }
+        if expected.len() > 3 {
+            break;
+        }
+    }
+    expected.truncate(3);
+    let seen = positions(s, ListOptions::new().prefix(prefix).one_level(one_level).limit(3)).await?;
+    let lengths = |positions: Vec<&str>| positions.iter().map(|position| position.len()).collect::<Vec<_>>();
+    expect(seen == expected, || {
+        let (expected, seen) = (lengths(expected), lengths(seen.iter().map(String::as_str).collect()));
+        format!(
+            "expected a listing (one level: {one_level}) of a prefix of {} bytes to begin with keys of {expected:?} bytes, \
+             saw {seen:?}",
+            prefix.len()
+        )
+    })
 }
 
 /// A string that is empty or contains a NUL is `InvalidKey` before any I/O, in every operation.
@@ -384,7 +500,7 @@ pub async fn random_strings(c: Context) -> Outcome {
         };
         (0..len).map(|_| any()).collect()
     };
-    let strings: std::collections::BTreeSet<String> = (0..60).map(|_| random()).collect();
+    let strings: BTreeSet<String> = (0..60).map(|_| random()).collect();
     hold_apart(&c, &strings.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 

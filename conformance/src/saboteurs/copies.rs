@@ -40,7 +40,7 @@ table! {
     rename_ignores_conditions = RenameIgnoresConditions => ["rename/conditional"];
     rename_deletes_first = RenameDeletesFirst => ["cancellation/dropped_copy_and_rename", "faults/fail_after", "faults/fail_before"];
     clear_stops_at_a_thousand = ClearStops => ["clear/many"];
-    clear_is_by_segment = ClearBySegment => ["clear/exactly_the_prefix"];
+    clear_is_by_segment = ClearBySegment => ["clear/exactly_the_prefix", "keys/every_length"];
     clear_reaches_neighbours = ClearReachesNeighbours => ["clear/own_namespace_only"];
 }
 

@@ -37,6 +37,7 @@ super::table! {
     ];
     decodes_percent = Maps(|key| key.replace("%2F", "/").replace("%20", " ")) => ["keys/percent_literal", "keys/weird_strings"];
     collapses_slashes = Maps(|key| key.replace("//", "/")) => [
+        "keys/every_length",
         "keys/slashes_and_dots_are_literal",
         "keys/traversal_confined",
         "list/byte_order",
@@ -49,14 +50,15 @@ super::table! {
         "list/byte_order",
         "list/prefix_is_literal",
     ];
-    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => ["keys/random_strings", "keys/slashes_and_dots_are_literal", "keys/weird_strings"];
+    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => ["keys/every_length", "keys/random_strings", "keys/slashes_and_dots_are_literal", "keys/weird_strings"];
     hides_reserved_names = HidesReservedNames => ["keys/reserved_names_are_keys"];
-    short_segments = ShortSegments => ["keys/long_segments", "keys/max_len_and_over"];
+    short_segments = ShortSegments => ["keys/every_length", "keys/every_length_in_queries", "keys/long_segments", "keys/max_len_and_over"];
     short_keys = ShortKeys => ["info/limits_are_large_enough", "keys/max_len_and_over"];
     file_or_directory = FileOrDirectory => [
         "batch/deletes",
         "clear/exactly_the_prefix",
         "clear/own_namespace_only",
+        "keys/every_length",
         "keys/key_and_key_below_coexist",
         "keys/key_and_key_below_raced",
         "keys/nfc_nfd_distinct",

@@ -10,10 +10,10 @@ use super::{
 };
 
 table! {
-    prefix_of_64_bytes_hides_its_key = PrefixHidesItsKey => [];
-    prefixes_are_cut_at_255 = CutsPrefixes { at: 255, queries: false } => [];
-    queried_prefixes_are_cut_at_255 = CutsPrefixes { at: 255, queries: true } => [];
-    clear_leaves_keys_of_1000_bytes = ClearLeavesLongKeys => [];
+    prefix_of_64_bytes_hides_its_key = PrefixHidesItsKey => ["keys/every_length", "keys/every_length_in_queries"];
+    prefixes_are_cut_at_255 = CutsPrefixes { at: 255, queries: false } => ["keys/every_length"];
+    queried_prefixes_are_cut_at_255 = CutsPrefixes { at: 255, queries: true } => ["keys/every_length_in_queries"];
+    clear_leaves_keys_of_1000_bytes = ClearLeavesLongKeys => ["keys/every_length"];
 }
 
 /// Keys are kept in pieces of 64 bytes. The one that ends with the last of them is looked for one piece too deep.

@@ -22,6 +22,7 @@ table! {
         "clear/many",
         "clear/own_namespace_only",
         "conditional/update_missing",
+        "keys/every_length",
         "list/empty",
         "transactions/many_writes",
         "versioning/delete_hides_and_keeps",
@@ -43,13 +44,14 @@ table! {
         items
     }) => [];
     prefix_is_by_segment = Shapes(by_segment) => [
+        "keys/every_length",
         "list/one_level_common_prefixes",
         "list/pages",
         "list/prefix_is_literal",
         "transactions/write_conflict",
     ];
     limit_counts_before_folding = LimitsBeforeFolding => ["list/limit", "list/one_level_resumes"];
-    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => ["list/limit", "list/one_level_common_prefixes", "list/one_level_resumes"];
+    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => ["keys/every_length", "list/limit", "list/one_level_common_prefixes", "list/one_level_resumes"];
     start_must_exist = StartMustExist => ["list/delete_between_pages", "list/start_after_exclusive_and_missing"];
     pages_of_a_snapshot = Snapshot::default() => ["list/delete_between_pages", "list/insert_between_pages"];
     pages_by_offset = PagesByOffset => ["list/while_others_come_and_go"];

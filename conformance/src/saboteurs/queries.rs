@@ -94,7 +94,7 @@ table! {
         "query/random_vs_oracle",
     ];
     continues_behind_ties = Answers { behind_ties: true, ..Answers::soundly() } => ["query/limits_and_continuation", "query/random_vs_oracle"];
-    query_prefix_is_by_segment = Answers { by_segment: true, ..Answers::soundly() } => ["query/injection_is_literal", "query/prefix", "query/random_vs_oracle"];
+    query_prefix_is_by_segment = Answers { by_segment: true, ..Answers::soundly() } => ["keys/every_length_in_queries", "query/injection_is_literal", "query/prefix", "query/random_vs_oracle"];
 }
 
 /// Evaluates as the reference does, but for one thing.
