@@ -6,6 +6,10 @@
 
 /// The directory below the root that belongs to this crate.
 pub(crate) const RESERVED: &str = ".storage";
+/// Where the locks of keys lie.
+pub(crate) const LOCKS: &str = ".storage/locks";
+/// Where values lie on their way.
+pub(crate) const STAGING: &str = ".storage/staging";
 /// Where values lie that have no natural place, or not at the moment.
 pub(crate) const ANNEX: &str = ".storage/annex";
 
@@ -52,9 +56,10 @@ pub(crate) fn annex(key: &str) -> String {
     path + SUFFIX
 }
 
-/// The directory of the annex that holds all keys with this prefix, and the part of the prefix that it stands for.
+/// The directory of the annex that holds all keys with this prefix, and the part of the prefix that it stands for. A key that
+/// ends with a whole chunk is a file beside the directory of that chunk, not in it.
 pub(crate) fn annex_directory(prefix: &[u8]) -> (String, &[u8]) {
-    let whole = prefix.len() / CHUNK * CHUNK;
+    let whole = prefix.len().saturating_sub(1) / CHUNK * CHUNK;
     let mut path = ANNEX.to_owned();
     for chunk in prefix[..whole].chunks(CHUNK) {
         path.push('/');
@@ -151,10 +156,12 @@ mod tests {
 
     #[test]
     fn a_directory_of_the_annex_holds_a_prefix() {
-        let key = "k".repeat(100);
-        let (directory, covered) = annex_directory(key.as_bytes());
-        assert_eq!(covered.len(), 64);
-        assert!(annex(&key).starts_with(&(directory + "/")));
-        assert_eq!(annex_directory(b"short").0, ANNEX);
+        let key = "k".repeat(1024);
+        for end in 0..=key.len() {
+            let (directory, covered) = annex_directory(&key.as_bytes()[..end]);
+            let longest = [&key[..end.max(1)], &key].map(|key| annex(key).starts_with(&format!("{directory}/")));
+            assert_eq!(longest, [true, true], "{end}");
+            assert!(covered.len() < end.max(1) && covered.len() + CHUNK >= end, "{end}");
+        }
     }
 }
