@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -95,7 +95,8 @@ impl Body {
     /// The whole value. A body of one piece is not copied.
     ///
     /// # Errors
-    /// `TooLarge` as soon as it is clear that there are more than `max` bytes; whatever the stream ends in.
+    /// `TooLarge` as soon as it is clear that there are more than `max` bytes, or more than can be allocated; whatever the stream
+    /// ends in.
     pub async fn bytes(self, max: u64) -> Result<Bytes> {
         let fits = |n: u64| {
             if n <= max {
@@ -117,16 +118,27 @@ impl Body {
         };
         // A declared length is only a hint for the first allocation: it may come from the other end of a wire.
         let hint = stream.declared.unwrap_or(0).min(16 << 20) as usize;
-        let mut whole = BytesMut::with_capacity(hint.max(first.len() + second.len()));
+        let mut whole = Vec::new();
+        reserve(&mut whole, hint.max(first.len() + second.len()))?;
         whole.extend_from_slice(&first);
         whole.extend_from_slice(&second);
         fits(whole.len() as u64)?;
         while let Some(piece) = stream.next().await.transpose()? {
             fits((whole.len() + piece.len()) as u64)?;
+            reserve(&mut whole, piece.len())?;
             whole.extend_from_slice(&piece);
         }
-        Ok(whole.freeze())
+        Ok(whole.into())
     }
+}
+
+/// Makes room for more bytes, or fails where a plain allocation would end the process.
+fn reserve(bytes: &mut Vec<u8>, more: usize) -> Result<()> {
+    bytes.try_reserve(more).map_err(|_| {
+        let size = bytes.len().saturating_add(more);
+        let message = format!("{size} bytes do not fit into memory: read the value as a stream, or in ranges");
+        Error::new(ErrorKind::TooLarge, message)
+    })
 }
 
 impl Default for Body {
