@@ -122,8 +122,9 @@ impl StorageBackend for Fs {
         let key = key.clone();
         self.run(move |store| {
             let mut changes = Changes::default();
-            store.remove(&key, options.condition.as_ref(), &mut changes)?;
-            changes.settle(&store.tree)
+            let removed = store.remove(&key, options.condition.as_ref(), &mut changes);
+            changes.settle(&store.tree)?;
+            removed
         })
         .await
     }
@@ -139,7 +140,12 @@ impl StorageBackend for Fs {
 
     async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let store = self.store()?;
-        let get = |store: &Store, key: &Key, options, _: &mut Changes| store.get(key, &options);
+        // A batch of large values does not keep their files open, of which there may be too many.
+        let get = if items.len() <= batch::OPEN_VALUES {
+            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes| store.get(key, &options)
+        } else {
+            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes| store.get_later(key, &options)
+        };
         Ok(batch::run(&store, items, get).await)
     }
 
@@ -157,7 +163,7 @@ impl StorageBackend for Fs {
             Body::Bytes(bytes) => Some((key, (bytes, options))),
             Body::Stream(_) => None,
         });
-        let put = |store: &Store, key: &Key, (bytes, options): (Bytes, PutOptions), changes: &mut Changes| {
+        let put = |store: &Arc<Store>, key: &Key, (bytes, options): (Bytes, PutOptions), changes: &mut Changes| {
             let staged = store.append(None, &[bytes])?;
             store.commit(key, staged, options, changes)
         };
@@ -169,7 +175,7 @@ impl StorageBackend for Fs {
         if options.atomic {
             return defaults::delete_batch(self, items, options).await;
         }
-        let delete = |store: &Store, key: &Key, options: DeleteOptions, changes: &mut Changes| {
+        let delete = |store: &Arc<Store>, key: &Key, options: DeleteOptions, changes: &mut Changes| {
             store.remove(key, options.condition.as_ref(), changes)
         };
         Ok(batch::run(&store, items, delete).await)
@@ -178,7 +184,7 @@ impl StorageBackend for Fs {
     async fn clear(&self, prefix: &str) -> Result<()> {
         let store = self.store()?;
         store.writing()?;
-        let mut listing = Listing::new(store, ListOptions::new().prefix(prefix));
+        let mut listing = Listing::to_clear(store, prefix);
         loop {
             let page = self.run(move |_| Ok((listing.clear_page()?, listing)));
             let (more, rest) = page.await?;
@@ -210,7 +216,7 @@ impl StorageBackend for Fs {
 fn put(store: &Store, key: &Key, staged: Option<Staged>, pieces: &[Bytes], options: PutOptions) -> Result<Entry> {
     let staged = store.append(staged, pieces)?;
     let mut changes = Changes::default();
-    let entry = store.commit(key, staged, options, &mut changes)?;
+    let written = store.commit(key, staged, options, &mut changes);
     changes.settle(&store.tree)?;
-    Ok(entry)
+    written
 }

@@ -15,12 +15,15 @@ use crate::{
 /// How many hops a batch takes at most. Syncs that run at the same time share the disk's work.
 const HOPS: usize = 8;
 
+/// How many values of a batch may be streamed from files that are open from the start.
+pub(crate) const OPEN_VALUES: usize = 8;
+
 /// Does `work` for every item, and settles the changes of each hop together. Items with the same key are in the same hop, in
 /// their order. Results are in the order of the input.
 pub(crate) async fn run<I, T>(
     store: &Arc<Store>,
     items: Vec<(Key, I)>,
-    work: fn(&Store, &Key, I, &mut Changes) -> Result<T>,
+    work: fn(&Arc<Store>, &Key, I, &mut Changes) -> Result<T>,
 ) -> Vec<Result<T>>
 where
     I: Send + 'static,
@@ -43,8 +46,7 @@ where
                     share.into_iter().map(|(_, key, item)| work(&store, &key, item, &mut changes)).collect::<Vec<_>>();
                 Ok(match changes.settle(&store.tree) {
                     Ok(()) => results,
-                    // Items that failed by themselves keep their own error.
-                    Err(e) => results.into_iter().map(|result| result.and_then(|_| Err(unsettled(&e)))).collect(),
+                    Err(e) => results.into_iter().map(|result| Err(unsettled(result.err(), &e))).collect(),
                 })
             });
             let results = done.await.unwrap_or_else(|e| {

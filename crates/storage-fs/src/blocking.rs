@@ -1,16 +1,29 @@
 //! Blocking work, away from the threads that drive futures.
 
-use std::panic;
+use std::{
+    panic,
+    sync::{Condvar, LazyLock, Mutex, PoisonError},
+};
 
+use rustix::process::{Resource, getrlimit};
 use storage_core::{Error, ErrorKind, Result};
 use tokio::runtime::Handle;
+
+/// What a hop is reckoned to need of file descriptors: twice as many as it has open at once, for the rest of the process.
+const DESCRIPTORS: u64 = 16;
+/// More than this many threads of a runtime do not block at once.
+const MOST: u64 = 512;
 
 /// Runs `work` on a thread that may block. It runs to its end even if the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let runtime = Handle::try_current().map_err(|e| {
         Error::new(ErrorKind::Other, "the filesystem backend must be called from within a Tokio runtime").with_source(e)
     })?;
-    match runtime.spawn_blocking(work).await {
+    let gated = move || {
+        let _turn = TURNS.take();
+        work()
+    };
+    match runtime.spawn_blocking(gated).await {
         Ok(result) => result,
         Err(e) => match e.try_into_panic() {
             Ok(panic) => panic::resume_unwind(panic),
@@ -18,5 +31,37 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Se
                 Err(Error::new(ErrorKind::Unavailable, "the Tokio runtime is shutting down").ambiguous().with_source(e))
             }
         },
+    }
+}
+
+/// Of all stores of the process, so many hops run at once that the process's limit of file descriptors allows them.
+static TURNS: LazyLock<Turns> = LazyLock::new(|| {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let free = (limit / DESCRIPTORS).clamp(2, MOST);
+    Turns { free: Mutex::new(free), freed: Condvar::new() }
+});
+
+#[derive(Debug)]
+struct Turns {
+    free: Mutex<u64>,
+    freed: Condvar,
+}
+
+/// Gives its turn back when it is dropped.
+struct Turn<'a>(&'a Turns);
+
+impl Turns {
+    fn take(&self) -> Turn<'_> {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.0.freed.notify_one();
     }
 }

@@ -1,8 +1,8 @@
-//! Directories in which something was done that is not yet durable. A batch collects them, so each is synced once.
+//! Directories in which something was done, or seen, that may not be durable yet. A batch collects them, so each is synced once.
 
 use std::{collections::BTreeMap, fs::File};
 
-use storage_core::{Error, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::{
     error,
@@ -10,14 +10,18 @@ use crate::{
     tree::Tree,
 };
 
+/// How many directories are kept open. A batch may touch thousands; the others are opened again to be synced.
+const OPEN: usize = 2;
+
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     directories: BTreeMap<String, Change>,
+    open: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Change {
-    directory: File,
+    directory: Option<File>,
     /// Something was removed, so the directory may be empty now.
     removed: bool,
 }
@@ -25,11 +29,17 @@ struct Change {
 impl Changes {
     /// Notes that a file in this directory was written or, with `removed`, removed.
     pub(crate) fn note(&mut self, path: &str, directory: File, removed: bool) {
+        let change = self.directories.entry(path.to_owned()).or_default();
+        change.removed |= removed;
         // A directory noted before under this path is either the same or was removed, with all that was in it.
-        let before = self.directories.get(path);
-        let removed = removed || before.is_some_and(|change| change.removed);
-        let change = Change { directory, removed };
-        self.directories.insert(path.to_owned(), change);
+        if change.directory.is_some() || self.open < OPEN {
+            self.open += usize::from(change.directory.replace(directory).is_none());
+        }
+    }
+
+    /// Notes that an answer rests on what lies in this directory, or on its absence, which others may not have synced yet.
+    pub(crate) fn note_seen(&mut self, path: &str) {
+        self.directories.entry(path.to_owned()).or_default();
     }
 
     /// Makes everything durable, and then removes directories that became empty. What it fails with is ambiguous: the changes
@@ -48,13 +58,18 @@ impl Changes {
     pub(crate) fn sync(&self, tree: &Tree) -> Result<()> {
         let mut directories = self.directories.iter();
         directories.try_for_each(|(path, change)| {
-            let synced = tree.sync(path, &change.directory);
+            let synced = match &change.directory {
+                Some(directory) => tree.sync(path, directory),
+                None => tree.sync_path(path),
+            };
             synced.map_err(|e| error::os(e).ambiguous())
         })
     }
 }
 
-/// What a batch's items fail with when the batch could not be settled.
-pub(crate) fn unsettled(e: &Error) -> Error {
-    e.clone().ambiguous()
+/// What an item of a batch fails with when the batch could not be settled. One that failed by itself keeps its error, unless that
+/// tells of a write that may not be durable.
+pub(crate) fn unsettled(own: Option<Error>, e: &Error) -> Error {
+    let rests = |own: &Error| matches!(own.kind(), ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed);
+    own.filter(|own| !rests(own)).unwrap_or_else(|| e.clone().ambiguous())
 }

@@ -28,7 +28,7 @@ pub(crate) fn os(e: impl Into<io::Error>) -> Error {
             (ErrorKind::Unavailable, "too many open files or too little memory: raise the limit or do less at once")
         }
         Some(Errno::NOENT | Errno::NOTDIR) => {
-            (ErrorKind::NotFound, "the root directory, or `.storage` in it, is gone: restore it and connect again")
+            (ErrorKind::Unavailable, "the root directory, or `.storage` in it, is gone: put it back, or connect again")
         }
         Some(Errno::STALE) => {
             (ErrorKind::Unavailable, "the network filesystem lost the root: try again, or connect again")
@@ -52,12 +52,32 @@ pub(crate) fn os(e: impl Into<io::Error>) -> Error {
     Error::new(kind, message).with_source(e)
 }
 
+/// Under the path of the root lies something else than what was opened.
+pub(crate) fn another_root() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        "the root directory was removed, moved, replaced or mounted over since the store was opened: \
+         put it back under its path, or connect again to use what is there now",
+    )
+}
+
 /// Something other than a file lies where the value of a key would.
 pub(crate) fn not_a_file() -> Error {
     Error::new(
         ErrorKind::PermissionDenied,
         "a device, pipe or socket lies under the name of the key: move it out of the root",
     )
+}
+
+/// A value that is to be held in memory does not fit.
+pub(crate) fn too_large_for_memory(size: u64) -> Error {
+    let message = format!("{size} bytes do not fit into memory: read the value as a stream, or in ranges");
+    Error::new(ErrorKind::TooLarge, message)
+}
+
+/// Between the answer and the first read, the value was replaced or removed.
+pub(crate) fn replaced() -> Error {
+    Error::new(ErrorKind::Conflict, "the value was replaced or deleted before it was read: get it again")
 }
 
 /// The bytes changed while they were read, which only another program can do.

@@ -6,13 +6,15 @@ use futures_util::{
     StreamExt,
     stream::{self, BoxStream},
 };
+use rustix::io::Errno;
 use storage_core::{Entry, ErrorKind, Key, ListItem, ListOptions, Result};
 
 use crate::{
     blocking,
     changes::Changes,
+    error,
     store::Store,
-    walk::{Layout, Walk},
+    walk::{Clearing, Layout, Walk},
 };
 
 /// How many items are made in one hop.
@@ -64,8 +66,18 @@ impl Listing {
         .boxed()
     }
 
+    /// A listing to be cleared.
+    pub(crate) fn to_clear(store: Arc<Store>, prefix: &str) -> Self {
+        let mut this = Self::new(store, ListOptions::new().prefix(prefix));
+        for head in &mut this.walks {
+            head.walk.clearing = Some(Clearing::default());
+        }
+        this
+    }
+
     /// Deletes up to a page of what is listed, and says whether there may be more.
     pub(crate) fn clear_page(&mut self) -> Result<bool> {
+        self.store.check_writable()?;
         let mut changes = Changes::default();
         let mut more = true;
         for _ in 0..PAGE {
@@ -76,12 +88,22 @@ impl Listing {
             let removed = self.store.remove(&key, None, &mut changes);
             removed.map_err(|e| e.with_key(&key))?;
         }
+        let mut denied = false;
+        for clearing in self.walks.iter_mut().filter_map(|head| head.walk.clearing.as_mut()) {
+            // What is not there any more may have been removed by others, who have not synced that.
+            clearing.read.drain(..).for_each(|path| changes.note_seen(&path));
+            denied |= clearing.denied;
+        }
         changes.settle(&self.store.tree)?;
+        if denied && !more {
+            return Err(error::os(Errno::ACCESS));
+        }
         Ok(more)
     }
 
     /// Some items, and whether there may be more.
     fn page(&mut self) -> Result<(VecDeque<ListItem>, bool)> {
+        self.store.check_root()?;
         let mut page = VecDeque::new();
         while page.len() < PAGE.min(self.left) {
             let Some(key) = self.next_key()? else {

@@ -7,17 +7,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::fs::{Mode, OFlags, openat};
+use rustix::fs::{Mode, OFlags};
 use storage_core::{Error, ErrorKind, Key, Result};
 
-use crate::{error, name::stripe};
+use crate::{
+    error,
+    name::{LOCKS, stripe},
+    tree::Tree,
+};
 
 /// How long to wait for another process.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(crate) struct Locks {
-    directory: File,
     /// Threads of one process queue here, so that at most one of them contends with other processes.
     stripes: Vec<Mutex<()>>,
 }
@@ -30,19 +33,20 @@ pub(crate) struct Guard<'a> {
 }
 
 impl Locks {
-    pub(crate) fn new(directory: File) -> Self {
-        Self { directory, stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect() }
+    pub(crate) fn new() -> Self {
+        Self { stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect() }
     }
 
     /// Waits for the lock of a key. Only one may be held at a time.
-    pub(crate) fn lock(&self, key: &Key) -> Result<Guard<'_>> {
+    pub(crate) fn lock(&self, tree: &Tree, key: &Key) -> Result<Guard<'_>> {
         let begun = Instant::now();
         let stripe = stripe(key.as_str());
         let mutex = &self.stripes[usize::from(stripe)];
         let held = mutex.lock().unwrap_or_else(PoisonError::into_inner);
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(0o666);
-        let file = openat(&self.directory, format!("{stripe:02x}"), flags, mode);
+        // By its path, so that all meet at the same file even if somebody has moved or replaced the directory.
+        let file = tree.open_or_create(&format!("{LOCKS}/{stripe:02x}"), flags, mode);
         let file = File::from(file.map_err(error::os)?);
         let mut pause = Duration::from_micros(50);
         loop {

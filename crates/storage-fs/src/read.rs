@@ -1,10 +1,14 @@
 //! Reading: a small value in the same hop that opens it, a large one piece by piece from the file that was opened.
 
-use std::{io, ops::Range, os::unix::fs::FileExt, sync::Arc};
+use std::{fs, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use futures_util::stream;
-use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Object, Result};
+use futures_util::{TryStreamExt, stream};
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, pread},
+};
+use storage_core::{Body, Entry, GetOptions, Key, Object, Result};
 
 use crate::{
     blocking, error, record,
@@ -13,6 +17,8 @@ use crate::{
 
 /// What is read or written at once, in bytes.
 pub(crate) const PIECE: u64 = 1 << 20;
+/// What is held in memory without asking how much of it there is, in bytes.
+const ALWAYS_FITS: u64 = 64 << 20;
 
 impl Store {
     /// The entry of a value.
@@ -40,6 +46,23 @@ impl Store {
         };
         Ok(Some(Object::new(entry, body)))
     }
+
+    /// As `get`, but what is streamed is opened again when it is read. If it is another value then, that is a `Conflict`.
+    pub(crate) fn get_later(self: &Arc<Self>, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
+        let Some(mut object) = self.get(key, options)? else { return Ok(None) };
+        if let Body::Stream(_) = object.body {
+            let size = object.entry.size;
+            let range = options.range.map_or(Ok(0..size), |range| range.resolve(size))?;
+            let (store, key, etag, len) =
+                (self.clone(), key.clone(), object.entry.etag.clone(), range.end - range.start);
+            let open = move || match store.find(&key)? {
+                Some(found) if found.entry(&key)?.etag == etag => Ok(found.pieces(range)),
+                _ => Err(error::replaced()),
+            };
+            object.body = Body::stored(len, stream::once(blocking::run(open)).try_flatten());
+        }
+        Ok(Some(object))
+    }
 }
 
 impl Found {
@@ -51,17 +74,24 @@ impl Found {
     }
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {
-        let too_large = |_| {
-            let what = "the value is too large for memory: read it as a stream";
-            Error::new(ErrorKind::TooLarge, what)
-        };
-        let len = usize::try_from(range.end - range.start).map_err(too_large)?;
-        let mut bytes = vec![0; len];
-        match self.file.read_exact_at(&mut bytes, range.start) {
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(error::changed()),
-            Err(e) => Err(error::os(e)),
-            Ok(()) => Ok(bytes.into()),
+        let size = range.end - range.start;
+        if size > ALWAYS_FITS && memory().is_some_and(|memory| size > memory) {
+            return Err(error::too_large_for_memory(size));
         }
+        let len = usize::try_from(size).map_err(|_| error::too_large_for_memory(size))?;
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| error::too_large_for_memory(size))?;
+        while bytes.len() < len {
+            let offset = range.start + bytes.len() as u64;
+            match pread(&self.file, spare_capacity(&mut bytes), offset) {
+                Ok(0) => return Err(error::changed()),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(e) => return Err(error::os(e)),
+            }
+        }
+        // There may have been room for more.
+        bytes.truncate(len);
+        Ok(bytes.into())
     }
 
     fn pieces(self, range: Range<u64>) -> impl futures_util::Stream<Item = Result<Bytes>> + Send {
@@ -83,4 +113,17 @@ impl Found {
             Ok(Some((bytes.await?, (found, left))))
         })
     }
+}
+
+/// How much memory this process could still take, in bytes, where the system tells. A system that promises more than it has ends the
+/// process that believes it.
+fn memory() -> Option<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").ok()?;
+    let kibibytes = |name: &str| -> Option<u64> {
+        let line = meminfo.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().strip_suffix(" kB")?.parse().ok()
+    };
+    let system = (kibibytes("MemAvailable:")? + kibibytes("SwapFree:")?) * 1024;
+    let container = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|max| max.trim().parse().ok());
+    Some(system.min(container.unwrap_or(u64::MAX)))
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{self, Read},
     path::Path,
     sync::Arc,
 };
@@ -13,12 +13,12 @@ use storage_core::{Entry, Error, ErrorKind, Key, Limits, Result};
 
 use crate::{
     Config, Durability, error,
-    lock::Locks,
-    name::{self, ANNEX, Naming, RESERVED},
+    lock::{Guard, Locks},
+    name::{self, ANNEX, LOCKS, Naming, RESERVED, STAGING},
     probe::{Abilities, look, probe},
     record::{self, Record},
     stage::Staging,
-    tree::{DIRECTORY, Tree},
+    tree::{DIRECTORY, Identity, Tree},
 };
 
 /// What a store of this layout has in `.storage/format`.
@@ -40,6 +40,8 @@ pub(crate) struct Store {
 pub(crate) struct Writing {
     pub(crate) locks: Locks,
     pub(crate) staging: Arc<Staging>,
+    /// Of the staging directory.
+    identity: Identity,
 }
 
 /// The file of a value, opened. It stays the same value whatever happens to the key.
@@ -59,7 +61,7 @@ impl Store {
         }
         let root = rustix::fs::open(&config.root, DIRECTORY, rustix::fs::Mode::empty())
             .map_err(|e| root_error(e.into(), &config.root))?;
-        let tree = Tree::new(root, durable);
+        let tree = Tree::new(root, &config.root, durable).map_err(error::os)?;
         let mut limits = Limits::default();
         let (writing, naming) = if config.read_only {
             (None, look(&tree)?)
@@ -100,20 +102,42 @@ impl Store {
         Ok(found)
     }
 
-    /// Fails when the root was deleted, so that nobody takes that for an empty store.
+    /// Fails when the root is no longer what others find under its path, so that nobody takes that for an empty store, or for
+    /// one to write to.
     pub(crate) fn check_root(&self) -> Result<()> {
-        if self.tree.is_there() { Ok(()) } else { Err(error::os(Errno::NOENT)) }
+        if self.tree.is_there().map_err(error::os)? { Ok(()) } else { Err(error::another_root()) }
+    }
+
+    /// As `check_root`, and when what lies in the reserved directory is no longer what was opened.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_root()?;
+        match self.tree.identity_of(STAGING) {
+            Ok(identity) if identity == self.writing()?.identity => Ok(()),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Err(error::another_root()),
+            Err(e) => Err(error::os(e)),
+        }
+    }
+
+    /// The lock of a key, taken where others take theirs.
+    pub(crate) fn lock(&self, key: &Key) -> Result<Guard<'_>> {
+        let guard = self.writing()?.locks.lock(&self.tree, key);
+        self.check_writable()?;
+        guard
     }
 
     /// Whether reading is possible and, if it was when the store was opened, writing.
     pub(crate) fn is_usable(&self) -> bool {
-        self.tree.is_there() && (self.writing.is_none() || self.tree.directory(ANNEX).is_ok())
+        let parts_are_there = || [ANNEX, LOCKS].iter().all(|path| self.tree.directory(path).is_ok());
+        match &self.writing {
+            None => self.check_root().is_ok(),
+            Some(_) => self.check_writable().is_ok() && parts_are_there(),
+        }
     }
 
     fn open_value(&self, path: &str) -> Result<Option<Found>> {
         let file = match self.tree.open(path, READ) {
             Ok(fd) => File::from(fd),
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(None),
             // What opening a socket comes to.
             Err(Errno::NXIO) => return Err(error::not_a_file()),
             Err(e) => return Err(error::os(e)),
@@ -134,7 +158,8 @@ impl Store {
         match self.tree.open(&path, READ) {
             Ok(fd) => {
                 let mut found = Vec::new();
-                io::Read::read_to_end(&mut File::from(fd), &mut found).map_err(error::os)?;
+                let mut start = File::from(fd).take(FORMAT.len() as u64 + 1);
+                start.read_to_end(&mut found).map_err(error::os)?;
                 if found == FORMAT {
                     return Ok(());
                 }
@@ -159,18 +184,18 @@ impl Store {
 impl Writing {
     /// Makes what is missing, and sweeps what dead processes left.
     fn new(tree: &Tree) -> Result<Self> {
-        let reserved = |name: &str| {
-            let path = format!("{RESERVED}/{name}");
-            let directory = tree.make_directory(&path).map_err(error::os)?;
-            tree.sync(&path, &directory).map_err(error::os)?;
+        let reserved = |path| {
+            let directory = tree.make_directory(path).map_err(error::os)?;
+            tree.sync(path, &directory).map_err(error::os)?;
             Ok(directory)
         };
-        let locks = Locks::new(reserved("locks")?);
-        let staging = Arc::new(Staging::new(reserved("staging")?)?);
-        reserved("annex")?;
-        let left = tree.names(".storage/staging", |_, _| ());
+        reserved(LOCKS)?;
+        let staging = Arc::new(Staging::new(reserved(STAGING)?)?);
+        reserved(ANNEX)?;
+        let left = tree.names(STAGING, |_, _| ());
         staging.sweep(&left.map_err(error::os)?);
-        Ok(Self { locks, staging })
+        let identity = tree.identity_of(STAGING).map_err(error::os)?;
+        Ok(Self { locks: Locks::new(), staging, identity })
     }
 }
 

@@ -1,12 +1,14 @@
 //! The opened root: every path is resolved below it, and no symbolic link is ever followed.
 
 use std::{
-    collections::HashSet,
+    collections::BTreeMap,
     fs::File,
+    ops::Bound,
     os::{
         fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
     },
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -23,43 +25,66 @@ pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).uni
 /// How many directories are remembered as synced up to the root.
 const REMEMBERED: usize = 10_000;
 
+/// Device and inode.
+pub(crate) type Identity = (u64, u64);
+
 /// The root, and all that is done to directories below it. Paths are relative; the root itself is the empty path.
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: OwnedFd,
+    /// Where the root was opened, as an absolute path.
+    path: PathBuf,
+    identity: Identity,
     /// Whether the kernel resolves whole paths safely (`openat2`); otherwise they are walked segment by segment.
     whole_paths: bool,
     durable: bool,
-    /// Directories whose own entries, up to the root, are known to be on disk: by inode and birth, since a directory that is
-    /// removed and made again is another one.
-    rooted: Mutex<HashSet<(u64, SystemTime)>>,
+    /// Directories whose own entries, up to the root, are known to be on disk: by path, inode and birth, since a directory
+    /// that is removed and made again is another one, and one that was moved has other entries above it.
+    rooted: Mutex<BTreeMap<String, (u64, SystemTime)>>,
 }
 
 impl Tree {
-    pub(crate) fn new(root: OwnedFd, durable: bool) -> Self {
+    /// The root that was opened under this path.
+    pub(crate) fn new(root: OwnedFd, path: &Path, durable: bool) -> std::io::Result<Self> {
         // Kernels before 5.6, other systems and some sandboxes do not have the call.
-        let whole_paths = open_whole(&root, ".", DIRECTORY).is_ok();
-        Self { root, whole_paths, durable, rooted: Mutex::default() }
+        let whole_paths = open_whole(&root, ".", DIRECTORY, Mode::empty()).is_ok();
+        let path = std::path::absolute(path)?;
+        let identity = identity(&rustix::fs::fstat(&root)?);
+        Ok(Self { root, path, identity, whole_paths, durable, rooted: Mutex::default() })
     }
 
-    /// Whether the root directory still exists.
-    pub(crate) fn is_there(&self) -> bool {
-        rustix::fs::fstat(&self.root).is_ok_and(|stat| stat.st_nlink > 0)
+    /// Whether the root still lies under its path, so that others who open the store there see what is written.
+    pub(crate) fn is_there(&self) -> Result<bool> {
+        match rustix::fs::stat(&self.path) {
+            Ok(stat) => Ok(identity(&stat) == self.identity),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Which file or directory lies under a path.
+    pub(crate) fn identity_of(&self, path: &str) -> Result<Identity> {
+        statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| identity(&stat))
     }
 
     /// Opens what is there. `LOOP` is the sign of a symbolic link anywhere in the path.
     pub(crate) fn open(&self, path: &str, flags: OFlags) -> Result<OwnedFd> {
+        self.open_or_create(path, flags, Mode::empty())
+    }
+
+    /// Opens what is there, or with the flag `CREATE` makes a file.
+    pub(crate) fn open_or_create(&self, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
         let path = if path.is_empty() { "." } else { path };
         if self.whole_paths {
-            return open_whole(&self.root, path, flags);
+            return open_whole(&self.root, path, flags, mode);
         }
         let (parents, name) = split(path);
         let mut directory = None;
         for parent in parents.split('/').filter(|parent| !parent.is_empty()) {
             let above = directory.as_ref().unwrap_or(&self.root);
-            directory = Some(open_name(above, parent, DIRECTORY)?);
+            directory = Some(open_name(above, parent, DIRECTORY, Mode::empty())?);
         }
-        open_name(directory.as_ref().unwrap_or(&self.root), name, flags)
+        open_name(directory.as_ref().unwrap_or(&self.root), name, flags, mode)
     }
 
     pub(crate) fn directory(&self, path: &str) -> Result<File> {
@@ -93,7 +118,13 @@ impl Tree {
                 return;
             }
             // A directory made anew at once could get inode and birth of this one.
-            self.rooted().clear();
+            let mut rooted = self.rooted();
+            let from = rooted.range::<str, _>((Bound::Included(path), Bound::Unbounded));
+            let gone: Vec<String> = from.map(|(known, _)| known.clone()).take_while(|k| k.starts_with(path)).collect();
+            for known in gone {
+                rooted.remove(&known);
+            }
+            drop(rooted);
             path = parent;
         }
     }
@@ -102,8 +133,8 @@ impl Tree {
     /// `skip`, as is what is not UTF-8.
     pub(crate) fn names(&self, path: &str, skip: impl Fn(&str, &str)) -> Result<Vec<String>> {
         let directory = match self.open(path, DIRECTORY) {
-            // It was pruned, or something else took its place, after its name was read.
-            Err(Errno::NOENT | Errno::NOTDIR) => return Ok(Vec::new()),
+            // It was pruned, or something else took its place, after its name was read; or no filesystem has such a path.
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => return Ok(Vec::new()),
             other => other?,
         };
         let mut names = Vec::new();
@@ -150,52 +181,78 @@ impl Tree {
         if !self.durable {
             return Ok(());
         }
-        directory.sync_all()?;
         // Another process may have made the parents and not synced them yet, so it is not enough to sync what one made.
-        let stat = directory.metadata()?;
-        let identity = stat.created().ok().map(|birth| (stat.ino(), birth));
-        if identity.is_some_and(|identity| self.rooted().contains(&identity)) {
-            return Ok(());
-        }
-        let mut below = path;
-        while !below.is_empty() {
-            let (parent, _) = split(below);
-            match self.directory(parent) {
-                Ok(parent) => parent.sync_all()?,
-                // All that was in it was deleted meanwhile, by somebody who synced that.
-                Err(Errno::NOENT | Errno::NOTDIR) => return Ok(()),
-                Err(e) => return Err(e.into()),
+        let mut synced = Vec::new();
+        let (mut path, mut whole) = (path, true);
+        let mut parent = None;
+        loop {
+            let directory = parent.as_ref().unwrap_or(directory);
+            directory.sync_all()?;
+            let stat = directory.metadata()?;
+            let identity = stat.created().ok().map(|birth| (stat.ino(), birth));
+            if path.is_empty() || identity.is_some() && self.rooted().get(path) == identity.as_ref() {
+                break;
             }
-            below = parent;
+            synced.extend(identity.filter(|_| whole).map(|identity| (path.to_owned(), identity)));
+            parent = loop {
+                path = split(path).0;
+                match self.directory(path) {
+                    Ok(parent) => break Some(parent),
+                    // All that was in it was deleted meanwhile. What lies above shows that.
+                    Err(Errno::NOENT | Errno::NOTDIR) if !path.is_empty() => whole = false,
+                    Err(e) => return Err(e.into()),
+                }
+            };
         }
         let mut rooted = self.rooted();
         if rooted.len() >= REMEMBERED {
             rooted.clear();
         }
-        rooted.extend(identity);
+        if whole {
+            rooted.extend(synced);
+        }
         Ok(())
     }
 
-    fn rooted(&self) -> MutexGuard<'_, HashSet<(u64, SystemTime)>> {
+    /// Makes what a directory holds, or that it is not there, survive power loss, where that is configured.
+    pub(crate) fn sync_path(&self, mut path: &str) -> std::io::Result<()> {
+        if !self.durable {
+            return Ok(());
+        }
+        loop {
+            match self.directory(path) {
+                Ok(directory) => return self.sync(path, &directory),
+                Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) if !path.is_empty() => path = split(path).0,
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+
+    fn rooted(&self) -> MutexGuard<'_, BTreeMap<String, (u64, SystemTime)>> {
         self.rooted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+#[allow(clippy::unnecessary_cast, reason = "they are narrower on some systems")]
+fn identity(stat: &rustix::fs::Stat) -> Identity {
+    (stat.st_dev as u64, stat.st_ino as u64)
+}
+
 #[cfg(target_os = "linux")]
-fn open_whole(root: &OwnedFd, path: &str, flags: OFlags) -> Result<OwnedFd> {
+fn open_whole(root: &OwnedFd, path: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
     use rustix::fs::{ResolveFlags, openat2};
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    openat2(root, path, flags, Mode::empty(), beneath)
+    openat2(root, path, flags, mode, beneath)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open_whole(_: &OwnedFd, _: &str, _: OFlags) -> Result<OwnedFd> {
+fn open_whole(_: &OwnedFd, _: &str, _: OFlags, _: Mode) -> Result<OwnedFd> {
     Err(Errno::NOSYS)
 }
 
 /// Opens one name, which is not a path, without following it.
-fn open_name(directory: &OwnedFd, name: &str, flags: OFlags) -> Result<OwnedFd> {
-    match openat(directory, name, flags | OFlags::NOFOLLOW, Mode::empty()) {
+fn open_name(directory: &OwnedFd, name: &str, flags: OFlags, mode: Mode) -> Result<OwnedFd> {
+    match openat(directory, name, flags | OFlags::NOFOLLOW, mode) {
         // A link where a directory is expected is reported as what it is not.
         Err(Errno::NOTDIR) if type_of(directory, name) == Ok(FileType::Symlink) => Err(Errno::LOOP),
         done => done,
@@ -216,7 +273,7 @@ mod tests {
         for whole_paths in [true, false] {
             let temporary = tempfile::tempdir().unwrap();
             let root = rustix::fs::open(temporary.path(), DIRECTORY, Mode::empty()).unwrap();
-            let mut tree = Tree::new(root, true);
+            let mut tree = Tree::new(root, temporary.path(), true).unwrap();
             tree.whole_paths &= whole_paths;
             let made = tree.make_directory("a/b/c").unwrap();
             tree.sync("a/b/c", &made).unwrap();

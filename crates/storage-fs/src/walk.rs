@@ -28,6 +28,17 @@ pub(crate) struct Walk {
     passed: Option<Vec<u8>>,
     /// The open directories; the first is read when the walk begins.
     frames: Vec<Frame>,
+    /// Of a walk that clears: what it has come to so far.
+    pub(crate) clearing: Option<Clearing>,
+}
+
+/// What a walk has seen that is to be cleared.
+#[derive(Debug, Default)]
+pub(crate) struct Clearing {
+    /// The directories read since this was last taken.
+    pub(crate) read: Vec<String>,
+    /// A directory that could not be read, so that there may be keys left.
+    pub(crate) denied: bool,
 }
 
 #[derive(Debug)]
@@ -64,6 +75,7 @@ impl Walk {
             after: options.start_after.clone().unwrap_or_default().into_bytes(),
             passed: None,
             frames: vec![first],
+            clearing: None,
         }
     }
 
@@ -96,7 +108,7 @@ impl Walk {
     }
 
     /// The names in a directory, the next one last.
-    fn names(&self, store: &Store, frame: &Frame) -> Result<Vec<String>> {
+    fn names(&mut self, store: &Store, frame: &Frame) -> Result<Vec<String>> {
         let Frame { path, start, .. } = frame;
         // The directory of a prefix may be none that a natural key can have.
         let natural = self.layout == Layout::Natural;
@@ -109,15 +121,18 @@ impl Walk {
                 warn(path, "", "symbolic links are not followed");
                 Vec::new()
             }
-            // Such as `lost+found`. That the root itself is unreadable is an error.
-            Err(Errno::ACCESS) if !path.is_empty() => {
+            // Such as `lost+found`, in which nobody keeps values. That the root itself is unreadable is an error.
+            Err(Errno::ACCESS) if natural && !path.is_empty() => {
                 warn(path, "", "access is denied");
+                if let Some(clearing) = self.clearing.as_mut().filter(|_| path != "lost+found") {
+                    clearing.denied = true;
+                }
                 Vec::new()
             }
             names => names.map_err(error::os)?,
         };
-        if names.is_empty() {
-            store.check_root()?;
+        if let Some(clearing) = &mut self.clearing {
+            clearing.read.push(path.clone());
         }
         if natural {
             // A large directory is not held in memory longer than needed.

@@ -53,9 +53,9 @@ impl Store {
             let times = times(now, self.find(key)?.as_ref())?;
             sealed = Some((times, self.seal(&staged, times, &metadata)?));
         }
-        let _guard = self.writing()?.locks.lock(key)?;
+        let _guard = self.lock(key)?;
         let current = self.find(key)?;
-        check(key, options.condition.as_ref(), current.as_ref())?;
+        self.check(key, options.condition.as_ref(), current.as_ref(), changes)?;
         let times = times(now, current.as_ref())?;
         let record = match sealed {
             Some((before, record)) if before == times => record,
@@ -72,19 +72,24 @@ impl Store {
 
     /// Removes the value of a key, if there is one. It is gone for good once `changes` are settled.
     pub(crate) fn remove(&self, key: &Key, condition: Option<&Condition>, changes: &mut Changes) -> Result<()> {
-        let _guard = self.writing()?.locks.lock(key)?;
+        let _guard = self.lock(key)?;
         let current = self.find(key)?;
-        check(key, condition, current.as_ref())?;
+        self.check(key, condition, current.as_ref(), changes)?;
         let Some(current) = current else {
+            // Whoever removed it may not have synced that yet.
+            self.note_places(key, None, changes);
             return Ok(());
         };
         // Both places are taken only if another program put a file into the natural one. The annex is cleared first, and for
-        // good, lest its older value show again.
+        // good, lest its older value show again. So it is where the next value of the key may lie elsewhere.
         let annex = name::annex(key.as_str());
-        if current.path != annex && self.unlink(&annex, changes)? {
+        if self.unlink(&annex, changes)? && self.naming.natural(key.as_str()).is_some() {
             changes.sync(&self.tree)?;
         }
-        self.unlink(&current.path, changes).map(drop)
+        if current.path != annex {
+            self.unlink(&current.path, changes)?;
+        }
+        Ok(())
     }
 
     /// Copies a value, with its metadata unless others are given.
@@ -94,6 +99,7 @@ impl Store {
             let what = "the source of the copy does not exist";
             Error::new(ErrorKind::NotFound, what).with_key(from)
         };
+        self.check_writable()?;
         let source = self.find(from)?.ok_or_else(missing)?;
         let entry = source.entry(from)?;
         if from == to && options == CopyOptions::new() {
@@ -109,9 +115,9 @@ impl Store {
         put.metadata = options.metadata.or(entry.metadata);
         put.condition = options.condition;
         let mut changes = Changes::default();
-        let entry = self.commit(to, staged, put, &mut changes)?;
+        let written = self.commit(to, staged, put, &mut changes);
         changes.settle(&self.tree)?;
-        Ok(entry)
+        written
     }
 
     fn seal(&self, staged: &Staged, times: Times, metadata: &Arc<Metadata>) -> Result<Record> {
@@ -136,10 +142,17 @@ impl Store {
             match moved {
                 Ok(directory) => {
                     changes.note(parent, directory, false);
+                    // What takes the natural place must stay there: an older value would be found first.
+                    if let Some(natural) = natural.filter(|natural| path != *natural) {
+                        changes.note_seen(split(natural).0);
+                    }
                     return Ok(());
                 }
-                // A directory has the name, or a file that of one of the directories.
-                Err(Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY) if path != annex => {
+                // A directory has the name, or a file that of one of the directories; or the filesystem takes shorter names
+                // than it says.
+                Err(Errno::ISDIR | Errno::NOTDIR | Errno::EXIST | Errno::NOTEMPTY | Errno::NAMETOOLONG)
+                    if path != annex =>
+                {
                     path = &annex;
                 }
                 Err(Errno::NOENT) => self.check_root()?,
@@ -161,17 +174,34 @@ impl Store {
                 changes.note(parent, directory, true);
                 Ok(true)
             }
-            Err(Errno::NOENT | Errno::NOTDIR) => Ok(false),
+            Err(Errno::NOENT | Errno::NOTDIR | Errno::NAMETOOLONG) => Ok(false),
             Err(e) => Err(error::os(e)),
         }
     }
-}
 
-/// Whether a write may happen over the current value.
-fn check(key: &Key, condition: Option<&Condition>, current: Option<&Found>) -> Result<()> {
-    let Some(condition) = condition else { return Ok(()) };
-    let entry = current.map(|found| found.entry(key)).transpose()?;
-    condition.check(entry.as_ref())
+    /// Whether a write may happen over the current value. A refusal tells of a write that may not be durable yet.
+    fn check(
+        &self,
+        key: &Key,
+        condition: Option<&Condition>,
+        current: Option<&Found>,
+        changes: &mut Changes,
+    ) -> Result<()> {
+        let Some(condition) = condition else { return Ok(()) };
+        let entry = current.map(|found| found.entry(key)).transpose()?;
+        condition.check(entry.as_ref()).inspect_err(|_| self.note_places(key, current, changes))
+    }
+
+    /// Notes that an answer rests on where a value is, or on that there is none.
+    fn note_places(&self, key: &Key, current: Option<&Found>, changes: &mut Changes) {
+        if let Some(current) = current {
+            return changes.note_seen(split(&current.path).0);
+        }
+        if let Some(natural) = self.naming.natural(key.as_str()) {
+            changes.note_seen(split(natural).0);
+        }
+        changes.note_seen(split(&name::annex(key.as_str())).0);
+    }
 }
 
 /// The times of a value that replaces another: first written when that was, and not before it.

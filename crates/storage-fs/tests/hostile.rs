@@ -1,6 +1,8 @@
 //! Surroundings that turn against a store: full, read-only, closed, deleted. Each test says when it could not run here.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod common;
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, chown},
@@ -9,7 +11,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::{TryStreamExt, stream};
+use common::{list, only, writes};
+use futures_util::stream;
 use storage_core::{Body, ErrorKind, GetOptions, Metadata, PutOptions, Result, Storage};
 use storage_fs::{Config, Fs};
 
@@ -28,32 +31,6 @@ fn read_only(root: &Path) -> Config {
     config.root = root.to_owned();
     config.read_only = true;
     config
-}
-
-async fn list(storage: &Storage<Fs>) -> Vec<String> {
-    let keys = storage.keys().await.unwrap().map_ok(|key| key.as_str().to_owned());
-    keys.try_collect().await.unwrap()
-}
-
-/// Every way to write, and what becomes of it.
-async fn writes(storage: &Storage<Fs>, key: &str) -> Vec<(&'static str, Result<()>)> {
-    let stream = Body::stream(stream::iter([Ok(Bytes::from_static(b"new")), Ok(Bytes::from_static(b"er"))]));
-    let put = [(key, "new", PutOptions::new())];
-    vec![
-        ("put", storage.put(key, "new").await.map(drop)),
-        ("put a stream", storage.put(key, stream).await.map(drop)),
-        ("put_batch", storage.put_batch_with(put, Default::default()).await.and_then(only)),
-        ("copy", storage.copy(key, "copy").await.map(drop)),
-        ("copy onto itself", storage.copy(key, key).await.map(drop)),
-        ("rename", storage.rename(key, "renamed").await.map(drop)),
-        ("delete_batch", storage.delete_batch([key]).await),
-        ("delete", storage.delete(key).await),
-        ("clear", storage.clear().await),
-    ]
-}
-
-fn only<T>(results: Vec<Result<T>>) -> Result<()> {
-    results.into_iter().next().unwrap().map(drop)
 }
 
 fn is_root() -> bool {
@@ -96,6 +73,7 @@ async fn job() {
     match job.as_str() {
         "full" => full(root).await,
         "mounted read-only" => mounted_read_only(root).await,
+        "mounted over" => mounted_over(root).await,
         "closed" => closed(root).await,
         other => panic!("{other:?}"),
     }
@@ -172,6 +150,25 @@ async fn mounted_read_only(root: &Path) {
     can_only_be_read(root).await;
 }
 
+#[test]
+fn a_filesystem_mounted_over_the_root_takes_no_writes() {
+    run_with_mounts("mounted over", tempfile::tempdir().unwrap().path());
+}
+
+async fn mounted_over(root: &Path) {
+    let storage = open(root).await;
+    storage.put("k", "v").await.unwrap();
+    mount(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], root);
+    for (what, result) in writes(&storage, "k").await {
+        assert_eq!(result.expect_err(what).kind(), ErrorKind::Unavailable, "{what}");
+    }
+    assert!(!storage.is_connected().await);
+    assert_eq!(fs::read_dir(root).unwrap().count(), 0);
+    assert!(Command::new("umount").arg(root).status().unwrap().success());
+    storage.put("k", "w").await.unwrap();
+    assert!(storage.is_connected().await);
+}
+
 #[tokio::test]
 async fn a_store_opened_to_read_refuses_writes_and_changes_nothing() {
     let root = tempfile::tempdir().unwrap();
@@ -213,42 +210,6 @@ async fn any_directory_can_be_read_without_a_trace() {
     assert_eq!(e.kind(), ErrorKind::NotFound);
 }
 
-#[tokio::test]
-async fn a_deleted_root_is_neither_an_empty_store_nor_made_anew() {
-    let outer = tempfile::tempdir().unwrap();
-    let root = outer.path().join("root");
-    let storage = open(&root).await;
-    storage.put("k", "v").await.unwrap();
-    fs::remove_dir_all(&root).unwrap();
-    for another in [false, true] {
-        if another {
-            // Nor is another directory of that name taken for it.
-            fs::create_dir(&root).unwrap();
-        }
-        for (what, result) in writes(&storage, "k").await {
-            assert_eq!(result.expect_err(what).kind(), ErrorKind::NotFound, "{what}");
-        }
-        assert_eq!(storage.get("k").await.unwrap_err().kind(), ErrorKind::NotFound);
-        assert_eq!(storage.stat("k").await.unwrap_err().kind(), ErrorKind::NotFound);
-        let listed: Result<Vec<_>> = storage.list("").await.unwrap().try_collect().await;
-        assert_eq!(listed.unwrap_err().kind(), ErrorKind::NotFound);
-        assert!(!storage.is_connected().await);
-        assert_eq!(root.exists(), another);
-    }
-    assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
-}
-
-#[tokio::test]
-async fn a_root_that_was_moved_stays_the_store() {
-    let outer = tempfile::tempdir().unwrap();
-    let storage = open(&outer.path().join("here")).await;
-    storage.put("before", "v").await.unwrap();
-    fs::rename(outer.path().join("here"), outer.path().join("there")).unwrap();
-    storage.put("after", "v").await.unwrap();
-    assert_eq!(list(&storage).await, ["after", "before"]);
-    assert!(outer.path().join("there/after").exists() && !outer.path().join("here").exists());
-}
-
 #[test]
 fn a_closed_subdirectory_does_not_close_the_rest() {
     let root = tempfile::tempdir().unwrap();
@@ -285,6 +246,12 @@ async fn closed(root: &Path) {
     denied("delete", storage.delete("closed/a").await);
     denied("clear", storage.clear_prefix("closed/").await);
     assert_eq!(list(&storage).await, ["closed/a", "open/a"]);
+    // To be entered, not to be listed: what lies there would stay.
+    mode(0o300);
+    for prefix in ["closed/", "closed", "c"] {
+        denied(prefix, storage.clear_prefix(prefix).await);
+    }
+    assert_eq!(storage.get("closed/a").await.unwrap().unwrap(), "1");
     mode(0o755);
     storage.delete("closed/a").await.unwrap();
     assert_eq!(list(&storage).await, ["open/a"]);

@@ -3,12 +3,13 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{ListOptions, Storage};
+use storage_core::{ByteRange, ErrorKind, GetOptions, Key, ListOptions, Storage, StorageBackend};
 use storage_fs::{Config, Fs};
 
 const ROOT: &str = "STORAGE_FS_ROOT";
@@ -120,4 +121,38 @@ async fn names_and_keys_of_the_greatest_length() {
         again.delete(key).await.unwrap();
     }
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "only the reserved directory is left");
+}
+
+/// One that would take more memory than there is, on a filesystem that stores no zeros.
+#[tokio::test]
+async fn a_huge_value_is_read_in_parts_only() {
+    const SIZE: u64 = 1 << 40;
+    let root = tempfile::tempdir().unwrap();
+    let file = File::create(root.path().join("huge")).unwrap();
+    if let Err(e) = file.set_len(SIZE) {
+        eprintln!("not run: {e}");
+        return;
+    }
+    file.write_all_at(b"the end", SIZE - 7).unwrap();
+    let storage = Storage::new(Fs::open(root.path()).await.unwrap());
+    storage.put("small", "v").await.unwrap();
+    let too_large = |e: storage_core::Error| {
+        assert_eq!(e.kind(), ErrorKind::TooLarge);
+        assert!(e.message().contains("stream"), "{e}");
+    };
+    too_large(storage.get("huge").await.unwrap_err());
+    too_large(storage.get_with("huge", GetOptions::new().range(1..)).await.unwrap_err());
+    too_large(storage.get_batch(["small", "huge"]).await.unwrap_err());
+    let backend = storage.backend();
+    let whole = ["small", "huge"].map(|key| (Key::parse(key).unwrap(), GetOptions::new().whole(true)));
+    let [small, huge] = backend.get_batch(whole.into()).await.unwrap().try_into().unwrap();
+    assert!(small.unwrap().is_some());
+    too_large(huge.unwrap_err());
+    let end = GetOptions::new().range(ByteRange::Last(7));
+    assert_eq!(storage.get_with("huge", end).await.unwrap().unwrap(), "the end");
+    let object = storage.open("huge", GetOptions::new()).await.unwrap().unwrap();
+    assert_eq!(object.entry.size, SIZE);
+    let first = object.body.into_stream().try_next().await.unwrap().unwrap();
+    assert!(!first.is_empty() && first.iter().all(|byte| *byte == 0));
+    assert_eq!(storage.list("").await.unwrap().try_collect::<Vec<_>>().await.unwrap().len(), 2);
 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{GetOptions, Metadata, PutOptions, Storage};
+use storage_core::{Condition, GetOptions, Metadata, PutOptions, Storage};
 use storage_fs::{Config, Durability, Fs};
 
 const ROOT: &str = "STORAGE_FS_TRACED_ROOT";
@@ -18,7 +18,7 @@ const DURABILITY: &str = "STORAGE_FS_TRACED_DURABILITY";
 const ENTRIES: usize = 100;
 /// The most calls that the README promises, for a value of 4 KiB in a directory that exists.
 const MOST_CALLS: [(&str, usize); 5] =
-    [("get", 6), ("stat", 4), ("put", 22), ("delete", 17), ("list", 4 * ENTRIES + 20)];
+    [("get", 6), ("stat", 4), ("put", 24), ("delete", 19), ("list", 4 * ENTRIES + 21)];
 
 /// The operations, each begun by a call that no storage makes. On its own this does nothing.
 #[tokio::test]
@@ -54,6 +54,21 @@ async fn traced() {
     assert_eq!(large.body.bytes(u64::MAX).await.unwrap().len(), 3 << 20);
     begin("delete");
     storage.delete("dir/value").await.unwrap();
+    begin("delete again");
+    storage.delete("dir/value").await.unwrap();
+    begin("delete nothing");
+    storage.delete("listed/none").await.unwrap();
+    begin("delete nothing in a batch");
+    storage.delete_batch(["listed/none", "listed/neither"]).await.unwrap();
+    begin("clear nothing");
+    storage.clear_prefix("listed/none").await.unwrap();
+    begin("create again");
+    storage.put_with("listed/000", "v", PutOptions::new().condition(Condition::IfAbsent)).await.unwrap_err();
+    begin("update what is not there");
+    let stale = PutOptions::new().condition(Condition::IfMatch("stale".to_owned().into()));
+    storage.put_with("listed/none", "v", stale).await.unwrap_err();
+    begin("beside a key below");
+    storage.put("listed", "v").await.unwrap();
     begin("end");
     assert_eq!(listed.len(), ENTRIES);
 }
@@ -149,6 +164,23 @@ fn what_is_acknowledged_was_synced_in_order() {
     let removed = position(calls, "unlinkat", "\"value\"");
     let synced = position(calls, "fsync", &format!("<{root}/dir>"));
     assert!(removed < synced, "{calls:#?}");
+    // What another has done and not yet synced must be durable before an answer rests on it.
+    for (operation, directories) in [
+        ("delete again", &["", "/.storage/annex"][..]),
+        ("delete nothing", &["/listed", "/.storage/annex"]),
+        ("delete nothing in a batch", &["/listed", "/.storage/annex"]),
+        ("clear nothing", &["/listed", "/.storage/annex"]),
+        ("create again", &["/listed"]),
+        ("update what is not there", &["/listed", "/.storage/annex"]),
+        ("beside a key below", &["", "/.storage/annex"]),
+    ] {
+        let calls = &operations[operation];
+        for directory in directories {
+            position(calls, "fsync", &format!("<{root}{directory}>"));
+        }
+        let looked = calls.iter().filter(|call| call.name.starts_with("fsync")).count();
+        assert!(looked <= directories.len() + 1, "{operation}: {calls:#?}");
+    }
 }
 
 #[test]
