@@ -135,7 +135,8 @@ impl Listing {
 
     /// The entry of a key that was there a moment ago.
     fn describe(&self, key: &Key) -> Result<Option<Entry>> {
-        match self.store.stat(key) {
+        let entry = self.store.find(key).and_then(|found| found.map(|found| found.entry(key)).transpose());
+        match entry {
             // A file that another program made unreadable does not break the listing.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {
                 tracing::warn!(key = key.as_str(), error = %e, "skipped in a listing");

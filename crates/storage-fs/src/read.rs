@@ -23,13 +23,13 @@ const ALWAYS_FITS: u64 = 64 << 20;
 impl Store {
     /// The entry of a value.
     pub(crate) fn stat(&self, key: &Key) -> Result<Option<Entry>> {
-        self.find(key)?.map(|found| found.entry(key)).transpose()
+        self.find(key)?.map(|found| found.entry(key)?.sound()).transpose()
     }
 
     /// A value, or the part of it that was asked for. More than a piece is streamed, unless the whole was asked for.
     pub(crate) fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
         let found = self.find(key)?;
-        let entry = found.as_ref().map(|found| found.entry(key)).transpose()?;
+        let entry = found.as_ref().map(|found| found.entry(key)?.sound()).transpose()?;
         options.check_current(entry.as_ref())?;
         let (Some(found), Some(entry)) = (found, entry) else { return Ok(None) };
         let range = match options.range {

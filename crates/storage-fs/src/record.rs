@@ -7,6 +7,7 @@
 use std::{
     fmt,
     fs::{File, Metadata as Stat},
+    io,
     os::unix::fs::MetadataExt,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -56,6 +57,10 @@ impl Record {
                 Err(Errno::RANGE) => bytes.resize(bytes.len() * 8, 0),
                 // No such attribute, or a filesystem below the root that has none at all.
                 Err(e) if e == NO_ATTRIBUTE || e == Errno::NOTSUP => return Ok(None),
+                // Larger than an attribute can be, or not to be made out by the filesystem itself.
+                Err(e @ (Errno::TOOBIG | Errno::BADMSG | Errno::IO)) => {
+                    return Err(corrupt().with_source(io::Error::from(e)));
+                }
                 Err(e) => return Err(error::os(e)),
             }
         };
@@ -81,12 +86,6 @@ impl Record {
     }
 
     fn decode(bytes: &[u8]) -> Result<Self> {
-        let corrupt = || {
-            let what = format!(
-                "the extended attribute {ATTRIBUTE} is not readable: write the value again or remove the attribute"
-            );
-            Error::new(ErrorKind::Corrupt, what)
-        };
         let (owner, rest) = bytes.split_first_chunk().ok_or_else(corrupt)?;
         let (numbers, json) = rest.split_at_checked(32).ok_or_else(corrupt)?;
         let [number, size, modified, created] = numbers.as_chunks::<8>().0 else {
@@ -113,6 +112,12 @@ impl fmt::Display for WriteId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:032x}.{:x}", self.owner, self.number)
     }
+}
+
+fn corrupt() -> Error {
+    let what =
+        format!("the extended attribute {ATTRIBUTE} is not readable: write the value again or remove the attribute");
+    Error::new(ErrorKind::Corrupt, what)
 }
 
 /// The entry of a value, from what the filesystem says and what was recorded.

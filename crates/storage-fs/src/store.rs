@@ -200,9 +200,12 @@ impl Writing {
 }
 
 impl Found {
-    /// What the value's entry says.
+    /// What the value's entry says, which is damaged where the record cannot be read.
     pub(crate) fn entry(&self, key: &Key) -> Result<Entry> {
-        Ok(record::entry(key, &self.stat, Record::read(&self.file)?))
+        match Record::read(&self.file) {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(record::entry(key, &self.stat, None).into_damaged(e)),
+            record => Ok(record::entry(key, &self.stat, record?)),
+        }
     }
 }
 

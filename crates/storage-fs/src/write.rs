@@ -101,7 +101,7 @@ impl Store {
         };
         self.check_writable()?;
         let source = self.find(from)?.ok_or_else(missing)?;
-        let entry = source.entry(from)?;
+        let entry = source.entry(from)?.sound()?;
         if from == to && options == CopyOptions::new() {
             return Ok(entry);
         }

@@ -13,6 +13,10 @@ storage_conformance::main!(
             strange(ns.dir())
                 .map_err(|e| Error::new(ErrorKind::Other, "the strange names cannot be made").with_source(e))
         })
+        .damage(|ns: Namespace, key| async move { damage(&ns.dir().join(key.as_str())).map_err(by_others) })
+        .stored_by_others(|ns: Namespace, key, value| async move {
+            store(&ns.dir().join(key.as_str()), &value).map_err(by_others)
+        })
         .leftovers(staged),
 );
 
@@ -28,6 +32,20 @@ fn strange(root: &Path) -> io::Result<()> {
     drop(std::os::unix::net::UnixListener::bind(root.join("socket"))?);
     fs::create_dir_all(root.join(".storage/unknown"))?;
     fs::write(root.join(".storage/unknown/file"), "")
+}
+
+/// A record of which only the beginning is left.
+fn damage(file: &Path) -> io::Result<()> {
+    Ok(rustix::fs::setxattr(file, "user.storage.v1", b"damaged", rustix::fs::XattrFlags::empty())?)
+}
+
+fn store(file: &Path, value: &[u8]) -> io::Result<()> {
+    fs::create_dir_all(file.parent().unwrap_or(file))?;
+    fs::write(file, value)
+}
+
+fn by_others(e: io::Error) -> Error {
+    Error::new(ErrorKind::Other, "what others do cannot be done here").with_source(e)
 }
 
 /// What is staged, without the lock files of those that live.
