@@ -104,18 +104,23 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let stored = names::key_below(key)?;
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
-            let value = self.inner.get(&stored, GetOptions::new()).await?;
+            let (value, damaged) = match self.inner.get(&stored, GetOptions::new()).await {
+                Err(e) if e.kind() == ErrorKind::Corrupt => (None, Some(Entry::new(stored.clone(), 0).into_damaged(e))),
+                value => (value?, None),
+            };
             if let Some(condition) = &condition {
-                condition.check(value.as_ref().map(|value| &value.entry))?;
+                condition.check(value.as_ref().map(|value| &value.entry).or(damaged.as_ref()))?;
             }
-            if value.is_none() && matches!(change, Change::Delete) {
+            let there = value.is_some() || damaged.is_some();
+            if !there && matches!(change, Change::Delete) {
                 return Ok(None);
             }
-            let there = value.is_some();
             let etag = value.as_ref().and_then(|value| value.entry.etag.clone());
             let past = match self.archive(key, value).await {
                 // The value was replaced while it was read.
                 Err(e) if e.kind() == ErrorKind::Conflict && self.has_changed(&stored, &etag).await? => continue,
+                // What cannot be read to its end cannot become an older version.
+                Err(e) if e.kind() == ErrorKind::Corrupt => self.past(key, false).await?,
                 past => past?,
             };
             let now = etag.map(Condition::IfMatch).or((!there).then_some(Condition::IfAbsent));

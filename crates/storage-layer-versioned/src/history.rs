@@ -35,12 +35,24 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
 
     /// The value looked at first: a value that becomes an older version meanwhile is then among those.
     pub(crate) async fn find(&self, key: &Key, version: &VersionId) -> Result<Option<Found>> {
-        let value = self.stat(key, StatOptions::new()).await?;
-        if let Some(value) = value.filter(|value| value.version.as_ref() == Some(version)) {
-            return Ok(Some(Found { entry: value, past: None }));
+        let value = self.stated(key).await?;
+        if let Some(value) = value.as_ref().filter(|value| value.version.as_ref() == Some(version)) {
+            return Ok(Some(Found { entry: value.clone(), past: None }));
         }
         let past = self.past_versions(key, version).await?;
-        Ok(past.into_iter().next().map(|(past, entry)| Found { entry, past: Some(past) }))
+        let Some((past, entry)) = past.into_iter().next() else {
+            // It may be the damaged value.
+            return value.and_then(|value| value.damaged).map_or(Ok(None), Err);
+        };
+        Ok(Some(Found { entry: entry.sound()?, past: Some(past) }))
+    }
+
+    /// The value's entry; a damaged one has no version.
+    async fn stated(&self, key: &Key) -> Result<Option<Entry>> {
+        match self.stat(key, StatOptions::new()).await {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(Entry::new(key.clone(), 0).into_damaged(e))),
+            value => value,
+        }
     }
 
     /// The copies of this version among the older ones, newest first. There are several after races and crashes only.
@@ -48,12 +60,18 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let mark = names::mark(version);
         let mut found = Vec::new();
         for past in self.past(key, false).await?.into_iter().rev().filter(|past| past.mark == mark) {
-            // It may have been deleted since.
-            let Some(stored) = self.inner.stat(&past.stored.key, StatOptions::new()).await? else {
-                continue;
+            let stored = match self.inner.stat(&past.stored.key, StatOptions::new()).await {
+                Err(e) if e.kind() == ErrorKind::Corrupt => past.stored.clone().into_damaged(e),
+                // It may have been deleted since.
+                Ok(None) => continue,
+                Ok(Some(stored)) => stored,
+                Err(e) => return Err(e),
             };
             match entry(key, stored)? {
-                Some(entry) if entry.version.as_ref() == Some(version) => found.push((past, entry)),
+                // What a damaged one is, only its mark tells.
+                Some(entry) if entry.damaged.is_some() || entry.version.as_ref() == Some(version) => {
+                    found.push((past, entry));
+                }
                 _ => {}
             }
         }
@@ -93,7 +111,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
 
     /// All versions, newest first, the value looked at first as in `find`.
     pub(crate) async fn all_versions(&self, key: &Key) -> Result<EntryStream> {
-        let value = self.stat(key, StatOptions::new()).await?;
+        let value = self.stated(key).await?;
         let mut entries = Vec::from_iter(value);
         let mut past = self.past(key, true).await?;
         past.sort_by_key(|past| Reverse(past.number));
@@ -102,7 +120,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
                 continue;
             };
             // A crash between archiving a value and replacing it leaves both.
-            if entries.iter().all(|known| known.version != entry.version) {
+            if entry.damaged.is_some() || entries.iter().all(|known| known.version != entry.version) {
                 entries.push(entry);
             }
         }
@@ -121,7 +139,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
 
     async fn forget_value(&self, key: &Key, version: &VersionId) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            let value = self.stat(key, StatOptions::new()).await?;
+            let value = self.stated(key).await?;
             let Some(value) = value.filter(|value| value.version.as_ref() == Some(version)) else {
                 return Ok(());
             };
@@ -145,13 +163,23 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
     }
 }
 
-/// The user's entry for the entry of an older version; `None` for what others put among them.
+/// The user's entry for the entry of an older version; `None` for what others put among them. A damaged one has no version id.
 fn entry(key: &Key, mut stored: Entry) -> Result<Option<Entry>> {
+    if let Some(reason) = stored.damaged.take() {
+        stored.key = key.clone();
+        stored.version = None;
+        return Ok(Some(stored.into_damaged(reason)));
+    }
     let Some((metadata, Some(note))) = stored.metadata.as_ref().map(stamp::detach) else {
         return Ok(None);
     };
     stored.key = key.clone();
     stored.metadata = Some(metadata);
-    stamp::read(&note, &mut stored)?;
-    Ok(Some(stored))
+    match stamp::read(&note, &mut stored) {
+        Err(e) if e.kind() == ErrorKind::Corrupt => {
+            stored.version = None;
+            Ok(Some(stored.into_damaged(e)))
+        }
+        read => read.map(|()| Some(stored)),
+    }
 }

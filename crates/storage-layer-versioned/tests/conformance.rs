@@ -2,11 +2,11 @@
 
 mod hashed;
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use hashed::Hashed;
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, StorageBackend};
+use storage_core::{Capabilities, Error, ErrorKind, Result, StorageBackend};
 use storage_fs::Fs;
 use storage_layer_versioned::{Versioned, VersionedLayer};
 use storage_memory::Memory;
@@ -26,6 +26,7 @@ storage_conformance::main!(
     Target::new("versioned-filesystem", |ns: Namespace| async move {
         Versioned::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), VersionedLayer::new())
     })
+    .damage(|ns: Namespace, key| async move { damage(&ns.dir().join(key.as_str())) })
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().versioning()),
     Target::new("versioned-minimal", |ns: Namespace| async move {
         Versioned::new(Arc::new(ns.below(Hashed::default())), VersionedLayer::new())
@@ -33,3 +34,9 @@ storage_conformance::main!(
     .volatile()
     .requires(Capabilities::new().atomic().versioning()),
 );
+
+/// A record of which only the beginning is left.
+fn damage(file: &Path) -> Result<()> {
+    let damaged = rustix::fs::setxattr(file, "user.storage.v1", b"damaged", rustix::fs::XattrFlags::empty());
+    damaged.map_err(|e| Error::new(ErrorKind::Other, "the value cannot be damaged").with_source(e))
+}
