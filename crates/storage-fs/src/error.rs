@@ -46,10 +46,25 @@ pub(crate) fn os(e: impl Into<io::Error>) -> Error {
         Some(Errno::XDEV) => {
             (ErrorKind::Config, "another filesystem is mounted below the root: use it as a root of its own")
         }
+        None if e.kind() == io::ErrorKind::Unsupported => (
+            ErrorKind::Config,
+            "the filesystem cannot sync directories, so a write would not survive power loss: \
+             choose another root, or set `durability=relaxed`",
+        ),
         Some(Errno::IO) => (ErrorKind::Other, "the disk reports an error: look at the system's log"),
         _ => (ErrorKind::Other, "the operating system reports an error: see its source"),
     };
     Error::new(kind, message).with_source(e)
+}
+
+/// What syncing a directory failed with. Some filesystems cannot do it at all.
+pub(crate) fn sync(e: io::Error) -> io::Error {
+    match Errno::from_io_error(&e) {
+        Some(Errno::INVAL | Errno::NOTSUP | Errno::NOSYS | Errno::BADF) => {
+            io::Error::new(io::ErrorKind::Unsupported, e)
+        }
+        _ => e,
+    }
 }
 
 /// Under the path of the root lies something else than what was opened.

@@ -102,7 +102,7 @@ impl Listing {
     }
 
     /// Some items, and whether there may be more.
-    fn page(&mut self) -> Result<(VecDeque<ListItem>, bool)> {
+    pub(crate) fn page(&mut self) -> Result<(VecDeque<ListItem>, bool)> {
         self.store.check_root()?;
         let mut page = VecDeque::new();
         while page.len() < PAGE.min(self.left) {

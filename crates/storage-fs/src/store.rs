@@ -185,7 +185,14 @@ impl Writing {
     /// Makes what is missing, and sweeps what dead processes left.
     fn new(tree: &Tree) -> Result<Self> {
         let reserved = |path| {
-            let directory = tree.make_directory(path).map_err(error::os)?;
+            let directory = tree.make_directory(path).map_err(|e| match e {
+                // So says /proc.
+                Errno::NOENT => {
+                    let what = "no directory can be made in the root: choose one on another filesystem";
+                    Error::new(ErrorKind::Config, what).with_source(io::Error::from(e))
+                }
+                e => error::os(e),
+            })?;
             tree.sync(path, &directory).map_err(error::os)?;
             Ok(directory)
         };
@@ -225,13 +232,13 @@ fn make_root(path: &Path, durable: bool) -> io::Result<()> {
         done => done?,
     }
     if durable {
-        File::open(parent)?.sync_all()?;
+        File::open(parent)?.sync_all().map_err(error::sync)?;
     }
     Ok(())
 }
 
 fn root_error(e: io::Error, path: &Path) -> Error {
-    let path = path.display();
+    let path = path.display().to_string().escape_debug().to_string();
     let (kind, message) = match e.kind() {
         io::ErrorKind::NotFound => (
             ErrorKind::NotFound,
@@ -241,7 +248,47 @@ fn root_error(e: io::Error, path: &Path) -> Error {
             ErrorKind::Config,
             format!("the root {path} is not a directory, or lies below something that is not: choose another"),
         ),
+        // A NUL, a name that is too long, links in a circle.
+        _ if e.kind() == io::ErrorKind::InvalidInput
+            || matches!(Errno::from_io_error(&e), Some(Errno::LOOP | Errno::NAMETOOLONG)) =>
+        {
+            (ErrorKind::Config, format!("the root {path} is no path on this system: choose another"))
+        }
         _ => return error::os(e),
     };
     Error::new(kind, message).with_source(e)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::Changes;
+
+    #[test]
+    fn names_that_the_filesystem_refuses_lie_in_the_annex() {
+        let root = tempfile::tempdir().unwrap();
+        let config = Config { root: root.path().to_owned(), ..Config::default() };
+        let mut store = Store::open(&config).unwrap();
+        // As where a filesystem encrypts names, which makes them longer, and does not say so.
+        store.naming.max_segment = 1000;
+        let (long, below) = ("n".repeat(300), format!("{}/below", "n".repeat(300)));
+        let keys = [long.as_str(), &below, "short"].map(|key| Key::parse(key).unwrap());
+        for key in &keys {
+            let staged = store.append(None, &[Bytes::from_static(b"v")]).unwrap();
+            let mut changes = Changes::default();
+            store.commit(key, staged, Default::default(), &mut changes).unwrap();
+            changes.settle(&store.tree).unwrap();
+            assert_eq!(store.stat(key).unwrap().unwrap().size, 1);
+        }
+        let store = Arc::new(store);
+        let options = storage_core::ListOptions::new().prefix(&long);
+        let listed = crate::list::Listing::new(store.clone(), options).page().unwrap().0;
+        assert_eq!(listed.len(), 2);
+        for key in &keys {
+            let mut changes = Changes::default();
+            store.remove(key, None, &mut changes).unwrap();
+            changes.settle(&store.tree).unwrap();
+            assert_eq!(store.stat(key).unwrap(), None);
+        }
+    }
 }

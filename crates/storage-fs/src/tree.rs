@@ -18,7 +18,7 @@ use rustix::{
     io::{Errno, Result},
 };
 
-use crate::name::split;
+use crate::{error, name::split};
 
 /// How a directory is opened.
 pub(crate) const DIRECTORY: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
@@ -187,7 +187,7 @@ impl Tree {
         let mut parent = None;
         loop {
             let directory = parent.as_ref().unwrap_or(directory);
-            directory.sync_all()?;
+            directory.sync_all().map_err(error::sync)?;
             let stat = directory.metadata()?;
             let identity = stat.created().ok().map(|birth| (stat.ino(), birth));
             if path.is_empty() || identity.is_some() && self.rooted().get(path) == identity.as_ref() {

@@ -115,3 +115,21 @@ fn without_a_runtime_there_is_an_error_and_no_panic() {
         other => panic!("{other:?}"),
     }
 }
+
+#[tokio::test]
+async fn a_root_that_is_no_path_is_a_mistake_in_the_configuration() {
+    let temporary = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("circle", temporary.path().join("circle")).unwrap();
+    let long = "l".repeat(300);
+    for create in [true, false] {
+        for name in ["a\0b", "circle", "circle/below", &long] {
+            let mut config = Config::default();
+            config.root = temporary.path().join(name);
+            config.create = create;
+            assert_eq!(refused(config).await, ErrorKind::Config, "{name:?}, create {create}");
+        }
+    }
+    let config = ConnectionConfig::new("fs:a%00b");
+    let e = FsFactory.connect(&config, &StorageContext::default()).await.map(drop).unwrap_err();
+    assert!(e.kind() == ErrorKind::Config && !e.message().contains('\0'), "{e:?}");
+}

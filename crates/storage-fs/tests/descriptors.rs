@@ -11,6 +11,11 @@ const ROOT: &str = "STORAGE_FS_ROOT";
 /// Directories in a batch.
 const DIRECTORIES: usize = 2500;
 
+/// In memory where there is such a place, since nothing here is about a disk.
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// Runs a test of this program again, with at most so many file descriptors.
 fn run_with(descriptors: u32, test: &str, root: &Path) {
     let me = std::env::current_exe().unwrap();
@@ -31,7 +36,7 @@ async fn open() -> Option<Storage<Fs>> {
 
 #[test]
 fn a_batch_over_many_directories() {
-    run_with(64, "batches", tempfile::tempdir().unwrap().path());
+    run_with(64, "batches", directory().path());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,7 +60,7 @@ async fn batches() {
 
 #[test]
 fn a_clear_of_many_directories() {
-    let root = tempfile::tempdir().unwrap();
+    let root = directory();
     for n in 0..1000 {
         std::fs::create_dir_all(root.path().join(format!("{n}/below"))).unwrap();
         std::fs::write(root.path().join(format!("{n}/below/value")), "").unwrap();
@@ -79,7 +84,7 @@ async fn clear() {
 
 #[test]
 fn a_batch_of_large_values() {
-    run_with(64, "large_values", tempfile::tempdir().unwrap().path());
+    run_with(64, "large_values", directory().path());
 }
 
 #[tokio::test]

@@ -132,6 +132,40 @@ async fn an_unreadable_record_is_mended_by_a_write() {
     assert_eq!(storage.get("k").await.unwrap().unwrap(), "w");
 }
 
+/// What others write into our attribute concerns their file alone; a file of theirs without it is a value.
+#[tokio::test]
+async fn a_damaged_record_ends_no_listing() {
+    let root = tempfile::tempdir().unwrap();
+    let storage = open(root.path()).await;
+    storage.put("a", "1").await.unwrap();
+    storage.put("odd//key", "2").await.unwrap();
+    fs::write(root.path().join("theirs"), "plain").unwrap();
+    let metadata = Metadata::new().tag("t");
+    storage.put_with("z", "3", PutOptions::new().metadata(metadata)).await.unwrap();
+    let mut annexed = root.path().join(".storage/annex");
+    annexed.push("6f64642f2f6b6579.v");
+    let long = [0xff; 3000];
+    let broken: [&[u8]; 6] =
+        [b"", b"{", &[0; 47], &[0xff; 49], b"000000000000000000000000000000000000000000000000{\"", &long];
+    for record in broken {
+        for path in [root.path().join("a"), annexed.clone()] {
+            rustix::fs::setxattr(&path, "user.storage.v1", record, rustix::fs::XattrFlags::empty()).unwrap();
+        }
+        for with_metadata in [false, true] {
+            let options = ListOptions::new().metadata(with_metadata);
+            let items: Vec<_> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
+            let entries: Vec<Entry> = items.into_iter().filter_map(|item| item.into_entry()).collect();
+            let seen = entries.iter().map(|entry| (entry.key.as_str(), entry.size, entry.damaged.is_some()));
+            let expected = [("a", 1, true), ("odd//key", 1, true), ("theirs", 5, false), ("z", 1, false)];
+            assert_eq!(seen.collect::<Vec<_>>(), expected, "{record:?}");
+            assert!(entries.iter().all(|entry| entry.modified.is_some()));
+        }
+    }
+    assert_eq!(storage.get("theirs").await.unwrap().unwrap(), "plain");
+    storage.clear().await.unwrap();
+    assert_eq!(list(&storage).await, [""; 0]);
+}
+
 #[tokio::test]
 async fn the_largest_metadata_fits() {
     let root = tempfile::tempdir().unwrap();

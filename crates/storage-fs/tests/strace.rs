@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{Condition, GetOptions, Metadata, PutOptions, Storage};
+use storage_core::{Condition, ErrorKind, GetOptions, Metadata, PutOptions, Storage};
 use storage_fs::{Config, Durability, Fs};
 
 const ROOT: &str = "STORAGE_FS_TRACED_ROOT";
@@ -203,6 +203,38 @@ fn an_operation_is_one_hop_and_few_calls() {
     }
     // That hops are told apart: this opens, and then reads three pieces.
     assert!(hops(&operations["pieces"]) >= 4, "{:#?}", operations["pieces"]);
+}
+
+/// On its own this does nothing.
+#[tokio::test]
+async fn connects_without_syncs_of_directories() {
+    let Some(root) = std::env::var_os(ROOT) else { return };
+    let mut config = Config::default();
+    config.root = PathBuf::from(root).join("new");
+    let e = Fs::connect(config.clone()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Config);
+    assert!(e.message().contains("durability=relaxed"), "{e}");
+    config.durability = Durability::Relaxed;
+    Storage::new(Fs::connect(config.clone()).await.unwrap()).put("k", "v").await.unwrap();
+    config.durability = Durability::Full;
+    assert_eq!(Fs::connect(config).await.unwrap_err().kind(), ErrorKind::Config);
+    println!("did the job");
+}
+
+#[test]
+fn a_filesystem_that_cannot_sync_directories_is_refused() {
+    let root = tempfile::tempdir().unwrap();
+    let run = Command::new("strace")
+        .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync", "-e", "inject=fsync:error=EINVAL"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "connects_without_syncs_of_directories", "--nocapture"])
+        .env(ROOT, root.path())
+        .output();
+    match run {
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("did the job") => {}
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("panicked") => panic!("{output:?}"),
+        other => eprintln!("not run: {other:?}"),
+    }
 }
 
 fn hops(calls: &[Call]) -> usize {
