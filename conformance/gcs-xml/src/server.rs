@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, thread};
 
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -66,6 +66,8 @@ async fn answer(
     if head || answer.status() == StatusCode::NOT_MODIFIED {
         *answer.body_mut() = whole("");
     }
+    // Google names each request, by which its answers are known.
+    answer.headers_mut().insert("x-guploader-uploadid", HeaderValue::from_static("translated"));
     Ok(answer)
 }
 

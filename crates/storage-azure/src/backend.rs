@@ -9,7 +9,12 @@ use storage_object_store::{
     http::{Connector, no_retries},
 };
 
-use crate::{Config, calls::Calls, credentials::Account, error};
+use crate::{
+    Config,
+    calls::Calls,
+    credentials::Account,
+    error::{self, AZURE},
+};
 
 /// Connects to a container.
 ///
@@ -30,6 +35,8 @@ pub(crate) async fn connect_with(
     config.check()?;
     let connector = Connector::new(&config.http, error::explain)?;
     let account = Account::new(&config, provider, |name| env::var(name).ok())?;
+    let container = format!("{}/{}", account.endpoint, config.container);
+    let connector = connector.of(&AZURE, &container);
     let builder = MicrosoftAzureBuilder::new()
         .with_account(&account.name)
         .with_container_name(&config.container)
@@ -41,14 +48,17 @@ pub(crate) async fn connect_with(
     let calls = Calls {
         store: store.clone(),
         client: connector.client(),
-        container: format!("{}/{}", account.endpoint, config.container),
+        container,
         account: account.name,
         timeout: config.http.timeout,
     };
     let made = account.endpoint == format!("https://{}.blob.core.windows.net", calls.account);
     let verified = calls.verify().await;
-    verified.map_err(|e| if made { error::no_account(e, &calls.account) } else { e })?;
-    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
+    let verified = verified.map_err(|e| if made { error::no_account(e, &calls.account) } else { e });
+    verified.map_err(|e| AZURE.at_connect(e))?;
+    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await;
+    connector.connected();
+    connected.map_err(|e| AZURE.at_connect(e))
 }
 
 fn profile() -> Profile {

@@ -18,7 +18,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, Result};
 use storage_object_store::{Ask, Native, Page, http};
 
-use crate::{error, xml};
+use crate::{
+    error::{self, AZURE},
+    xml,
+};
 
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: AsciiSet = QUERY.remove(b'/');
@@ -141,7 +144,9 @@ impl Native for Calls {
         }
         let source = [(SOURCE, source)];
         let mut answer = match self.send(Method::PUT, to.as_ref(), &[], &source).await {
-            Err(e) if e.kind() == ErrorKind::NotFound && !http::Refusal::is(&e, "ContainerNotFound") => {
+            Err(e)
+                if e.kind() == ErrorKind::NotFound && AZURE.absent.iter().any(|code| http::Refusal::is(&e, code)) =>
+            {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e));
             }
             answer => answer?,

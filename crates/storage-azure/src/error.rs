@@ -1,9 +1,18 @@
 //! The only place where an error of Azure becomes an [`ErrorKind`]. What has no code of Azure is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::{self, Refusal};
+use storage_object_store::http::{self, Refusal, Service};
 
 use crate::config::wrong;
+
+/// Azure, and how its answers are known.
+pub(crate) static AZURE: Service = {
+    let mut service = Service::new("Azure");
+    service.marks = &["x-ms-request-id", "x-ms-version", "x-ms-error-code", "x-ms-copy-status"];
+    service.absent = &["BlobNotFound", "ResourceNotFound", "CannotVerifyCopySource"];
+    service.etags = true;
+    service
+};
 
 /// What a refusal means, and which setting to change. Codes of absent blobs and of conditions are left to `object_store`, which
 /// knows what was asked.
@@ -93,6 +102,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what Azure answers.
-pub(crate) fn strange(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Other, "the server does not answer as Azure does; check `endpoint`").with_source(cause)
+pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    AZURE.strange(cause)
 }

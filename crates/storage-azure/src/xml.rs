@@ -1,12 +1,11 @@
 //! What Azure answers to a listing.
 
-use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Deserializer, de};
+use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page};
+use storage_object_store::{Found, Page, http::time};
 
-use crate::error;
+use crate::error::{self, AZURE};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -48,22 +47,23 @@ struct Name {
 
 #[derive(Deserialize)]
 struct Properties {
-    #[serde(rename = "Last-Modified", deserialize_with = "date")]
-    modified: DateTime<Utc>,
+    #[serde(rename = "Last-Modified")]
+    modified: Option<String>,
     #[serde(rename = "Etag")]
     etag: Option<String>,
-    #[serde(rename = "Content-Length", default)]
+    #[serde(rename = "Content-Length")]
     size: u64,
 }
 
 /// A page of blobs.
 pub(crate) fn page(body: &[u8]) -> Result<Page> {
+    AZURE.expect(body, &["EnumerationResults"])?;
     let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
     let found = |blob: Blob| {
         Ok(Found {
             name: blob.name.read()?,
             size: blob.properties.size,
-            modified: blob.properties.modified,
+            modified: blob.properties.modified.as_deref().and_then(time),
             etag: blob.properties.etag.map(quoted),
             version: None,
             deleted: false,
@@ -88,11 +88,6 @@ impl Name {
 /// Listings leave out the quotes that other answers have.
 fn quoted(etag: String) -> String {
     if etag.starts_with('"') { etag } else { format!("\"{etag}\"") }
-}
-
-fn date<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<DateTime<Utc>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    DateTime::parse_from_rfc2822(&text).map(|date| date.to_utc()).map_err(de::Error::custom)
 }
 
 #[cfg(test)]

@@ -42,6 +42,8 @@ pub(crate) async fn connect_with(
     let connector = Connector::new(&config.http, error::explain)?;
     let emulator = env::var(EMULATOR).ok().filter(|host| !host.is_empty());
     let (endpoint, emulated) = endpoint(config.endpoint.as_deref(), emulator.as_deref())?;
+    let bucket = format!("{endpoint}/{}", config.bucket);
+    let connector = connector.of(&error::GOOGLE, &bucket);
     let who = Who::find(&config, emulated, provider, |name| env::var_os(name)).await?;
     let builder = GoogleCloudStorageBuilder::new()
         .with_bucket_name(&config.bucket)
@@ -49,13 +51,14 @@ pub(crate) async fn connect_with(
         .with_http_connector(connector.clone())
         .with_retry(no_retries());
     let store = Arc::new(credentials::build(who, builder)?);
-    let calls =
-        Calls { store: store.clone(), client: connector.client(), bucket: format!("{endpoint}/{}", config.bucket) };
-    calls.verify(config.store.root()).await?;
+    let calls = Calls { store: store.clone(), client: connector.client(), bucket };
+    calls.verify(config.store.root()).await.map_err(|e| error::GOOGLE.at_connect(e))?;
     let mut profile = profile();
     // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
     profile.tries_conditions = !is_google(&endpoint);
-    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await
+    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await;
+    connector.connected();
+    connected.map_err(|e| error::GOOGLE.at_connect(e))
 }
 
 fn profile() -> Profile {

@@ -1,9 +1,20 @@
 //! The only place where an error of Google becomes an [`ErrorKind`]. What has no code of Google is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::{self, Refusal};
+use storage_object_store::http::{self, Refusal, Service};
 
 use crate::config::wrong;
+
+/// Google, and how its answers are known.
+pub(crate) static GOOGLE: Service = {
+    let mut service = Service::new("Google's");
+    service.marks = &["x-guploader-uploadid", "x-goog-generation", "x-goog-metageneration", "x-goog-hash"];
+    service.absent = &["NoSuchKey", "NoSuchVersion"];
+    service.etags = true;
+    // It decodes what was stored as gzip, unless the request says that it takes that.
+    service.stored_coding = Some("x-goog-stored-content-encoding");
+    service
+};
 
 /// What a refusal means, and which setting to change. Codes of absent objects and of conditions are left to `object_store`, which
 /// knows what was asked.
@@ -83,6 +94,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what Google answers.
-pub(crate) fn strange(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Other, "the server does not answer as Google's does; check `endpoint`").with_source(cause)
+pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    GOOGLE.strange(cause)
 }

@@ -1,12 +1,11 @@
 //! The answers of Google to the requests that `object_store` does not make.
 
-use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page};
+use storage_object_store::{Found, Page, http::time};
 
-use crate::error;
+use crate::error::{self, GOOGLE};
 
 /// What a listing answers. A document of another kind is none.
 #[derive(Deserialize)]
@@ -26,7 +25,7 @@ struct Listing {
 struct Object {
     key: String,
     size: u64,
-    last_modified: DateTime<Utc>,
+    last_modified: Option<String>,
     #[serde(rename = "ETag")]
     e_tag: Option<String>,
     generation: Option<String>,
@@ -40,6 +39,7 @@ struct Below {
 
 /// A page of objects.
 pub(crate) fn page(body: &[u8]) -> Result<Page> {
+    GOOGLE.expect(body, &["ListBucketResult"])?;
     let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
     let encoded = listing.encoding_type.as_deref() == Some("url");
     let text = |text: String| -> Result<String> {
@@ -54,7 +54,7 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
         Ok(Found {
             name: text(object.key)?,
             size: object.size,
-            modified: object.last_modified,
+            modified: object.last_modified.as_deref().and_then(time),
             etag: object.e_tag,
             version: object.generation,
             deleted: false,
@@ -63,7 +63,7 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
     let next = match listing.next_continuation_token {
         _ if !listing.is_truncated => None,
         Some(token) => Some(token),
-        None => return Err(error::strange(std::io::Error::other("a page says that there is more, not where"))),
+        None => return Err(error::strange("truncated listing without a continuation token")),
     };
     Ok(Page {
         objects: listing.contents.into_iter().map(found).collect::<Result<_>>()?,

@@ -12,7 +12,7 @@ use std::{
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
-use object_store::{CopyOptions as Copy, Error as Absent, ObjectStore, ObjectStoreExt};
+use object_store::{CopyOptions as Copy, Error as Absent, GetOptions as Get, ObjectStore, ObjectStoreExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
     GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend,
@@ -78,7 +78,7 @@ impl ObjectStoreBackend {
     ) -> Result<Self> {
         let names = Names::new(&config.prefix, profile.naming)?;
         let key_limit = names.key_limit(profile.name_limit)?;
-        let found = probe(&store, native.as_deref(), &names, &profile).await?;
+        let found = probe(&store, native.as_ref(), &names, &profile).await?;
         let framed = !found.attributes;
 
         let mut capabilities = Capabilities::new().atomic();
@@ -241,7 +241,7 @@ impl StorageBackend for ObjectStoreBackend {
         if options.atomic || items.iter().any(|(_, each)| *each != DeleteOptions::new()) {
             return defaults::delete_batch(self, items, options).await;
         }
-        // Servers have crashed over requests that name one key many times.
+        // A request names each key once: a defect of a server was seen otherwise.
         let distinct: BTreeSet<&Key> = items.iter().map(|(key, _)| key).collect();
         let places: Vec<_> = distinct.iter().map(|key| Ok(inner.names.place(key))).collect();
         let done = inner.store.delete_stream(stream::iter(places).boxed());
@@ -302,7 +302,7 @@ impl StorageBackend for ObjectStoreBackend {
             return false;
         };
         let nothing = inner.names.probe("nothing");
-        matches!(inner.store.head(&nothing).await, Ok(_) | Err(Absent::NotFound { .. }))
+        inner.get(&nothing, Get::new().with_head(true)).await.is_ok()
     }
 
     async fn disconnect(&self) -> Result<()> {

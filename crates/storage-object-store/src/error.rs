@@ -86,6 +86,30 @@ pub(crate) fn is_lost_race(_: &Native) -> bool {
     false
 }
 
+/// A read that another request can say more about.
+#[cfg(feature = "http")]
+pub(crate) fn is_left_open(error: &Native) -> bool {
+    crate::http::is_left_open(error)
+}
+
+/// No store in this process leaves anything open.
+#[cfg(not(feature = "http"))]
+pub(crate) fn is_left_open(_: &Native) -> bool {
+    false
+}
+
+/// The end of an upload that the store does not know, or not any more.
+#[cfg(feature = "http")]
+pub(crate) fn is_no_upload(error: &Error) -> bool {
+    crate::http::Refusal::is(error, "NoSuchUpload")
+}
+
+/// No store in this process says that.
+#[cfg(not(feature = "http"))]
+pub(crate) fn is_no_upload(_: &Error) -> bool {
+    false
+}
+
 /// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.
 pub(crate) fn mismatch(etag: &Etag) -> Error {
     Error::new(ErrorKind::PreconditionFailed, format!("the value does not have the etag {etag}; read it again"))

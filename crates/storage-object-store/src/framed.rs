@@ -55,7 +55,7 @@ impl Inner {
     pub(crate) fn listed_framed(&self, key: Key, about: &ObjectMeta) -> Option<Entry> {
         let mut entry = Entry::new(key, about.size.checked_sub(meta::HEADER)?);
         entry.stored_size = Some(about.size);
-        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.modified = self.modified(about);
         Some(entry)
     }
 
@@ -64,7 +64,7 @@ impl Inner {
         let size = about.size.saturating_sub(meta::HEADER);
         let mut entry = Entry::new(key.clone(), size);
         entry.stored_size = Some(about.size);
-        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.modified = self.modified(about);
         entry.etag = Some(etag);
         entry.metadata = Some(metadata);
         entry

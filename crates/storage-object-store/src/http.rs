@@ -1,8 +1,11 @@
 //! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
 
 mod answer;
+mod judge;
 mod provided;
 mod refusal;
+mod service;
+mod time;
 mod transport;
 
 use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
@@ -10,20 +13,28 @@ use std::{fmt, path::PathBuf, sync::LazyLock, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use http::header::{AUTHORIZATION, HeaderMap, LAST_MODIFIED};
+use http::{
+    HeaderValue,
+    header::{ACCEPT_ENCODING, AUTHORIZATION, HeaderMap, LAST_MODIFIED},
+};
 use object_store::{
     BackoffConfig, ClientOptions, RetryConfig,
-    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpRequestBody, HttpResponse, HttpService,
+    },
 };
 use rustls::{ClientConfig, RootCertStore, crypto::ring, pki_types::CertificateDer, pki_types::pem::PemObject};
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
+use service::Located;
 use transport::Transport;
 
 pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
-pub(crate) use refusal::{explain, is_nameless};
+pub(crate) use refusal::{explain, is_left_open, is_nameless};
+pub use service::Service;
+pub use time::time;
 
 /// How requests are made, whatever the cloud.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -79,6 +90,7 @@ pub(crate) struct Said {
 pub struct Connector {
     transport: Transport,
     explain: Explain,
+    located: Option<Located>,
 }
 
 impl Connector {
@@ -93,7 +105,21 @@ impl Connector {
                 return Err(wrong(format!("the option `{name}` must be more than 0 and at most a day")));
             }
         }
-        Ok(Self { transport: Transport::new(config, tls(config)?)?, explain })
+        Ok(Self { transport: Transport::new(config, tls(config)?)?, explain, located: None })
+    }
+
+    /// The same for a bucket or container at this address: what answers there is looked at whether it is of this service.
+    #[must_use]
+    pub fn of(self, service: &'static Service, address: &str) -> Self {
+        Self { located: Some(Located::new(service, address)), ..self }
+    }
+
+    /// Says that the store has been connected, so that it is known whether its answers have a mark of the service. Then one without
+    /// is somebody else's.
+    pub fn connected(&self) {
+        if let Some(located) = &self.located {
+            located.connected();
+        }
     }
 
     /// A client for requests that `object_store` does not make.
@@ -122,37 +148,28 @@ impl HttpService for Connector {
         if request.headers().get(AUTHORIZATION).is_some_and(|who| who.as_bytes().trim_ascii() == b"Bearer") {
             request.headers_mut().remove(AUTHORIZATION);
         }
+        // A proxy that compresses must leave values as they are. It is not signed, as nothing that may change on the way.
+        request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (asked, body) = request.into_parts();
-        let late = answer::is_late(&asked);
         if !is_address(&asked.uri.to_string()) {
             let none =
                 wrong("an address is none; correct the setting or the environment variable that names it".into());
             return Err(HttpError::new(HttpErrorKind::Unknown, none));
         }
         tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
-        let response = self.transport.call(HttpRequest::from_parts(asked, body)).await?;
-        let (mut parts, body) = response.into_parts();
-        if parts.status.is_success() {
-            parts.extensions.insert(said(&parts.headers));
-            if !late {
-                return Ok(HttpResponse::from_parts(parts, body));
-            }
-            let body = answer::whole(body, self.transport.timeout()).await?;
-            if !answer::is_error(&body) {
-                return Ok(HttpResponse::from_parts(parts, answer::plain(body).into()));
-            }
-            let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
-            refusal.explained_by(self.explain);
-            return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
+        let located = self.located.as_ref().filter(|located| located.has(&asked.uri));
+        let mut response = self.transport.call(HttpRequest::from_parts(asked.clone(), body)).await?;
+        if located.is_some_and(|located| located.is_decoded(response.headers())) {
+            // Google decodes what was stored with a coding of its own, unless that is asked for.
+            let mut asked = asked.clone();
+            asked.headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
+            response = self.transport.call(HttpRequest::from_parts(asked, HttpRequestBody::empty())).await?;
         }
-        let body = answer::start(body, ENOUGH).await?;
-        let mut refusal = Refusal::new(parts.status.as_u16(), &parts.headers, &body);
-        let known = refusal.explained_by(self.explain);
-        // What these mean depends on what was asked, which object_store knows.
-        if !known && matches!(parts.status.as_u16(), 304 | 404 | 409 | 412) {
-            return Ok(HttpResponse::from_parts(parts, body.into()));
+        let (parts, body) = response.into_parts();
+        match parts.status.is_success() {
+            true => self.success(located, &asked, parts, body).await,
+            false => self.refused(located, &asked, parts, body).await,
         }
-        Err(HttpError::new(HttpErrorKind::Unknown, refusal))
     }
 }
 
@@ -201,9 +218,8 @@ fn failed(error: HttpError) -> Error {
 
 fn said(headers: &HeaderMap) -> Said {
     let modified = headers.get(LAST_MODIFIED).and_then(|date| date.to_str().ok());
-    let modified = modified.and_then(|date| DateTime::parse_from_rfc2822(date).ok());
     Said {
-        modified: modified.map(|date| date.to_utc()),
+        modified: modified.and_then(time),
         encrypted: headers.contains_key("x-amz-server-side-encryption")
             || headers.get("x-ms-request-server-encrypted").is_some_and(|said| said == "true"),
     }

@@ -14,6 +14,7 @@ mod native;
 mod pages;
 mod probe;
 mod profile;
+mod progress;
 mod read;
 mod source;
 mod write;

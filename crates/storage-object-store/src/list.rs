@@ -14,7 +14,7 @@ use crate::{
     Ask, Native,
     backend::Inner,
     error,
-    pages::{self, Level, until_error},
+    pages::{Level, Pages, until_error},
 };
 
 /// How many entries are asked for their metadata at once.
@@ -75,18 +75,17 @@ impl Inner {
     async fn all(&self, native: &Arc<dyn Native>, limit: Option<usize>) -> Result<(Objects, Objects)> {
         let annex = format!("{}/", self.names.annex());
         let ask = Ask { prefix: self.names.literal("").unwrap_or_default(), limit: page_size(limit), ..Ask::default() };
-        let (first, more) = pages::first(&**native, ask).await?;
+        let mut pages = Pages::new(native.clone(), self.profile.naming, ask);
+        let first = pages.objects().await?;
         let annexed: Vec<_> =
             first.iter().filter(|about| about.location.as_ref().starts_with(&annex)).cloned().collect();
         let passed =
             |about: &ObjectMeta| *about.location.as_ref() > *annex && !about.location.as_ref().starts_with(&annex);
-        let annexed = match more.is_none() || first.last().is_some_and(passed) {
+        let annexed = match pages.is_over() || first.last().is_some_and(passed) {
             true => stream::iter(annexed.into_iter().map(Ok)).boxed(),
             false => self.objects(&self.names.annex(), None, "", limit),
         };
-        let rest = more.map(|ask| pages::objects(native.clone(), ask));
-        let rest = rest.unwrap_or_else(|| stream::empty().boxed());
-        Ok((stream::iter(first.into_iter().map(Ok)).chain(rest).boxed(), annexed))
+        Ok((stream::iter(first.into_iter().map(Ok)).chain(pages.all()).boxed(), annexed))
     }
 
     /// The places of exactly the entries that a listing of the prefix shows, in no order.
@@ -117,7 +116,8 @@ impl Inner {
             let Some(ask) = self.ask(directory, prefix, limit) else {
                 return stream::empty().boxed();
             };
-            return pages::objects(native.clone(), Ask { after: offset.map(Path::to_string), ..ask });
+            let ask = Ask { after: offset.map(Path::to_string), ..ask };
+            return Pages::new(native.clone(), self.profile.naming, ask).all();
         }
         let objects = match offset {
             Some(offset) => self.store.list_with_offset(not_root(directory), offset),
@@ -167,7 +167,10 @@ impl Inner {
     async fn level(&self, directory: Path, prefix: &str) -> Result<ListStream> {
         let level = match &self.native {
             Some(native) => match self.ask(&directory, prefix, None) {
-                Some(ask) => pages::level(native.clone(), Ask { one_level: true, ..ask }).await?,
+                Some(ask) => {
+                    let ask = Ask { one_level: true, ..ask };
+                    Pages::new(native.clone(), self.profile.naming, ask).level().await?
+                }
                 None => Level::default(),
             },
             None => {
@@ -190,6 +193,10 @@ impl Inner {
         }
         items.retain(|item| item.position().starts_with(prefix));
         items.sort_unstable_by(|a, b| a.position().cmp(b.position()));
+        // A server may show a name twice.
+        items.dedup_by(|a, b| {
+            a.position() == b.position() && matches!(a, ListItem::Entry(_)) == matches!(b, ListItem::Entry(_))
+        });
         Ok(stream::iter(items.into_iter().map(Ok)).boxed())
     }
 

@@ -12,7 +12,11 @@ use storage_core::{Error, ErrorKind, Etag, Metadata, Result};
 
 /// The attribute that holds the metadata. Objects of others do not have it.
 pub(crate) const ATTRIBUTE: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("storage"));
-/// The most bytes of metadata in an attribute: as base64 they stay below the 2 KiB that S3 allows for all of them.
+/// The attribute by which an upload by parts is known again. A name that every cloud takes: Azure wants an identifier, and Ceph changes
+/// underscores.
+pub(crate) const UPLOAD: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("storageid"));
+/// The most bytes of metadata in an attribute: as base64, and with that of an upload, they stay below the 2 KiB
+/// that S3 allows for all of them.
 pub(crate) const ATTRIBUTE_LIMIT: usize = 1500;
 /// The bytes of a header.
 pub(crate) const HEADER: u64 = 2048;
@@ -55,6 +59,11 @@ pub(crate) fn token() -> [u8; 16] {
     let nanos =
         std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64);
     (u128::from(nanos) << 64 | u128::from(fastrand::u64(..))).to_be_bytes()
+}
+
+/// A mark for an upload, which no other upload gets: 22 characters.
+pub(crate) fn mark() -> Etag {
+    Etag::from(BASE64URL_NOPAD.encode(&token()))
 }
 
 /// A token as text.
@@ -121,7 +130,8 @@ mod tests {
         for metadata in samples() {
             assert!(metadata.size() <= ATTRIBUTE_LIMIT);
             let attributes = attributes(&metadata);
-            let ascii = |text: &str| text.is_ascii() && text.len() + "storage".len() <= 2048;
+            let upload = "storageid".len() + mark().as_str().len();
+            let ascii = |text: &str| text.is_ascii() && text.len() + "storage".len() + upload <= 2048;
             assert!(attributes.iter().all(|(_, value)| ascii(value.as_ref())));
             assert_eq!(*from_attributes(&attributes).unwrap(), metadata);
 

@@ -102,8 +102,8 @@ pub struct Found {
     pub name: String,
     /// The bytes it has.
     pub size: u64,
-    /// When it was written.
-    pub modified: DateTime<Utc>,
+    /// When it was written, if the store says that.
+    pub modified: Option<DateTime<Utc>>,
     /// Its etag.
     pub etag: Option<String>,
     /// Which version it is, in a listing of versions.

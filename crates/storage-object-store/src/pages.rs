@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use chrono::DateTime;
 use futures_util::{
     StreamExt, TryStreamExt,
     future::ready,
@@ -11,9 +12,10 @@ use object_store::{ObjectMeta, path::Path};
 use storage_core::{EntryStream, Error, Key, Result, VersionId};
 
 use crate::{
-    Ask, Found, Native, Page,
+    Ask, Found, Naming, Native, Page,
     backend::Inner,
     list::{CONCURRENCY, foreign},
+    progress::Progress,
 };
 
 /// What of a page is an object or a directory that `object_store` has a name for.
@@ -23,59 +25,89 @@ pub(crate) struct Level {
     pub(crate) prefixes: Vec<Path>,
 }
 
-/// The objects of all pages.
-pub(crate) fn objects(native: Arc<dyn Native>, ask: Ask) -> BoxStream<'static, Result<ObjectMeta>> {
-    pages(ask, move |ask| {
-        let native = native.clone();
-        async move { native.list(&ask).await }
-    })
-    .map_ok(|page| stream::iter(page.objects.into_iter().filter_map(object).map(Ok)))
-    .try_flatten()
-    .boxed()
+/// The pages of one question to a store.
+pub(crate) struct Pages {
+    native: Arc<dyn Native>,
+    of_versions: bool,
+    /// The next question; none behind the last page.
+    ask: Option<Ask>,
+    progress: Progress,
+    /// Why there are no more pages, although there should be.
+    failure: Option<Error>,
 }
 
-/// The objects of the first page, and the question for the next ones.
-pub(crate) async fn first(native: &dyn Native, ask: Ask) -> Result<(Vec<ObjectMeta>, Option<Ask>)> {
-    let page = native.list(&ask).await?;
-    let objects = page.objects.into_iter().filter_map(object).collect();
-    Ok((objects, page.next.map(|next| Ask { next: Some(next), ..ask })))
-}
+impl Pages {
+    /// Those of a listing of objects.
+    pub(crate) fn new(native: Arc<dyn Native>, naming: Naming, ask: Ask) -> Self {
+        Self { native, of_versions: false, ask: Some(ask), progress: Progress::new(naming), failure: None }
+    }
 
-/// One level, all pages together.
-pub(crate) async fn level(native: Arc<dyn Native>, ask: Ask) -> Result<Level> {
-    let pages = pages(ask, move |ask| {
-        let native = native.clone();
-        async move { native.list(&ask).await }
-    });
-    let together = |mut level: Level, page: Page| {
-        level.objects.extend(page.objects.into_iter().filter_map(object));
-        // One that ends in two slashes is above names that are no path either.
-        let names = page.prefixes.iter().filter_map(|prefix| prefix.strip_suffix('/'));
-        level.prefixes.extend(names.filter(|name| !name.is_empty()).filter_map(path));
-        ready(Ok(level))
-    };
-    pages.try_fold(Level::default(), together).await
-}
+    /// Those of a listing of versions.
+    pub(crate) fn of_versions(native: Arc<dyn Native>, naming: Naming, ask: Ask) -> Self {
+        Self { of_versions: true, ..Self::new(native, naming, ask) }
+    }
 
-fn pages<F, Fut>(ask: Ask, get: F) -> BoxStream<'static, Result<Page>>
-where
-    F: Fn(Ask) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<Page>> + Send + 'static,
-{
-    stream::try_unfold((Some(ask), get), |(ask, get)| async move {
-        let Some(ask) = ask else {
-            return Ok::<_, Error>(None);
+    pub(crate) async fn page(&mut self) -> Result<Option<Page>> {
+        let Some(ask) = self.ask.take() else {
+            return self.failure.take().map_or(Ok(None), Err);
         };
-        let mut page = get(ask.clone()).await?;
-        let ask = page.next.take().map(|next| Ask { next: Some(next), ..ask });
-        Ok(Some((page, (ask, get))))
-    })
-    .boxed()
+        let mut page = match self.of_versions {
+            true => self.native.versions(&ask).await?,
+            false => self.native.list(&ask).await?,
+        };
+        match self.of_versions {
+            true => self.progress.versions(&mut page)?,
+            false => self.progress.objects(&mut page)?,
+        }
+        if let Some(next) = page.next.take() {
+            match self.progress.token(&next, ask.next.as_deref()) {
+                Ok(()) => self.ask = Some(Ask { next: Some(next), ..ask }),
+                // What this page holds is right all the same.
+                Err(e) => self.failure = Some(e),
+            }
+        }
+        Ok(Some(page))
+    }
+
+    /// The objects of the next page.
+    pub(crate) async fn objects(&mut self) -> Result<Vec<ObjectMeta>> {
+        let page = self.page().await?.unwrap_or_default();
+        Ok(page.objects.into_iter().filter_map(object).collect())
+    }
+
+    /// Whether that was the last page.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ask.is_none() && self.failure.is_none()
+    }
+
+    pub(crate) fn stream(self) -> BoxStream<'static, Result<Page>> {
+        stream::try_unfold(self, |mut pages| async move { Ok(pages.page().await?.map(|page| (page, pages))) }).boxed()
+    }
+
+    /// The objects of all pages.
+    pub(crate) fn all(self) -> BoxStream<'static, Result<ObjectMeta>> {
+        let pages = self.stream();
+        let objects = pages.map_ok(|page| stream::iter(page.objects.into_iter().filter_map(object).map(Ok)));
+        objects.try_flatten().boxed()
+    }
+
+    /// One level, all pages together.
+    pub(crate) async fn level(self) -> Result<Level> {
+        let together = |mut level: Level, page: Page| {
+            level.objects.extend(page.objects.into_iter().filter_map(object));
+            // One that ends in two slashes is above names that are no path either.
+            let names = page.prefixes.iter().filter_map(|prefix| prefix.strip_suffix('/'));
+            level.prefixes.extend(names.filter(|name| !name.is_empty()).filter_map(path));
+            ready(Ok(level))
+        };
+        self.stream().try_fold(Level::default(), together).await
+    }
 }
 
 fn object(found: Found) -> Option<ObjectMeta> {
     let location = path(&found.name)?;
-    let Found { size, modified: last_modified, etag: e_tag, version, .. } = found;
+    let Found { size, modified, etag: e_tag, version, .. } = found;
+    let last_modified = modified.unwrap_or(DateTime::UNIX_EPOCH);
     Some(ObjectMeta { location, last_modified, size, e_tag, version })
 }
 
@@ -96,10 +128,7 @@ impl Inner {
         let native = self.native()?.clone();
         let place = self.names.place(key);
         let ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
-        let found = pages(ask, move |ask| {
-            let native = native.clone();
-            async move { native.versions(&ask).await }
-        });
+        let found = Pages::of_versions(native, self.profile.naming, ask).stream();
         let found = found.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
         // Behind the key's own come those of longer names.
         let own = found.try_take_while(move |found| ready(Ok(found.name == place.as_ref())));

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt, future::try_join_all, stream};
 use object_store::{
-    Error as Native, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path,
+    Error as Failed, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, PutResult, path::Path,
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 
-use crate::{Ask, Naming, Profile, error, meta, names::Names, native, write::bare};
+use crate::{Ask, Naming, Native, Profile, error, meta, names::Names, pages::Pages, write::bare};
 
 /// How many writers race for one object, to see whether conditions are more than a look before the write.
 const RACERS: usize = 4;
@@ -29,7 +29,7 @@ pub(crate) struct Findings {
 /// Writes, reads and deletes a few objects, which proves that the store can be reached and used.
 pub(crate) async fn probe(
     store: &Arc<dyn ObjectStore>,
-    native: Option<&dyn native::Native>,
+    native: Option<&Arc<dyn Native>>,
     names: &Names,
     profile: &Profile,
 ) -> Result<Findings> {
@@ -37,7 +37,7 @@ pub(crate) async fn probe(
     let places = [names.probe(&token), names.probe(&format!("{token}-beside"))];
     let findings = findings(&**store, &places, profile).await;
     let [place, beside] = places;
-    if let Err(error) = remove(store, native, &place, beside).await {
+    if let Err(error) = remove(store, native, profile, &place, beside).await {
         // Nothing else writes under these names and nothing lists them, so that they stay does no harm.
         tracing::warn!(%place, %error, "probes could not be deleted");
     }
@@ -46,32 +46,30 @@ pub(crate) async fn probe(
 
 async fn remove(
     store: &Arc<dyn ObjectStore>,
-    native: Option<&dyn native::Native>,
+    native: Option<&Arc<dyn Native>>,
+    profile: &Profile,
     place: &Path,
     beside: Path,
 ) -> Result<()> {
     if let Some(native) = native.filter(|native| native.versioned()) {
         // A plain delete would leave every version.
-        let mut ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
-        loop {
-            let page = native.versions(&ask).await?;
+        let ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
+        let mut pages = Pages::of_versions(native.clone(), profile.naming, ask);
+        while let Some(page) = pages.page().await? {
             for found in page.objects {
                 if let (Ok(place), Some(version)) = (Path::parse(&found.name), &found.version) {
                     native.delete(&place, Some(version)).await?;
                 }
             }
-            ask.next = page.next;
-            if ask.next.is_none() {
-                return Ok(());
-            }
         }
+        return Ok(());
     }
     let places = [below(place), beside, place.clone()].map(Ok);
     // One that cannot be deleted must not keep the others; below an object a hierarchical store finds no directory.
     let deleted: Vec<_> = store.delete_stream(stream::iter(places).boxed()).collect().await;
     for deleted in deleted {
         match deleted {
-            Ok(_) | Err(Native::NotFound { .. }) => {}
+            Ok(_) | Err(Failed::NotFound { .. }) => {}
             Err(e) => return Err(error::write(e)),
         }
     }
@@ -98,17 +96,26 @@ async fn findings(store: &dyn ObjectStore, [place, beside]: &[Path; 2], profile:
 async fn attributes(store: &dyn ObjectStore, place: &Path, found: &mut Findings) -> Result<()> {
     let attributes = meta::attributes(&Metadata::new());
     let options = PutOptions::from(attributes.clone());
-    match attempt(store.put_opts(place, "0".into(), options).await)? {
+    // A value that nobody else writes, so that what comes back proves that it was kept.
+    let value = meta::text(&meta::token());
+    match attempt(store.put_opts(place, value.clone().into(), options).await)? {
         Some(result) => found.encrypted = encrypted(&result),
         None => {
-            let plain = store.put(place, "0".into()).await;
+            let plain = store.put(place, value.clone().into()).await;
             plain.map_err(error::read)?;
         }
     }
-    let head = GetOptions::new().with_head(true);
-    let read = store.get_opts(place, head).await.map_err(error::read)?;
+    let lost =
+        "the store does not give back what was written; check the address of the store and what stands before it";
+    let read = store.get(place).await.map_err(|e| match e {
+        e @ Failed::NotFound { .. } => Error::new(ErrorKind::Config, lost).with_source(e),
+        e => error::read(e),
+    })?;
     found.attributes = read.attributes.get(&meta::ATTRIBUTE) == attributes.get(&meta::ATTRIBUTE);
-    Ok(())
+    match read.bytes().await.map_err(error::read)? == value {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Config, lost)),
+    }
 }
 
 /// Some stores ignore the condition, so each kind is tried once where it must hold and once where it must not; then several
@@ -174,7 +181,7 @@ async fn put(
     let payload = PutPayload::from_static(payload.as_bytes());
     let conditional = mode != PutMode::Overwrite;
     match store.put_opts(place, payload, mode.into()).await {
-        Err(Native::AlreadyExists { .. } | Native::Precondition { .. }) => Ok(Put::Lost),
+        Err(Failed::AlreadyExists { .. } | Failed::Precondition { .. }) => Ok(Put::Lost),
         Err(e) if conditional && error::is_lost_race(&e) => Ok(Put::Nameless),
         other => match attempt(other) {
             Ok(Some(result)) => Ok(Put::Won(profile.shown(result.e_tag, result.version))),

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use chrono::DateTime;
 use futures_util::{StreamExt, stream};
 use object_store::{
     Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
@@ -80,7 +81,7 @@ impl Inner {
             return self.listed_framed(key, about);
         }
         let mut entry = Entry::new(key, about.size);
-        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.modified = self.modified(about);
         entry.etag = self.profile.shown(about.e_tag.clone(), about.version.clone()).map(Etag::from);
         Some(entry)
     }
@@ -100,13 +101,29 @@ impl Inner {
     /// `None` when there is no such object; under `if_match` that is a mismatch.
     pub(crate) async fn get(&self, place: &Path, get: Get) -> Result<Option<GetResult>> {
         let if_match = get.if_match.clone();
-        match (self.store.get_opts(place, get).await, if_match) {
+        match (self.answered(place, get).await, if_match) {
             (Ok(result), _) => Ok(Some(result)),
             (Err(Native::NotFound { .. }), None) => Ok(None),
             (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(etag)) => {
                 Err(error::mismatch(&Etag::from(etag)))
             }
             (Err(e), _) => Err(error::read(e)),
+        }
+    }
+
+    /// The answer to a read. Where a server leaves open what was asked, it is asked in another way: an answer to `HEAD` has no body
+    /// that could say whether a 404 is the store's, and one without a length may have it in that to a request for a range.
+    async fn answered(&self, place: &Path, mut get: Get) -> object_store::Result<GetResult> {
+        loop {
+            let left_open = match self.store.get_opts(place, get.clone()).await {
+                Err(e) if error::is_left_open(&e) => e,
+                said => return said,
+            };
+            match (get.head, &get.range) {
+                (true, _) => get.head = false,
+                (false, None) => get.range = Some(GetRange::Offset(0)),
+                (false, Some(_)) => return Err(left_open),
+            }
         }
     }
 
@@ -127,6 +144,12 @@ impl Inner {
             Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
             e => error::read(e),
         })
+    }
+
+    /// When an object was written. A store that does not say that, says the beginning of all time.
+    pub(crate) fn modified(&self, about: &ObjectMeta) -> Option<SystemTime> {
+        let unknown = self.native.is_some() && about.last_modified == DateTime::UNIX_EPOCH;
+        (!unknown).then(|| self.time(about.last_modified.into()))
     }
 
     /// A time in the steps that `limits.time_granularity` promises: some stores tell more in a listing than in other answers.
@@ -173,7 +196,7 @@ impl Inner {
 
     fn entry(&self, key: &Key, about: &ObjectMeta, attributes: &Attributes) -> Result<Entry> {
         let mut entry = Entry::new(key.clone(), about.size);
-        entry.modified = Some(self.time(about.last_modified.into()));
+        entry.modified = self.modified(about);
         entry.etag = self.profile.shown(about.e_tag.clone(), about.version.clone()).map(Etag::from);
         if self.info.capabilities.versioning {
             entry.version = about.version.clone().map(VersionId::from);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, MultipartUpload, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions as Put,
+    Attributes, Error as Native, GetOptions as Get, MultipartUpload, PutMode, PutMultipartOptions, PutOptions as Put,
     PutPayload, PutPayloadMut, PutResult, path::Path,
 };
 use storage_core::{
@@ -62,8 +62,16 @@ impl Inner {
                 format!("a streamed value under a condition has at most {limit} bytes; raise `conditional_limit`"),
             ));
         } else {
+            let mark = token.clone().unwrap_or_else(meta::mark);
+            let mut attributes = attributes;
+            if !self.framed {
+                attributes.insert(meta::UPLOAD, mark.to_string().into());
+            }
             let parts = PutMultipartOptions::from(attributes);
-            let (result, more) = self.put_parts(&place, start, pieces, size, parts).await?;
+            let (result, more) = match self.put_parts(&place, start, pieces, size, parts).await? {
+                (Ok(result), more) => (result, more),
+                (Err(e), more) => (self.ended(key, &place, &mark, e).await?, more),
+            };
             size += more;
             result
         };
@@ -109,7 +117,7 @@ impl Inner {
         }
     }
 
-    /// Returns the number of bytes that came in pieces, too.
+    /// What the end of the upload has led to, and the number of bytes that came in pieces.
     async fn put_parts(
         &self,
         place: &Path,
@@ -117,17 +125,55 @@ impl Inner {
         pieces: ByteStream,
         already: u64,
         options: PutMultipartOptions,
-    ) -> Result<(PutResult, u64)> {
+    ) -> Result<(Result<PutResult>, u64)> {
         let upload = self.store.put_multipart_opts(place, options).await;
         let upload = upload.map_err(error::read)?;
         let mut upload = Upload { native: Some(upload), parts: JoinSet::new(), next: PutPayloadMut::new() };
         match self.send(&mut upload, start, pieces, already).await {
-            Ok(more) => Ok((upload.finish(&self.config).await?, more)),
+            Ok(more) => Ok((upload.finish(&self.config).await, more)),
             Err(e) => {
                 upload.abort().await;
                 Err(e)
             }
         }
+    }
+
+    /// What has become of an upload whose end failed. Its request may have been done and its answer lost, and something on the way
+    /// may have sent it again, to be told that there is no such upload. So the value is looked at, which has the mark of the upload
+    /// if that was done.
+    async fn ended(&self, key: &Key, place: &Path, mark: &Etag, error: Error) -> Result<PutResult> {
+        let open = matches!(error.kind(), ErrorKind::Conflict | ErrorKind::NotFound | ErrorKind::Unavailable);
+        if !open && !error.is_ambiguous() {
+            return Err(error);
+        }
+        let (ours, there) = match self.marked(key, place).await {
+            Ok(Some((found, result))) if found.as_ref() == Some(mark) => (Some(result), true),
+            Ok(found) => (None, found.is_some()),
+            Err(looked) => {
+                tracing::warn!(error = %looked, "whether an upload was completed could not be looked at");
+                (None, false)
+            }
+        };
+        match ours {
+            Some(result) => Ok(result),
+            // Where the store says that another write has ended the upload, and there is another value, that is what happened.
+            None if error.kind() == ErrorKind::Conflict && there && !error::is_no_upload(&error) => Err(error),
+            None => Err(error.ambiguous()),
+        }
+    }
+
+    /// The mark of the upload that an object was, and what its answer would have been; `None` where there is no object.
+    async fn marked(&self, key: &Key, place: &Path) -> Result<Option<(Option<Etag>, PutResult)>> {
+        let done = |e_tag, version| PutResult { e_tag, version, extensions: Default::default() };
+        if self.framed {
+            let entry = self.describe_framed(key).await?;
+            return Ok(entry.map(|entry| (entry.etag, done(None, None))));
+        }
+        let found = self.get(place, Get::new().with_head(true)).await?;
+        Ok(found.map(|found| {
+            let mark = found.attributes.get(&meta::UPLOAD).map(|mark| Etag::new(mark.as_ref()));
+            (mark, done(found.meta.e_tag, found.meta.version))
+        }))
     }
 
     async fn send(&self, upload: &mut Upload, start: PutPayload, mut pieces: ByteStream, already: u64) -> Result<u64> {
@@ -173,13 +219,13 @@ impl Inner {
         };
         let mut etag = self.profile.shown(result.e_tag.clone(), result.version.clone());
         if entry.modified.is_none() {
-            match self.store.head(place).await {
-                Ok(now) if known(&now.e_tag, &now.version) => {
-                    entry.modified = Some(self.time(now.last_modified.into()));
+            match self.get(place, Get::new().with_head(true)).await.map(|found| found.map(|found| found.meta)) {
+                Ok(Some(now)) if known(&now.e_tag, &now.version) => {
+                    entry.modified = self.modified(&now);
                     etag = self.profile.shown(now.e_tag, now.version);
                 }
                 // Somebody else has written since.
-                Ok(_) | Err(Native::NotFound { .. }) => {}
+                Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
             }
         }

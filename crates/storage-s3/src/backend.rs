@@ -14,7 +14,7 @@ use crate::{
     calls::Calls,
     config::{is_name, wrong},
     credentials::{self, variable},
-    error,
+    error::{self, S3},
 };
 
 /// Connects to a bucket.
@@ -36,6 +36,7 @@ pub(crate) async fn connect_with(
     config.check()?;
     let connector = Connector::new(&config.http, error::explain)?;
     let place = Place::new(&config, variable)?;
+    let connector = connector.of(&S3, &place.bucket);
     let builder = AmazonS3Builder::new()
         .with_bucket_name(&config.bucket)
         .with_region(&place.region)
@@ -54,9 +55,11 @@ pub(crate) async fn connect_with(
         anonymous: config.anonymous,
         versioned: false,
     };
-    calls.verify(&config.store.root()).await?;
-    calls.versioned = calls.is_versioned().await?;
-    ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await
+    calls.verify(&config.store.root()).await.map_err(|e| S3.at_connect(e))?;
+    calls.versioned = calls.is_versioned().await.map_err(|e| S3.at_connect(e))?;
+    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await;
+    connector.connected();
+    connected.map_err(|e| S3.at_connect(e))
 }
 
 fn profile() -> Profile {

@@ -46,7 +46,7 @@ impl Calls {
         if !root.is_empty() {
             query.push(("prefix", root));
         }
-        xml::page(&self.get(&query).await?).map(drop)
+        xml::page(&self.get(&query).await?, xml::OBJECTS).map(drop)
     }
 
     /// Whether every write makes a version.
@@ -102,7 +102,7 @@ impl Native for Calls {
             (None, Some(after)) => query.push(("start-after", after)),
             (None, None) => {}
         }
-        xml::page(&self.get(&query).await?)
+        xml::page(&self.get(&query).await?, xml::OBJECTS)
     }
 
     fn versioned(&self) -> bool {
@@ -119,7 +119,7 @@ impl Native for Calls {
                 query.push(("version-id-marker", version));
             }
         }
-        xml::page(&self.get(&query).await?)
+        xml::page(&self.get(&query).await?, xml::VERSIONS)
     }
 
     async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()> {

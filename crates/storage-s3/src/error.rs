@@ -1,9 +1,17 @@
 //! The only place where an error of S3 becomes an [`ErrorKind`]. What has no code of S3 is explained by its status.
 
 use storage_core::{Error, ErrorKind};
-use storage_object_store::http::{self, Refusal};
+use storage_object_store::http::{self, Refusal, Service};
 
 use crate::config::wrong;
+
+/// S3, and how its answers are known. Every server that speaks its protocol names its requests in the first of the headers, or in none.
+pub(crate) static S3: Service = {
+    let mut service = Service::new("S3");
+    service.marks = &["x-amz-request-id", "x-amz-id-2"];
+    service.absent = &["NoSuchKey", "NoSuchVersion", "NoSuchObject", "NotFound"];
+    service
+};
 
 /// What a refusal means, and which setting to change.
 pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
@@ -106,6 +114,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what S3 answers.
-pub(crate) fn strange(cause: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::new(ErrorKind::Other, "the server does not answer as S3 does; check `endpoint`").with_source(cause)
+pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    S3.strange(cause)
 }

@@ -1,12 +1,11 @@
 //! The answers of S3 to the requests that `object_store` does not make.
 
-use chrono::{DateTime, Utc};
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page};
+use storage_object_store::{Found, Page, http::time};
 
-use crate::error;
+use crate::error::{self, S3};
 
 /// Stands between the two parts of the place where a listing of versions goes on. No key holds it.
 const AND: char = '\0';
@@ -38,9 +37,9 @@ struct Listing {
 #[serde(rename_all = "PascalCase")]
 struct Object {
     key: String,
-    #[serde(default)]
-    size: u64,
-    last_modified: DateTime<Utc>,
+    /// What a delete has left has none.
+    size: Option<u64>,
+    last_modified: Option<String>,
     #[serde(rename = "ETag")]
     e_tag: Option<String>,
     version_id: Option<String>,
@@ -54,12 +53,19 @@ struct Below {
 
 /// Whether the bucket makes a version of every write.
 pub(crate) fn versioned(body: &[u8]) -> Result<bool> {
+    S3.expect(body, &["VersioningConfiguration"])?;
     let versioning: Versioning = quick_xml::de::from_reader(body).map_err(error::strange)?;
     Ok(versioning.status.as_deref() == Some("Enabled"))
 }
 
-/// A page of objects or versions.
-pub(crate) fn page(body: &[u8]) -> Result<Page> {
+/// The element of a listing of objects.
+pub(crate) const OBJECTS: &[&str] = &["ListBucketResult"];
+/// The element of a listing of versions, which some servers call as the operation is called.
+pub(crate) const VERSIONS: &[&str] = &["ListVersionsResult", "ListObjectVersionsResult"];
+
+/// A page of objects or versions, from an answer with one of these elements.
+pub(crate) fn page(body: &[u8], elements: &[&str]) -> Result<Page> {
+    S3.expect(body, elements)?;
     let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
     let encoded = listing.encoding_type.as_deref() == Some("url");
     let text = |text: String| -> Result<String> {
@@ -70,11 +76,11 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
         let text = text.replace('+', " ");
         Ok(percent_decode_str(&text).decode_utf8().map_err(error::strange)?.into_owned())
     };
-    let found = |object: Object, deleted| {
+    let found = |object: Object, deleted: bool| {
         Ok(Found {
             name: text(object.key)?,
-            size: object.size,
-            modified: object.last_modified,
+            size: object.size.or(deleted.then_some(0)).ok_or_else(|| error::strange("an object without a size"))?,
+            modified: object.last_modified.as_deref().and_then(time),
             etag: object.e_tag,
             version: object.version_id,
             deleted,
@@ -86,7 +92,7 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
         _ if !listing.is_truncated => None,
         (Some(token), _) => Some(token),
         (None, Some(key)) => Some(format!("{}{AND}{}", text(key)?, listing.next_version_id_marker.unwrap_or_default())),
-        (None, None) => return Err(error::strange(std::io::Error::other("a page says that there is more, not where"))),
+        (None, None) => return Err(error::strange("truncated listing without a continuation token")),
     };
     Ok(Page {
         objects: there.chain(deleted).collect::<Result<_>>()?,
@@ -114,7 +120,7 @@ mod tests {
             <ETag>&quot;x&quot;</ETag></Version>\
             <DeleteMarker><Key>+b</Key><VersionId>1</VersionId><LastModified>2026-01-02T03:04:05.000Z</LastModified></DeleteMarker>\
             </ListVersionsResult>";
-        let page = page(body).unwrap();
+        let page = page(body, VERSIONS).unwrap();
         assert_eq!(markers(&page.next.unwrap()), (" a+", "2"));
         let names: Vec<_> = page.objects.iter().map(|found| (found.name.as_str(), found.deleted)).collect();
         assert_eq!(names, [(" a", false), (" a", true), (" b", true)]);
@@ -123,9 +129,12 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_of_s3_is_said_to_be_none() {
-        for body in [&b"<html><body>hello</body></html>"[..], b"", b"{}"] {
-            assert!(page(body).is_err() || page(body).unwrap().objects.is_empty());
+        for body in [&b"<!DOCTYPE html><html><body>hello</body></html>"[..], b"", b"{}", b"<ListAllMyBucketsResult/>"] {
+            assert!(page(body, OBJECTS).is_err() && page(body, VERSIONS).is_err() && versioned(body).is_err());
         }
+        assert!(page(b"<ListBucketResult/>", OBJECTS).unwrap().objects.is_empty());
+        let sizeless = b"<ListBucketResult><Contents><Key>k</Key></Contents></ListBucketResult>";
+        assert!(page(sizeless, OBJECTS).is_err());
         assert!(versioned(b"<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>").unwrap());
         assert!(!versioned(b"<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>").unwrap());
         assert!(!versioned(b"<VersioningConfiguration/>").unwrap());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryStreamExt;
-use http::{Method, request};
+use http::{HeaderValue, Method, request};
 use object_store::client::{HttpError, HttpErrorKind, HttpResponseBody};
 
 /// The most that an answer can hold which is read whole: a batch of 1,000 keys of 1,024 bytes, each of which may be written by six.
@@ -53,15 +53,35 @@ pub(super) async fn start(body: HttpResponseBody, enough: usize) -> Result<Bytes
     Ok(start.freeze())
 }
 
+/// How many bytes a header `Content-Range` stands for.
+pub(super) fn positions(range: &HeaderValue) -> Option<u64> {
+    let (range, _) = range.to_str().ok()?.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, last) = range.split_once('-')?;
+    let (start, last): (u64, u64) = (start.trim().parse().ok()?, last.trim().parse().ok()?);
+    last.checked_sub(start)?.checked_add(1)
+}
+
 /// Whether the answer says that the request failed.
 pub(super) fn is_error(body: &[u8]) -> bool {
-    let mut rest = body.trim_ascii_start();
-    while let Some(declared) = rest.strip_prefix(b"<?") {
-        let Some(end) = declared.windows(2).position(|two| two == b"?>") else { return false };
-        rest = declared[end + 2..].trim_ascii_start();
+    root(body) == Some("Error")
+}
+
+/// The name of the element that XML or HTML begins with, without a prefix of a namespace; `None` for anything else.
+pub(super) fn root(body: &[u8]) -> Option<&str> {
+    let mut rest = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    // Comments before declarations, whose start is theirs as well.
+    let asides = [("<?", "?>"), ("<!--", "-->"), ("<!", ">")];
+    while let Some((within, end)) =
+        asides.iter().find_map(|(start, end)| Some((rest.strip_prefix(start.as_bytes())?, end.as_bytes())))
+    {
+        let behind = within.windows(end.len()).position(|text| text == end)? + end.len();
+        rest = within[behind..].trim_ascii_start();
     }
-    let name = rest.strip_prefix(b"<Error").and_then(|rest| rest.first());
-    name.is_some_and(|next| *next == b'>' || next.is_ascii_whitespace())
+    let rest = rest.strip_prefix(b"<")?;
+    let end = rest.iter().position(|c| c.is_ascii_whitespace() || matches!(c, b'>' | b'/'))?;
+    let name = std::str::from_utf8(&rest[..end]).ok()?;
+    let name = name.split_once(':').map_or(name, |(_, name)| name);
+    (!name.is_empty()).then_some(name)
 }
 
 /// The same answer without what `object_store` would take for an error.
@@ -86,6 +106,18 @@ mod tests {
         }
         for none in ["", "{}", "<DeleteResult><Error>", "<Errors>", "<?xml", "<CopyObjectResult/>", "<Error"] {
             assert!(!is_error(none.as_bytes()), "{none}");
+        }
+        for (body, name) in [
+            ("\u{feff}<?xml version=\"1.0\"?><!-- <x> --><a:EnumerationResults x=\"y\">", Some("EnumerationResults")),
+            ("<!DOCTYPE html><!-- hi --><html lang=\"en\"><head>", Some("html")),
+            ("<ListBucketResult/>", Some("ListBucketResult")),
+            ("<", None),
+            ("<?xml", None),
+            ("<!", None),
+            ("hello <html>", None),
+            ("{\"a\": 1}", None),
+        ] {
+            assert_eq!(root(body.as_bytes()), name, "{body}");
         }
         let body = plain("<Key>SlowDown/InternalError</Key>".into());
         assert_eq!(body, "<Key>Slow&#68;own/Internal&#69;rror</Key>");

@@ -29,6 +29,10 @@ pub struct Refusal {
     pub region: Option<String>,
     retry_after: Option<Duration>,
     means: Option<(ErrorKind, String)>,
+    /// The service whose answer this is not.
+    pub(crate) foreign: Option<&'static str>,
+    /// Whether another request can say what this one left open.
+    pub(crate) unsaid: bool,
 }
 
 impl Refusal {
@@ -56,7 +60,19 @@ impl Refusal {
             region: header("x-amz-bucket-region").or_else(|| element(&body, "Region")),
             retry_after: headers.get(RETRY_AFTER).and_then(|wait| wait.to_str().ok()).and_then(wait),
             means: None,
+            foreign: None,
+            unsaid: false,
         }
+    }
+
+    /// The same as the answer of something before the service.
+    pub(crate) fn by_another(self, service: &'static str) -> Self {
+        Self { foreign: Some(service), code: String::new(), message: String::new(), ..self }
+    }
+
+    /// The same as an answer that leaves open what was asked for.
+    pub(crate) fn left_open(self) -> Self {
+        Self { unsaid: true, ..self }
     }
 
     /// Asks the cloud; says whether it knows.
@@ -66,8 +82,16 @@ impl Refusal {
     }
 
     fn kind(&self) -> (ErrorKind, String) {
+        if let Some(service) = self.foreign {
+            return self.kind_of_another(service);
+        }
         if let Some((kind, message)) = &self.means {
             return (*kind, message.clone());
+        }
+        if self.unsaid && (200..300).contains(&self.status) {
+            let message = "the server does not say how long the value is, or something before it compresses values; it must send \
+                           `Content-Length` or honour ranges";
+            return (ErrorKind::Unsupported, message.to_owned());
         }
         let (kind, message) = match self.status {
             401 => (
@@ -88,12 +112,32 @@ impl Refusal {
             429 => (ErrorKind::RateLimited, "the store takes no more requests at the moment; make fewer"),
             501 => (ErrorKind::Unsupported, "the store cannot do this"),
             507 => (ErrorKind::Unavailable, "the store has no space left"),
+            511 => (ErrorKind::Unavailable, "the network wants a login before it lets requests through; log in"),
             // What begins as a success and then says that it is none, S3 wants to be taken for an error of its own.
             200..=299 | 500..=599 => (ErrorKind::Unavailable, "the store cannot answer at the moment; try again later"),
             300..=399 => (ErrorKind::Config, "the store is elsewhere; correct the endpoint or the region"),
             _ => (ErrorKind::Other, "the store refuses the request; see the cause"),
         };
         (kind, message.to_owned())
+    }
+
+    /// A proxy or load balancer may be right about itself, and knows nothing of objects.
+    fn kind_of_another(&self, service: &'static str) -> (ErrorKind, String) {
+        let kind = match self.status {
+            401 => ErrorKind::Unauthenticated,
+            403 => ErrorKind::PermissionDenied,
+            407 => ErrorKind::Config,
+            408 => ErrorKind::Timeout,
+            413 => ErrorKind::TooLarge,
+            429 => ErrorKind::RateLimited,
+            _ => ErrorKind::Unavailable,
+        };
+        let message = format!(
+            "the server does not answer as {service} does, but with a page or redirect of its own (HTTP {}); check `endpoint`, and the \
+             proxy, load balancer or login page before it",
+            self.status
+        );
+        (kind, message)
     }
 
     /// Whether the store did nothing for sure.
@@ -123,6 +167,18 @@ pub(crate) fn is_nameless(error: &(dyn StdError + 'static)) -> bool {
     while let Some(e) = cause {
         if let Some(refusal) = e.downcast_ref::<Refusal>() {
             return refusal.status == 500 && refusal.code == "UnknownError";
+        }
+        cause = e.source();
+    }
+    false
+}
+
+/// Whether another request can say what this one left open: whether there is an object, or how long it is.
+pub(crate) fn is_left_open(error: &(dyn StdError + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(e) = cause {
+        if let Some(refusal) = e.downcast_ref::<Refusal>() {
+            return refusal.unsaid;
         }
         cause = e.source();
     }

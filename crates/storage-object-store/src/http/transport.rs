@@ -31,6 +31,11 @@ impl Transport {
                 .connect_timeout(config.connect_timeout)
                 .redirect(reqwest::redirect::Policy::none())
                 .retry(reqwest::retry::never())
+                // Whatever another part of the program has switched on: values are the bytes that are stored.
+                .no_gzip()
+                .no_brotli()
+                .no_zstd()
+                .no_deflate()
                 .user_agent(concat!("storage/", env!("CARGO_PKG_VERSION")));
             let client = limit(client, config.timeout).build();
             client.map_err(|e| Error::new(ErrorKind::Other, "the HTTP client cannot be set up").with_source(e))
@@ -43,7 +48,8 @@ impl Transport {
     }
 
     pub(super) async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        if request.body().is_empty() {
+        // `is_empty` of a payload says the contrary of its name.
+        if request.body().content_length() == 0 {
             return self.quick.call(request).await;
         }
         let limit = limit(self.timeout, &request);
