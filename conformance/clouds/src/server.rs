@@ -187,7 +187,6 @@ impl Server {
     }
 
     /// What it holds.
-    #[must_use]
     pub fn store(&self) -> MutexGuard<'_, Store> {
         lock(&self.shared.store)
     }

@@ -98,16 +98,18 @@ pub(crate) fn is_left_open(_: &Native) -> bool {
     false
 }
 
-/// The end of an upload that the store does not know, or not any more.
+/// Whether the store knows an upload, or its parts, no more, and whether that is because another write has ended it, as on Azure.
 #[cfg(feature = "http")]
-pub(crate) fn is_no_upload(error: &Error) -> bool {
-    crate::http::Refusal::is(error, "NoSuchUpload")
+pub(crate) fn no_upload(error: &Error) -> Option<bool> {
+    let is = |code: &&str| crate::http::Refusal::is(error, code);
+    let by_another = ["InvalidBlockList", "InvalidBlobOrBlock", "InvalidBlockId"].iter().any(is);
+    (by_another || is(&"NoSuchUpload")).then_some(by_another)
 }
 
 /// No store in this process says that.
 #[cfg(not(feature = "http"))]
-pub(crate) fn is_no_upload(_: &Error) -> bool {
-    false
+pub(crate) fn no_upload(_: &Error) -> Option<bool> {
+    None
 }
 
 /// A write or read under `IfMatch` that did not find the value; stores differ in what they say when there is none.

@@ -51,12 +51,14 @@ impl Inner {
         Ok(Some(self.framed_entry(key, &about, etag, metadata)))
     }
 
-    /// The store's own etag says nothing about ours, which is in the header, so a listing leaves it out.
-    pub(crate) fn listed_framed(&self, key: Key, about: &ObjectMeta) -> Option<Entry> {
-        let mut entry = Entry::new(key, about.size.checked_sub(meta::HEADER)?);
+    /// The store's own etag says nothing about ours, which is in the header, so a listing leaves it out. An object that is shorter than
+    /// a header is damaged.
+    pub(crate) fn listed_framed(&self, key: Key, about: &ObjectMeta) -> Entry {
+        let size = about.size.checked_sub(meta::HEADER);
+        let mut entry = Entry::new(key, size.unwrap_or(0));
         entry.stored_size = Some(about.size);
         entry.modified = self.modified(about);
-        Some(entry)
+        if size.is_some() { entry } else { entry.into_damaged(meta::foreign()) }
     }
 
     fn framed_entry(&self, key: &Key, about: &ObjectMeta, etag: Etag, metadata: Arc<Metadata>) -> Entry {

@@ -8,7 +8,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{Error as Failed, ObjectMeta, path::Path};
-use storage_core::{Entry, Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
+use storage_core::{Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
 
 use crate::{
     Ask, Native,
@@ -102,8 +102,7 @@ impl Inner {
                 objects.try_filter_map(move |about| {
                     let key = this.listed_key(&about, &directory);
                     let key = key.filter(|key| key.as_str().starts_with(&prefix));
-                    let listed = key.and_then(|key| this.item(key, &about));
-                    ready(Ok(listed.map(|_| about.location)))
+                    ready(Ok(key.map(|_| about.location)))
                 })
             })
             .boxed()
@@ -159,7 +158,7 @@ impl Inner {
             }
         };
         let this = self.clone();
-        let entries = found.try_filter_map(move |(key, about)| ready(Ok(this.item(key, &about))));
+        let entries = found.map_ok(move |(key, about)| ListItem::Entry(this.listed(key, &about)));
         Ok(entries.boxed())
     }
 
@@ -182,7 +181,7 @@ impl Inner {
         let mut items = Vec::with_capacity(level.objects.len() + level.prefixes.len());
         for about in level.objects {
             let key = self.listed_key(&about, &directory);
-            items.extend(key.and_then(|key| self.item(key, &about)));
+            items.extend(key.map(|key| ListItem::Entry(self.listed(key, &about))));
         }
         for below in level.prefixes {
             match self.names.common_prefix(&below) {
@@ -213,14 +212,6 @@ impl Inner {
         key
     }
 
-    fn item(&self, key: Key, about: &ObjectMeta) -> Option<ListItem> {
-        let entry = self.listed(key, about);
-        if entry.is_none() {
-            foreign(&about.location);
-        }
-        entry.map(ListItem::Entry)
-    }
-
     /// Entries that are gone by the time they are asked are left out.
     fn with_metadata(self: &Arc<Self>, items: ListStream) -> ListStream {
         let this = self.clone();
@@ -228,9 +219,11 @@ impl Inner {
             let this = this.clone();
             async move {
                 match item? {
-                    ListItem::Entry(Entry { key, .. }) => match this.describe(&key, None).await {
-                        Ok(entry) => Ok(entry.map(ListItem::Entry)),
-                        Err(e) => Err(e.with_key(&key)),
+                    ListItem::Entry(entry) => match this.describe(&entry.key, None).await {
+                        Ok(now) => Ok(now.map(ListItem::Entry)),
+                        // That is about this entry alone.
+                        Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(ListItem::Entry(entry.into_damaged(e)))),
+                        Err(e) => Err(e.with_key(&entry.key)),
                     },
                     prefix => Ok(Some(prefix)),
                 }

@@ -93,7 +93,6 @@ pub(crate) fn header(metadata: &Metadata, token: &[u8; 16]) -> Result<Bytes> {
 
 /// What a header says: the token as an etag, and the metadata.
 pub(crate) fn from_header(header: &[u8]) -> Result<(Etag, Arc<Metadata>)> {
-    let foreign = || corrupt("the object has no header of ours; it was put there by something else");
     if header.len() as u64 != HEADER || !header.starts_with(MAGIC) {
         return Err(foreign());
     }
@@ -106,6 +105,11 @@ pub(crate) fn from_header(header: &[u8]) -> Result<(Etag, Arc<Metadata>)> {
 fn parse(json: &[u8]) -> Result<Arc<Metadata>> {
     let json = std::str::from_utf8(json).map_err(|e| corrupt("the stored metadata is not UTF-8").with_source(e))?;
     Metadata::from_json(json).map(Arc::new)
+}
+
+/// The error of an object that begins with something else than a header.
+pub(crate) fn foreign() -> Error {
+    corrupt("the object has no header of ours; it was put there, or damaged, by something else")
 }
 
 fn corrupt(message: &str) -> Error {

@@ -9,7 +9,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{ObjectMeta, path::Path};
-use storage_core::{EntryStream, Error, Key, Result, VersionId};
+use storage_core::{Entry, EntryStream, Error, ErrorKind, Key, Result, VersionId};
 
 use crate::{
     Ask, Found, Naming, Native, Page,
@@ -137,9 +137,18 @@ impl Inner {
             let (this, key) = (this.clone(), key.clone());
             async move {
                 let found = found?;
-                match found.version.filter(|_| !found.deleted).map(VersionId::from) {
-                    Some(version) => this.describe(&key, Some(&version)).await,
-                    None => Ok(None),
+                let Some(version) = found.version.filter(|_| !found.deleted).map(VersionId::from) else {
+                    return Ok(None);
+                };
+                match this.describe(&key, Some(&version)).await {
+                    // That is about this version alone.
+                    Err(e) if e.kind() == ErrorKind::Corrupt => {
+                        let mut entry = Entry::new(key, found.size);
+                        entry.modified = found.modified.map(|time| this.time(time.into()));
+                        entry.version = Some(version);
+                        Ok(Some(entry.into_damaged(e)))
+                    }
+                    said => said,
                 }
             }
         });

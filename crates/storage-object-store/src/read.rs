@@ -75,15 +75,15 @@ impl Inner {
         }
     }
 
-    /// An entry as a listing knows it, without metadata; `None` if the object cannot be one of ours.
-    pub(crate) fn listed(&self, key: Key, about: &ObjectMeta) -> Option<Entry> {
+    /// An entry as a listing knows it, without metadata.
+    pub(crate) fn listed(&self, key: Key, about: &ObjectMeta) -> Entry {
         if self.framed {
             return self.listed_framed(key, about);
         }
         let mut entry = Entry::new(key, about.size);
         entry.modified = self.modified(about);
         entry.etag = self.profile.shown(about.e_tag.clone(), about.version.clone()).map(Etag::from);
-        Some(entry)
+        entry
     }
 
     /// Whether this is one etag, not HTTP's `*` for any or a list of several, which the contract knows nothing of, nor one that no

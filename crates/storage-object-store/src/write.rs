@@ -154,11 +154,13 @@ impl Inner {
                 (None, false)
             }
         };
-        match ours {
-            Some(result) => Ok(result),
-            // Where the store says that another write has ended the upload, and there is another value, that is what happened.
-            None if error.kind() == ErrorKind::Conflict && there && !error::is_no_upload(&error) => Err(error),
-            None => Err(error.ambiguous()),
+        match (ours, error::no_upload(&error)) {
+            (Some(result), _) => Ok(result),
+            // Another write has ended the upload, and there is another value.
+            (None, Some(true)) if there => Err(error),
+            // The store refuses for another reason.
+            (None, None) if error.kind() == ErrorKind::Conflict => Err(error),
+            (None, _) => Err(error.ambiguous()),
         }
     }
 

@@ -53,7 +53,8 @@ struct Below {
 
 /// Whether the bucket makes a version of every write.
 pub(crate) fn versioned(body: &[u8]) -> Result<bool> {
-    S3.expect(body, &["VersioningConfiguration"])?;
+    // The second is what moto, and whatever is made of a model of the interface, calls it.
+    S3.expect(body, &["VersioningConfiguration", "GetBucketVersioningResponse", "GetBucketVersioningOutput"])?;
     let versioning: Versioning = quick_xml::de::from_reader(body).map_err(error::strange)?;
     Ok(versioning.status.as_deref() == Some("Enabled"))
 }

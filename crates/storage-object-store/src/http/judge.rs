@@ -1,7 +1,7 @@
 //! What becomes of an answer before `object_store` sees it.
 
 use http::{
-    HeaderValue, Method, StatusCode,
+    HeaderMap, HeaderValue, Method, StatusCode,
     header::{CONTENT_LENGTH, CONTENT_RANGE, LAST_MODIFIED},
     request, response,
 };
@@ -65,6 +65,7 @@ impl Connector {
         let modified = modified.map(|time| time.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
         let modified = modified.and_then(|time| HeaderValue::try_from(time).ok()).unwrap_or(NO_TIME);
         parts.headers.insert(LAST_MODIFIED, modified);
+        legible(&mut parts.headers);
         let left_open = |parts: &response::Parts| {
             Err(refused(Refusal::new(parts.status.as_u16(), &parts.headers, &[]).left_open()))
         };
@@ -123,4 +124,17 @@ impl Connector {
 
 fn refused(refusal: Refusal) -> HttpError {
     HttpError::new(HttpErrorKind::Unknown, refusal)
+}
+
+/// Leaves out what others have stored in headers and is no text to `object_store`, which would not give out the value for it. What
+/// ought to be ours stays, as a text that is none of ours.
+fn legible(headers: &mut HeaderMap) {
+    let illegible: Vec<_> =
+        headers.iter().filter(|(_, value)| value.to_str().is_err()).map(|(name, _)| name.clone()).collect();
+    for name in illegible {
+        match name.as_str().ends_with("-meta-storage") {
+            true => drop(headers.insert(name, HeaderValue::from_static("?"))),
+            false => drop(headers.remove(name)),
+        }
+    }
 }

@@ -178,7 +178,8 @@ impl Located {
         } else if !marked && self.seen.marked.load(Ordering::Acquire) && !self.seen.unmarked.load(Ordering::Acquire) {
             return if asked.method == Method::HEAD { Verdict::Unsaid } else { Verdict::Foreign };
         }
-        let etag_needed = self.service.etags || !marked;
+        let described = matches!(parts.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let etag_needed = described && (self.service.etags || !marked);
         if reads && self.is_object(asked) && etag_needed && !parts.headers.contains_key(ETAG) {
             return Verdict::Foreign;
         }
@@ -188,8 +189,9 @@ impl Located {
     /// Whether the body of an answer to a request that writes is what the service answers to it.
     pub(super) fn is_answer(&self, asked: &request::Parts, parts: &response::Parts, body: &[u8]) -> bool {
         let root = root(body);
-        if let Some(names) = expected(asked) {
-            return root.is_some_and(|root| names.contains(&root));
+        if is_told(asked) {
+            // Amazon calls it the result of the operation, and some servers its response or output.
+            return root.is_some_and(|root| ["Result", "Response", "Output"].iter().any(|end| root.ends_with(end)));
         }
         let kind = parts.headers.get(CONTENT_TYPE).map(|kind| kind.as_bytes()).unwrap_or_default();
         if asked.method == Method::POST {
@@ -237,21 +239,11 @@ pub(super) fn is_encoded(headers: &HeaderMap) -> bool {
     headers.contains_key(CONTENT_ENCODING) && (weak || !headers.contains_key(CONTENT_LENGTH))
 }
 
-/// The elements that can be the answer to a request; `None` where there is none to be.
-fn expected(asked: &request::Parts) -> Option<&'static [&'static str]> {
-    if ["x-amz-copy-source", "x-goog-copy-source"].iter().any(|copy| asked.headers.contains_key(*copy)) {
-        return Some(&["CopyObjectResult", "CopyPartResult"]);
-    }
-    if asked.method != Method::POST {
-        return None;
-    }
-    let names = asked.uri.query().unwrap_or_default().split('&').map(|pair| pair.split('=').next().unwrap_or(pair));
-    names.into_iter().find_map(|name| match name {
-        "delete" => Some(&["DeleteResult"][..]),
-        "uploads" => Some(&["InitiateMultipartUploadResult"][..]),
-        "uploadId" => Some(&["CompleteMultipartUploadResult"][..]),
-        _ => None,
-    })
+/// Whether the answer to a request that writes is an element, which tells the outcome.
+fn is_told(asked: &request::Parts) -> bool {
+    let copies = ["x-amz-copy-source", "x-goog-copy-source"].iter().any(|copy| asked.headers.contains_key(*copy));
+    let mut names = asked.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split('=').next());
+    copies || asked.method == Method::POST && names.any(|name| matches!(name, "delete" | "uploads" | "uploadId"))
 }
 
 fn decode(path: &str) -> String {
