@@ -95,7 +95,7 @@ async fn foreign_objects_are_shown_or_skipped() {
 }
 
 #[tokio::test]
-async fn foreign_files_are_corrupt_when_read_and_skipped_when_too_short() {
+async fn files_without_a_header_are_corrupt_when_read_and_can_be_cleared() {
     let (directory, storage) = local(Config::default()).await;
     storage.put("a", "v").await.unwrap();
     storage.put("b", "v").await.unwrap();
@@ -104,13 +104,17 @@ async fn foreign_files_are_corrupt_when_read_and_skipped_when_too_short() {
         std::fs::write(annex.join(key), "x".repeat(length)).unwrap();
     }
     std::fs::write(annex.join("README"), "not ours").unwrap();
-    assert_eq!(keys(&storage).await, ["a"]);
+    assert_eq!(keys(&storage).await, ["a", "b"]);
+    let listed: Vec<_> =
+        storage.list_with(ListOptions::new().metadata(true)).await.unwrap().try_collect().await.unwrap();
+    assert!(listed.iter().all(|item| matches!(item, ListItem::Entry(entry) if entry.damaged.is_some())), "{listed:?}");
     for key in ["a", "b"] {
         let error = storage.get(key).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
     storage.clear().await.unwrap();
-    assert!(!annex.join("c4").exists() && annex.join("c8").exists(), "clears what it lists");
+    assert!(!annex.join("c4").exists() && !annex.join("c8").exists(), "clears what it lists");
+    assert!(annex.join("README").exists());
 }
 
 #[tokio::test]

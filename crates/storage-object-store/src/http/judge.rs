@@ -28,18 +28,19 @@ impl Connector {
     ) -> Result<HttpResponse, HttpError> {
         parts.extensions.insert(said(&parts.headers));
         let reads = asked.method == Method::GET || asked.method == Method::HEAD;
-        if let Some(located) = located {
-            let refusal = || Refusal::new(parts.status.as_u16(), &parts.headers, &[]);
-            match located.success(asked, &parts) {
-                Verdict::Own => {}
-                Verdict::Foreign => return Err(refused(refusal().by_another(located.service.name))),
-                Verdict::Unsaid => return Err(refused(refusal().left_open())),
-            }
-            if located.is_object(asked) && reads {
-                return self.described(asked, parts, body).await;
-            }
+        let verdict = located.map_or(Verdict::Own, |located| located.success(asked, &parts));
+        let by_another = |refusal: Refusal| match (verdict, located) {
+            (Verdict::Unsaid, _) | (_, None) => Err(refused(refusal.left_open())),
+            (_, Some(located)) => Err(refused(refusal.by_another(located.service.name))),
+        };
+        if reads {
+            return match located {
+                _ if verdict != Verdict::Own => by_another(Refusal::new(parts.status.as_u16(), &parts.headers, &[])),
+                Some(located) if located.is_object(asked) => self.described(asked, parts, body).await,
+                _ => Ok(HttpResponse::from_parts(parts, body)),
+            };
         }
-        if !answer::is_late(asked) && (located.is_none() || reads) {
+        if !answer::is_late(asked) && located.is_none() {
             return Ok(HttpResponse::from_parts(parts, body));
         }
         let body = answer::whole(body, self.transport.timeout()).await?;
@@ -48,9 +49,10 @@ impl Connector {
             refusal.explained_by(self.explain);
             return Err(refused(refusal));
         }
-        match located.filter(|located| !located.is_answer(asked, &parts, &body)) {
-            Some(located) => Err(refused(refusal.by_another(located.service.name))),
-            None => Ok(HttpResponse::from_parts(parts, answer::plain(body).into())),
+        let answers = located.is_none_or(|located| located.is_answer(asked, &parts, &body));
+        match verdict == Verdict::Own && answers {
+            true => Ok(HttpResponse::from_parts(parts, answer::plain(body).into())),
+            false => by_another(refusal),
         }
     }
 
