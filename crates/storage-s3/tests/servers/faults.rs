@@ -11,7 +11,7 @@ use storage_conformance::{
 use storage_core::{Condition, ErrorKind, PutOptions, Storage};
 use storage_layer_retry::RetryLayer;
 
-use crate::bucket::{Bucket, Server};
+use crate::bucket::{Bucket, MOTO, Server};
 
 /// No operation may take longer than the client's timeout and a good deal more.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -91,7 +91,9 @@ async fn an_error_behind_a_good_status_is_one() {
             let before = bucket.proxy.requests();
             let put = storage.put("large", vec![1; 6 << 20]).await.unwrap_err();
             tokio::time::sleep(Duration::from_millis(300)).await;
-            assert_eq!(bucket.proxy.requests() - before, 5, "{code}");
+            // moto does not say that an answer to HEAD is its own.
+            let again = u64::from(ambiguous && server == MOTO);
+            assert_eq!(bucket.proxy.requests() - before, 5 + again, "{code}");
             for error in [copy, put, batch] {
                 assert_eq!((error.kind(), error.is_ambiguous()), (kind, ambiguous), "{code}: {error:?}");
             }
