@@ -28,19 +28,19 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         #[cfg(feature = "postgres")]
         Place::Postgres(server) => {
             let options = dialect::postgres::options(server, config)?;
-            let session = Some(dialect::postgres::session(config));
+            let setup = Some(dialect::postgres::settings::setup(config));
             let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::postgres::PostgresDialect;
-            let connections = Connections::<sqlx::Postgres>::new(options, dialect, config, session, opening);
+            let connections = Connections::<sqlx::Postgres>::new(options, dialect, config, setup, opening);
             Ok((Box::new(connections), info("postgres", "PostgreSQL", Isolation::Serializable)))
         }
         #[cfg(feature = "mysql")]
         Place::MariaDb(server) => {
             let options = dialect::mariadb::options(server, config)?;
-            let session = Some(dialect::mariadb::session(config));
+            let setup = Some(dialect::mariadb::settings::setup(config, options.get_database()));
             let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::mariadb::MariaDbDialect;
-            let connections = Connections::<sqlx::MySql>::new(options, dialect, config, session, opening);
+            let connections = Connections::<sqlx::MySql>::new(options, dialect, config, setup, opening);
             Ok((Box::new(connections), info("mariadb", "MariaDB", Isolation::Snapshot)))
         }
         #[allow(unreachable_patterns, reason = "with all features there is no other place")]
@@ -57,9 +57,9 @@ pub(crate) async fn prepare(config: &Config, connection: &mut dyn Connection) ->
         #[cfg(feature = "sqlite")]
         Place::Sqlite(_) => dialect::sqlite::prepare(connection, config.busy_timeout).await,
         #[cfg(feature = "postgres")]
-        Place::Postgres(_) => dialect::postgres::prepare(connection, config).await,
+        Place::Postgres(_) => dialect::postgres::settings::warn(connection).await,
         #[cfg(feature = "mysql")]
-        Place::MariaDb(_) => dialect::mariadb::prepare(connection, config).await,
+        Place::MariaDb(_) => dialect::mariadb::settings::warn(connection).await,
         #[allow(unreachable_patterns, reason = "with all features there is no other place")]
         _ => {
             let _ = connection;

@@ -86,13 +86,25 @@ pub(crate) struct Connections<D: Driver> {
     in_use: Arc<AtomicUsize>,
     /// How long a statement may take.
     patience: Option<Duration>,
-    /// What each connection begins with.
-    session: String,
+    /// What each connection to a server begins with.
+    setup: Option<Setup>,
     /// How long making a connection may take.
     acquiring: Duration,
     opening: Opening,
     runtime: Handle,
 }
+
+/// What a new connection to a server begins with.
+pub(crate) struct Setup {
+    /// Sets all that this crate relies on and that any user may set.
+    pub(crate) statements: String,
+    /// Asks for what only the server's administrator sets; yields one row.
+    pub(crate) question: String,
+    /// Refuses a connection that would break a promise.
+    pub(crate) check: Check,
+}
+
+type Check = Box<dyn Fn(&mut Row) -> Result<()> + Send + Sync>;
 
 /// What an error of opening a connection means.
 pub(crate) type Opening = Box<dyn Fn(sqlx::Error) -> Error + Send + Sync>;
@@ -108,6 +120,14 @@ struct Pooled<D: Driver> {
     /// Rolls back, and gives the connection back.
     abandon: fn(PoolConnection<D>) -> BoxFuture<'static, ()>,
     runtime: Handle,
+}
+
+impl Setup {
+    async fn run(&self, connection: &mut dyn Connection) -> Result<()> {
+        connection.run(self.statements.clone()).await?;
+        let row = connection.fetch(self.question.clone(), vec![]).await?.pop();
+        (self.check)(&mut row.ok_or_else(|| Error::new(ErrorKind::Other, "the server does not tell its settings"))?)
+    }
 }
 
 impl<D: Driver> Pooled<D> {
@@ -176,15 +196,15 @@ macro_rules! connections {
     ($(#[$when:meta])* $driver:ty) => {
         $(#[$when])*
         impl Connections<$driver> {
-            /// A pool. Each connection of a server begins with the statements of `session`.
+            /// A pool. A connection to a server has a setup.
             pub(crate) fn new(
                 options: <<$driver as SqlxDatabase>::Connection as sqlx::Connection>::Options,
                 dialect: &'static dyn Dialect,
                 config: &Config,
-                session: Option<String>,
+                setup: Option<Setup>,
                 opening: Opening,
             ) -> Self {
-                let remote = session.is_some();
+                let remote = setup.is_some();
                 let acquiring = config.busy_timeout.max(Duration::from_millis(100));
                 let pool = PoolOptions::new()
                     .max_connections(config.max_connections)
@@ -209,7 +229,7 @@ macro_rules! connections {
                     most: config.max_connections as usize,
                     in_use: Arc::default(),
                     patience: remote.then_some(config.timeout),
-                    session: session.unwrap_or_default(),
+                    setup,
                     acquiring,
                     opening,
                     runtime: Handle::current(),
@@ -251,11 +271,10 @@ macro_rules! connections {
                         },
                         runtime: self.runtime.clone(),
                     };
-                    if !new || self.session.is_empty() {
+                    let Some(setup) = self.setup.as_ref().filter(|_| new) else {
                         return Ok(Box::new(connection));
-                    }
-                    let session = time::timeout(self.acquiring, connection.run(self.session.clone())).await;
-                    let refused = match session {
+                    };
+                    let refused = match time::timeout(self.acquiring, setup.run(&mut connection)).await {
                         Ok(Ok(())) => return Ok(Box::new(connection)),
                         Ok(Err(e)) => e,
                         Err(_) => return Err(unreachable(sqlx::Error::PoolTimedOut)),

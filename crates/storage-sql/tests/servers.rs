@@ -69,9 +69,7 @@ async fn a_server_without_a_setting_that_is_needed() {
         let proxy = Proxy::new(place.engine).await;
         // As of a server that knows no such thing, MySQL for one.
         match place.engine {
-            Engine::Postgres => {
-                proxy.replace("current_setting('synchronous_commit')", "current_setting('synchronous_commix')")
-            }
+            Engine::Postgres => proxy.replace("pg_catalog.set_config", "pg_catalog.set_confix"),
             _ => proxy.replace("innodb_snapshot_isolation", "innodb_snapshot_isolatiox"),
         }
         let begun = Instant::now();

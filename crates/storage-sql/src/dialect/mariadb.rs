@@ -1,5 +1,7 @@
 //! MariaDB: rows are locked one by one, readers never wait, and a transaction that would overwrite what it has not seen fails.
 
+pub(crate) mod settings;
+
 use sqlx::{
     Column, MySql, Row as _, TypeInfo, ValueRef,
     mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow, MySqlSslMode},
@@ -12,7 +14,7 @@ use crate::{
     config::Server,
     encryption,
     error::from_sqlx,
-    pool::{Connection, Driver},
+    pool::Driver,
     value::{Row, Value},
 };
 
@@ -47,39 +49,6 @@ pub(crate) fn options(server: &Server, config: &Config) -> Result<MySqlConnectOp
         options = options.ssl_client_key(path);
     }
     Ok(options)
-}
-
-/// What each connection begins with.
-pub(crate) fn session(config: &Config) -> String {
-    // Whole seconds, and 0 would not wait at all.
-    let wait = config.busy_timeout.as_secs_f64().ceil().max(1.0) as u64;
-    // By default texts are sorted by no more than their first kilobyte.
-    format!(
-        "SET SESSION sql_mode = 'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION', innodb_lock_wait_timeout = {wait}, \
-         innodb_snapshot_isolation = ON, max_sort_length = 131072, tx_isolation = 'READ-COMMITTED'"
-    )
-}
-
-/// Looks whether the server is one that this crate can use.
-pub(crate) async fn prepare(connection: &mut dyn Connection, config: &Config) -> Result<()> {
-    let sql = "SELECT @@max_allowed_packet, @@innodb_flush_log_at_trx_commit, CONCAT(DATABASE(), '')";
-    let mut row = connection.fetch(sql.into(), vec![]).await?.pop();
-    let row = row.as_mut().ok_or_else(|| Error::new(ErrorKind::Other, "the server does not know its own settings"))?;
-    let (packet, flush) = (row.int()?, row.int()?);
-    // Half of it is left for what comes with the bytes.
-    if config.chunk_size as i64 > packet / 2 || packet < 8 << 20 {
-        return Err(Error::new(
-            ErrorKind::Config,
-            "the server's `max_allowed_packet` must be at least 8 MiB and twice the option `chunk_size`",
-        ));
-    }
-    if flush != 1 {
-        tracing::warn!(
-            innodb_flush_log_at_trx_commit = flush,
-            "the server may lose acknowledged writes when the power fails"
-        );
-    }
-    Ok(())
 }
 
 impl Dialect for MariaDbDialect {
@@ -118,7 +87,8 @@ impl Dialect for MariaDbDialect {
     }
 
     fn create_sequence(&self, tables: &Tables) -> Option<String> {
-        Some(format!("CREATE SEQUENCE IF NOT EXISTS {}", tables.sequence))
+        // Without a name of its own it would be of the session's default engine, which may not survive a crash.
+        Some(format!("CREATE SEQUENCE IF NOT EXISTS {} ENGINE = InnoDB", tables.sequence))
     }
 
     fn add_owner(&self, uploads: &str, past: &str) -> String {

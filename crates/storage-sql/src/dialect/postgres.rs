@@ -1,12 +1,14 @@
 //! PostgreSQL: rows are locked one by one, readers never wait, and transactions are serializable.
 
+pub(crate) mod settings;
+
 use sqlx::{
     Column, Postgres, Row as _, TypeInfo, ValueRef,
     encode::IsNull,
     error::BoxDynError,
     postgres::{PgArgumentBuffer, PgArguments, PgConnectOptions, PgRow, PgSslMode, PgTypeInfo, types::Oid},
 };
-use storage_core::{Durability, Error, ErrorKind, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 use super::{Begin, Dialect, SchemaLock, Tables, Types};
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     config::Server,
     encryption,
     error::from_sqlx,
-    pool::{Connection, Driver},
+    pool::Driver,
     value::{Row, Value},
 };
 
@@ -38,49 +40,7 @@ pub(crate) fn options(server: &Server, config: &Config) -> Result<PgConnectOptio
     if let Some(path) = &config.sslkey {
         options = options.ssl_client_key(path);
     }
-    // Settings that come with the connection rather than by statements: a pooler that would give them to other clients, or
-    // others' to us, refuses them.
-    let mut settings =
-        vec![("lock_timeout", lock_timeout(config)), ("default_transaction_isolation", ISOLATION.into())];
-    if config.durability == Durability::Relaxed {
-        settings.push(("synchronous_commit", "off".into()));
-    }
-    Ok(options.application_name("storage-sql").options(settings))
-}
-
-/// What each statement outside of a caller's transaction needs.
-const ISOLATION: &str = "read committed";
-
-/// In milliseconds.
-fn lock_timeout(config: &Config) -> String {
-    config.busy_timeout.as_millis().max(1).to_string()
-}
-
-/// What each connection begins with.
-pub(crate) fn session(config: &Config) -> String {
-    match config.durability {
-        Durability::Relaxed => String::new(),
-        // Only what is weaker is changed: a server may be set to more than its own disk.
-        _ => "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
-            .into(),
-    }
-}
-
-/// Looks whether the settings have arrived.
-pub(crate) async fn prepare(connection: &mut dyn Connection, config: &Config) -> Result<()> {
-    let sql = "SELECT count(*) FROM pg_catalog.pg_settings WHERE (name = 'lock_timeout' AND setting = ?) \
-               OR (name = 'default_transaction_isolation' AND setting = ?)";
-    let expected = vec![Value::Text(lock_timeout(config)), Value::Text(ISOLATION.into())];
-    let arrived = connection.fetch(sql.into(), expected).await?.pop().map(|mut row| row.int()).transpose()?;
-    match arrived {
-        Some(2) => Ok(()),
-        _ => Err(Error::new(
-            ErrorKind::Config,
-            "the settings of the connection did not arrive; let the pooler in between pass on the startup parameter `options`, \
-             or set the user's `lock_timeout` to the option `busy_timeout`, and `default_transaction_isolation` to `read \
-             committed`",
-        )),
-    }
+    Ok(options.application_name("storage-sql").options(settings::startup(config)))
 }
 
 impl Dialect for PostgresDialect {

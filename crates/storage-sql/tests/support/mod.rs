@@ -61,6 +61,12 @@ impl Place {
         [Engine::Postgres, Engine::MariaDb].into_iter().filter_map(place).collect()
     }
 
+    /// The same tables in another database of the server.
+    pub(crate) fn in_database(&self, name: &str) -> Self {
+        let server = format!("{}/{name}", self.server.rsplit_once('/').unwrap().0);
+        Self { engine: self.engine, server, table: self.table.clone(), ..Self::new() }
+    }
+
     pub(crate) fn path(&self) -> PathBuf {
         self.directory.path().join("test.db")
     }
