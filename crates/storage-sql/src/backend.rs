@@ -12,7 +12,9 @@ use tokio::{runtime::Handle, sync::Semaphore};
 use crate::{
     Config,
     dialect::Tables,
-    open, schema,
+    open,
+    reserve::Claims,
+    schema,
     session::{Session, Store},
     task::Tasks,
     transaction::SqlTransaction,
@@ -48,7 +50,9 @@ impl Sql {
         let (database, mut info) = open::database(&config)?;
         let dialect = database.dialect();
         let tables = Tables::new(&config.table, dialect);
+        database.watch().await?;
         let indexed = schema::prepare(&*database, &tables, &config).await?;
+        database.watch_log().await?;
         info.capabilities.versioning = config.versions.is_some();
         let session = Session::new(Arc::new(Store {
             info: Arc::new(info),
@@ -61,6 +65,7 @@ impl Sql {
             versions: config.versions.map(|n| n.get().into()),
             writer: Arc::new(Semaphore::new(if dialect.one_writer() { 1 } else { Semaphore::MAX_PERMITS })),
             turn: Turn::default(),
+            claims: Claims::new(config.busy_timeout),
             tasks: Tasks::new(runtime),
         }));
         session.sweep(config.sweep_after).await;

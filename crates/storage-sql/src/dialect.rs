@@ -132,6 +132,17 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
         None
     }
 
+    /// Empties a long log: as far as that is possible beside readers and writers, and then the file, with the lock of writers, for
+    /// which nobody is waited for in between the second and the last. The third yields a 0 when it was done.
+    fn cut_log(&self, _: Duration) -> Option<[String; 4]> {
+        None
+    }
+
+    /// Yields a number that is another after somebody else has written. Only where there is one writer at a time.
+    fn data_version(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Makes a transaction one that may write. It fails if anybody has written since it began, or is about to.
     fn begin_writing(&self, _: &Tables) -> Option<String> {
         None

@@ -7,7 +7,9 @@ compile_error!("storage-sql needs a database: enable its feature `sqlite`, `post
 mod config;
 
 mod backend;
+mod log;
 mod open;
+mod reserve;
 mod session;
 mod task;
 mod transaction;
@@ -27,6 +29,8 @@ mod dialect;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod encryption;
 mod error;
+#[cfg_attr(not(feature = "sqlite"), allow(dead_code, reason = "only SQLite has files"))]
+mod files;
 mod pool;
 mod schema;
 mod value;

@@ -6,7 +6,8 @@ use crate::{
     Config,
     config::Place,
     dialect, error,
-    pool::{Connection, Connections, Database},
+    files::Files,
+    pool::{Connection, Connections, Database, Kind},
 };
 
 /// The database, to which nothing was connected yet.
@@ -15,10 +16,13 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         #[cfg(feature = "sqlite")]
         Place::Sqlite(path) => {
             let options = dialect::sqlite::options(path.clone(), config)?;
+            // As it was when it was opened, wherever the program is by then.
+            let files = Kind::File(Files::new(options.get_filename().to_owned()));
             let path = path.clone();
             let opening = Box::new(move |e| error::while_opening(e, &path));
-            let connections =
-                Connections::<sqlx::Sqlite>::new(options, &dialect::sqlite::SqliteDialect, config, None, opening);
+            let first = options.clone().create_if_missing(true);
+            let dialect = &dialect::sqlite::SqliteDialect;
+            let connections = Connections::<sqlx::Sqlite>::new(first, options, dialect, config, files, opening);
             let mut info = info("sqlite", "SQLite", Isolation::Serializable);
             // SQLite's largest file at its usual page size, <https://www.sqlite.org/limits.html>, rounded down.
             info.limits.value = 16 << 40;
@@ -28,19 +32,21 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         #[cfg(feature = "postgres")]
         Place::Postgres(server) => {
             let options = dialect::postgres::options(server, config)?;
-            let setup = Some(dialect::postgres::settings::setup(config));
+            let setup = Kind::Server(dialect::postgres::settings::setup(config));
             let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::postgres::PostgresDialect;
-            let connections = Connections::<sqlx::Postgres>::new(options, dialect, config, setup, opening);
+            let connections =
+                Connections::<sqlx::Postgres>::new(options.clone(), options, dialect, config, setup, opening);
             Ok((Box::new(connections), info("postgres", "PostgreSQL", Isolation::Serializable)))
         }
         #[cfg(feature = "mysql")]
         Place::MariaDb(server) => {
             let options = dialect::mariadb::options(server, config)?;
-            let setup = Some(dialect::mariadb::settings::setup(config, options.get_database()));
+            let setup = Kind::Server(dialect::mariadb::settings::setup(config, options.get_database()));
             let opening = Box::new(error::from_sqlx);
             let dialect = &dialect::mariadb::MariaDbDialect;
-            let connections = Connections::<sqlx::MySql>::new(options, dialect, config, setup, opening);
+            let connections =
+                Connections::<sqlx::MySql>::new(options.clone(), options, dialect, config, setup, opening);
             Ok((Box::new(connections), info("mariadb", "MariaDB", Isolation::Snapshot)))
         }
         #[allow(unreachable_patterns, reason = "with all features there is no other place")]

@@ -16,12 +16,13 @@ use sqlx::{
     pool::{PoolConnection, PoolOptions},
 };
 use storage_core::{Error, ErrorKind, Result, async_trait};
-use tokio::{runtime::Handle, time};
+use tokio::{runtime::Handle, sync::Mutex, time};
 
 use crate::{
     Config,
     dialect::Dialect,
     error::{from_sqlx, unreachable, while_committing},
+    files::Files,
     value::{Row, Value},
 };
 
@@ -44,6 +45,18 @@ pub(crate) trait Database: fmt::Debug + Send + Sync + 'static {
 
     /// A connection of the pool; it goes back when dropped.
     async fn acquire(&self) -> Result<Box<dyn Connection>>;
+
+    /// Keeps in view the files of the database, if it has any.
+    async fn watch(&self) -> Result<()>;
+
+    /// The same with the log, which there must be by now.
+    async fn watch_log(&self) -> Result<()>;
+
+    /// Looks whether the files are those that were opened.
+    fn check(&self) -> Result<()>;
+
+    /// Whether the log of a file is so long that it is to be cut now; `anew` if somebody who read has just ended.
+    fn is_long(&self, anew: bool) -> bool;
 
     fn is_closed(&self) -> bool;
 
@@ -86,12 +99,30 @@ pub(crate) struct Connections<D: Driver> {
     in_use: Arc<AtomicUsize>,
     /// How long a statement may take.
     patience: Option<Duration>,
-    /// What each connection to a server begins with.
-    setup: Option<Setup>,
+    first: <D::Connection as sqlx::Connection>::Options,
+    kind: Kind,
+    /// Of a file: stays open beside the pool, so that the log stays the same as long as the store is connected.
+    anchor: Mutex<Option<D::Connection>>,
     /// How long making a connection may take.
     acquiring: Duration,
     opening: Opening,
     runtime: Handle,
+}
+
+/// What the connections lead to.
+#[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code, reason = "each has its databases"))]
+pub(crate) enum Kind {
+    File(Files),
+    Server(Setup),
+}
+
+impl Kind {
+    fn files(&self) -> Option<&Files> {
+        match self {
+            Self::File(files) => Some(files),
+            Self::Server(_) => None,
+        }
+    }
 }
 
 /// What a new connection to a server begins with.
@@ -196,15 +227,18 @@ macro_rules! connections {
     ($(#[$when:meta])* $driver:ty) => {
         $(#[$when])*
         impl Connections<$driver> {
-            /// A pool. A connection to a server has a setup.
+            /// A pool, which connects later; to a file that the first connection may create.
             pub(crate) fn new(
+                first: <<$driver as SqlxDatabase>::Connection as sqlx::Connection>::Options,
                 options: <<$driver as SqlxDatabase>::Connection as sqlx::Connection>::Options,
                 dialect: &'static dyn Dialect,
                 config: &Config,
-                setup: Option<Setup>,
+                kind: Kind,
                 opening: Opening,
             ) -> Self {
-                let remote = setup.is_some();
+                let remote = matches!(kind, Kind::Server(_));
+                // What stands in a statement is nobody's business but the database's.
+                let (first, options) = (first.disable_statement_logging(), options.disable_statement_logging());
                 let acquiring = config.busy_timeout.max(Duration::from_millis(100));
                 let pool = PoolOptions::new()
                     .max_connections(config.max_connections)
@@ -221,15 +255,16 @@ macro_rules! connections {
                         let _ = NEW.try_with(|new| new.set(true));
                         Box::pin(async { Ok(()) })
                     })
-                    // What stands in a statement is nobody's business but the database's.
-                    .connect_lazy_with(options.disable_statement_logging());
+                    .connect_lazy_with(options);
                 Self {
                     pool,
                     dialect,
                     most: config.max_connections as usize,
                     in_use: Arc::default(),
                     patience: remote.then_some(config.timeout),
-                    setup,
+                    first,
+                    kind,
+                    anchor: Mutex::default(),
                     acquiring,
                     opening,
                     runtime: Handle::current(),
@@ -247,9 +282,14 @@ macro_rules! connections {
             async fn acquire(&self) -> Result<Box<dyn Connection>> {
                 let mut attempts = 0;
                 loop {
+                    if self.pool.num_idle() == 0 {
+                        // What is made now may lead to another file, with the log of ours beside it.
+                        self.check()?;
+                    }
                     let acquire = async { (self.pool.acquire().await, NEW.with(Cell::get)) };
                     let (connection, new) = NEW.scope(Cell::new(false), acquire).await;
                     let connection = connection.map_err(|e| match e {
+                        sqlx::Error::Database(_) if self.check().is_err() => self.check().err().unwrap_or_else(Error::closed),
                         // With connections to spare, what took too long was making one.
                         sqlx::Error::PoolTimedOut if self.in_use.load(Ordering::Relaxed) < self.most => unreachable(e),
                         e => (self.opening)(e),
@@ -271,8 +311,17 @@ macro_rules! connections {
                         },
                         runtime: self.runtime.clone(),
                     };
-                    let Some(setup) = self.setup.as_ref().filter(|_| new) else {
-                        return Ok(Box::new(connection));
+                    let setup = match &self.kind {
+                        _ if !new => return Ok(Box::new(connection)),
+                        Kind::File(files) => match files.check() {
+                            Ok(_) => return Ok(Box::new(connection)),
+                            Err(e) => {
+                                // Nobody else shall take it, so it is closed.
+                                connection.in_transaction = true;
+                                return Err(e);
+                            }
+                        },
+                        Kind::Server(setup) => setup,
                     };
                     let refused = match time::timeout(self.acquiring, setup.run(&mut connection)).await {
                         Ok(Ok(())) => return Ok(Box::new(connection)),
@@ -288,6 +337,36 @@ macro_rules! connections {
                 }
             }
 
+            async fn watch(&self) -> Result<()> {
+                let Some(files) = self.kind.files() else {
+                    return Ok(());
+                };
+                let mut anchor = self.anchor.lock().await;
+                if anchor.is_none() {
+                    *anchor = Some(self.first.connect().await.map_err(&self.opening)?);
+                }
+                if let Some(connection) = &mut *anchor {
+                    // A file is not opened before it is read.
+                    let read = sqlx::raw_sql("SELECT count(*) FROM sqlite_schema").execute(connection).await;
+                    read.map_err(&self.opening)?;
+                }
+                files.opened()
+            }
+
+            async fn watch_log(&self) -> Result<()> {
+                // It was another kind of file when it was first read.
+                self.watch().await?;
+                self.kind.files().map_or(Ok(()), Files::logging)
+            }
+
+            fn check(&self) -> Result<()> {
+                self.kind.files().map_or(Ok(()), |files| files.check().map(drop))
+            }
+
+            fn is_long(&self, anew: bool) -> bool {
+                self.kind.files().is_some_and(|files| files.is_long(anew))
+            }
+
             fn is_closed(&self) -> bool {
                 self.pool.is_closed()
             }
@@ -295,6 +374,9 @@ macro_rules! connections {
             async fn close(&self) {
                 // A transaction that is still open keeps its connection; it is closed when the transaction is dropped.
                 let _ = time::timeout(CLOSING, self.pool.close()).await;
+                if let Some(anchor) = self.anchor.lock().await.take() {
+                    let _ = time::timeout(CLOSING, anchor.close()).await;
+                }
             }
         }
 

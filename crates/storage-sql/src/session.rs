@@ -19,6 +19,7 @@ use crate::{
     dialect::{Begin, Dialect, Tables},
     error::while_writing,
     pool::{Connection, Database},
+    reserve::{self, Claims},
     task::{Fate, Tasks},
     transaction::{Open, ended},
     turn::Turn,
@@ -47,6 +48,8 @@ pub(crate) struct Store {
     pub(crate) writer: Arc<Semaphore>,
     /// The process's turn among others.
     pub(crate) turn: Turn,
+    /// What transactions have lost to other writers.
+    pub(crate) claims: Claims,
     pub(crate) tasks: Tasks,
 }
 
@@ -179,7 +182,10 @@ impl Session {
                 };
                 match done {
                     Err(e) if e.kind() == ErrorKind::Conflict && e.source().is_some() && !e.is_ambiguous() => {}
-                    done => return done,
+                    done => {
+                        session.tend_log(false);
+                        return done;
+                    }
                 }
                 time::sleep(pause.mul_f64(fastrand::f64())).await;
                 pause *= 2;
@@ -199,8 +205,10 @@ impl Session {
             let _fate = fate;
             session.open()?;
             let store = session.store.clone();
-            let connection = store.begin(Begin::Snapshot).await?;
-            let open = Arc::new(Mutex::new(Open::new(connection)));
+            let open = match reserve::begin(&store).await? {
+                Some(open) => open,
+                None => Arc::new(Mutex::new(Open::new(store.begin(Begin::Snapshot).await?))),
+            };
             let transaction = Some(Arc::downgrade(&open));
             Ok((Self { store, transaction }, open))
         });
@@ -212,7 +220,9 @@ impl Session {
         let session = self.clone();
         let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
             let open = session.open()?.ok_or_else(ended)?;
-            open.lock_owned().await.end(commit, &fate).await
+            let ended = open.lock_owned().await.end(&session.store, commit, &fate).await;
+            session.tend_log(true);
+            ended
         });
         run.await
     }
@@ -224,7 +234,8 @@ impl Session {
                 Ok(db.fetch_one(sql, vec![]).await?.is_some())
             })
         });
-        ping.await.unwrap_or(false)
+        // What is written to a file that is not there any more is lost, though it answers.
+        ping.await.unwrap_or(false) && self.store.database.check().is_ok()
     }
 
     /// Starts a job nobody waits for.
@@ -266,10 +277,18 @@ impl Store {
         let mut connection = self.begin(Begin::Write).await?;
         let result = job(Db { store: self, connection: &mut *connection, snapshot: false }).await;
         match result.and_then(|value| fate.seal().map(|()| value)) {
-            Ok(value) => {
-                connection.commit().await?;
-                Ok(value)
-            }
+            // What is acknowledged must be in the file that others find.
+            Ok(value) => match self.database.check() {
+                Ok(()) => {
+                    connection.commit().await?;
+                    self.database.check().map_err(Error::ambiguous)?;
+                    Ok(value)
+                }
+                Err(e) => {
+                    let _ = connection.rollback().await;
+                    Err(e)
+                }
+            },
             Err(e) => {
                 // If this fails too, the connection is closed, which has the same effect.
                 let _ = connection.rollback().await;

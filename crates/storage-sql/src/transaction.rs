@@ -5,11 +5,13 @@ use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 use storage_core::{Error, ErrorKind, Result, Transaction, async_trait};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit},
-    time::sleep,
+    time::{Instant, sleep},
 };
 
 use crate::{
+    dialect::Begin,
     pool::Connection,
+    reserve::Expiry,
     session::{Db, Job, Session, Store, permit},
     task::Fate,
 };
@@ -51,19 +53,55 @@ impl Transaction for SqlTransaction {
     }
 }
 
+impl Drop for SqlTransaction {
+    fn drop(&mut self) {
+        self.session.tend_log(true);
+    }
+}
+
 /// A transaction that is under way.
 pub(crate) struct Open {
     /// `None` once it has ended. Dropped before the permit, so that the next writer finds the lock free.
     connection: Option<Box<dyn Connection>>,
-    /// Held from the first write on.
+    /// Held from the first write on, or for a moment from the beginning on.
     permit: Option<OwnedSemaphorePermit>,
+    /// While its turn is kept for its first write.
+    reserved: Option<Expiry>,
+    begun: Instant,
     /// Another writer was faster, or the database failed: all that is left is to roll back.
     doomed: bool,
 }
 
 impl Open {
     pub(crate) fn new(connection: Box<dyn Connection>) -> Self {
-        Self { connection: Some(connection), permit: None, doomed: false }
+        Self { connection: Some(connection), permit: None, reserved: None, begun: Instant::now(), doomed: false }
+    }
+
+    /// A transaction that may write at once, until its reservation expires.
+    pub(crate) fn reserved(connection: Box<dyn Connection>, permit: OwnedSemaphorePermit, expiry: Expiry) -> Self {
+        Self { permit: Some(permit), reserved: Some(expiry), ..Self::new(connection) }
+    }
+
+    /// Gives the turn to others, if nothing was written yet; what the transaction sees stays the same.
+    pub(crate) async fn expire(&mut self, store: &Store) {
+        let Some(expiry) = self.reserved.take() else {
+            return;
+        };
+        expiry.disarm();
+        let (snapshot, version) = (store.dialect.begin(&store.tables, Begin::Snapshot), store.dialect.data_version());
+        let (Some(connection), Some(version)) = (&mut self.connection, version) else {
+            return;
+        };
+        let again = async {
+            let before = connection.fetch(version.into(), vec![]).await?;
+            connection.commit().await?;
+            connection.begin(snapshot).await?;
+            let after = connection.fetch(version.into(), vec![]).await?;
+            Ok::<_, Error>([before, after].map(|mut rows| rows.pop().and_then(|mut row| row.int().ok())))
+        };
+        // Writers of this process wait for the permit. One of another may have slipped in, which happens hardly ever.
+        self.doomed |= !again.await.is_ok_and(|[before, after]| before.is_some() && before == after);
+        self.permit = None;
     }
 
     /// Runs a job that only reads.
@@ -92,13 +130,19 @@ impl Open {
         result
     }
 
-    pub(crate) async fn end(&mut self, commit: bool, fate: &Fate) -> Result<()> {
+    pub(crate) async fn end(&mut self, store: &Store, commit: bool, fate: &Fate) -> Result<()> {
         let mut connection = self.connection.take().ok_or_else(ended)?;
+        self.reserved = None;
         // Held until the lock is free.
-        let _permit = self.permit.take();
+        let permit = self.permit.take();
         if commit && !self.doomed {
+            let writes = permit.is_some();
+            if writes {
+                store.database.check()?;
+            }
             fate.seal()?;
-            return connection.commit().await;
+            connection.commit().await?;
+            return if writes { store.database.check().map_err(Error::ambiguous) } else { Ok(()) };
         }
         let rolled_back = connection.rollback().await;
         match commit {
@@ -126,18 +170,23 @@ impl Open {
     /// Takes the write lock at the first write, where there is one.
     async fn begin_writing(&mut self, store: &Store) -> Result<()> {
         self.connection()?;
+        if self.reserved.take().is_some() {
+            store.claims.used();
+        }
         let Some(sql) = store.dialect.begin_writing(&store.tables).filter(|_| self.permit.is_none()) else {
             return Ok(());
         };
         let permit = permit(store, PATIENCE).await?;
         let Some(permit) = permit else {
             self.doomed = true;
+            store.claims.lost(self.begun.elapsed());
             return Err(overtaken());
         };
         let begun = self.execute(&sql).await;
         if begun.is_ok() {
             self.permit = Some(permit);
         } else {
+            store.claims.lost(self.begun.elapsed());
             // A writer in another process. Whoever comes back at once would meet it again and again until it has written all.
             drop(permit);
             sleep(GIVING_WAY.mul_f64(fastrand::f64())).await;

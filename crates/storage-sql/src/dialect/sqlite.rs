@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use sqlx::{
     Column, Row as _, Sqlite, TypeInfo, ValueRef,
-    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteRow, SqliteSynchronous},
+    sqlite::{SqliteArguments, SqliteConnectOptions, SqliteLockingMode, SqliteRow, SqliteSynchronous},
 };
 use storage_core::{Durability, Error, ErrorKind, Result};
 use tokio::time;
@@ -13,6 +13,7 @@ use super::{Begin, Dialect, SchemaLock, Tables, Types};
 use crate::{
     Config,
     error::from_sqlx,
+    files::LOG,
     pool::{Connection, Driver},
     value::{Row, Value},
 };
@@ -24,15 +25,25 @@ pub(crate) fn options(path: PathBuf, config: &Config) -> Result<SqliteConnectOpt
     // The driver takes a path that begins with `file:` for a URI; an absolute one is always just a path.
     let path = std::path::absolute(path)
         .map_err(|e| Error::new(ErrorKind::Config, "the path of the database is not usable").with_source(e))?;
+    // Most of these are defaults, which another build of the library may have changed.
+    let full_fsync = if config.durability == Durability::Relaxed { "OFF" } else { "ON" };
     let options = SqliteConnectOptions::new()
         .filename(&path)
-        .create_if_missing(true)
         .foreign_keys(true)
         .busy_timeout(config.busy_timeout)
         .synchronous(match config.durability {
             Durability::Relaxed => SqliteSynchronous::Normal,
             _ => SqliteSynchronous::Full,
-        });
+        })
+        .locking_mode(SqliteLockingMode::Normal)
+        .pragma("fullfsync", full_fsync)
+        .pragma("checkpoint_fullfsync", full_fsync)
+        // In pages. What lies behind the end of the log after a checkpoint is cut off to this many bytes.
+        .pragma("wal_autocheckpoint", "1000")
+        .pragma("journal_size_limit", LOG.to_string())
+        .pragma("ignore_check_constraints", "OFF")
+        .pragma("query_only", "OFF")
+        .pragma("mmap_size", "0");
     Ok(options)
 }
 
@@ -122,6 +133,20 @@ impl Dialect for SqliteDialect {
         // The last is not reached if the transaction does not begin; the connection is closed then, unless it begins later.
         let milliseconds = busy_timeout.as_millis();
         Some(format!("PRAGMA busy_timeout = 0; BEGIN IMMEDIATE; PRAGMA busy_timeout = {milliseconds}"))
+    }
+
+    fn cut_log(&self, busy_timeout: Duration) -> Option<[String; 4]> {
+        let milliseconds = busy_timeout.as_millis();
+        Some([
+            "PRAGMA wal_checkpoint(PASSIVE)".into(),
+            "PRAGMA busy_timeout = 0".into(),
+            "PRAGMA wal_checkpoint(TRUNCATE)".into(),
+            format!("PRAGMA busy_timeout = {milliseconds}"),
+        ])
+    }
+
+    fn data_version(&self) -> Option<&'static str> {
+        Some("PRAGMA data_version")
     }
 
     fn begin_writing(&self, tables: &Tables) -> Option<String> {
