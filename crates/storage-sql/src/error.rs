@@ -19,6 +19,7 @@ type Meaning = (ErrorKind, &'static str);
 
 const BUSY: &str = "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`";
 const FASTER: &str = "another writer was faster; run the transaction again";
+const CANCELLED: &str = "the database cancelled the statement; try again";
 const BROKEN: &str = "the connection to the database broke; try again when the server is back";
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 const UNKNOWN: &str = "the database does not accept user and password; check them in the URI, and `sslmode` and `sslcert` if it \
@@ -57,10 +58,16 @@ pub(crate) fn from_sqlx(e: sqlx::Error) -> Error {
     }
 }
 
-/// No connection could be made in time.
-pub(crate) fn unreachable(e: sqlx::Error) -> Error {
-    Error::new(ErrorKind::Unavailable, "the database cannot be reached; check the address, and that the server runs")
-        .with_source(e)
+/// No connection could be made in time, beside so many that are in use.
+pub(crate) fn unreachable(e: sqlx::Error, in_use: usize) -> Error {
+    let message = match in_use {
+        0 => "the database cannot be reached; check the address, and that the server runs",
+        _ => {
+            "no further connection could be made, though others are in use; lower `max_connections` to what the server, or the \
+             pooler in between, lets in"
+        }
+    };
+    Error::new(ErrorKind::Unavailable, message).with_source(e)
 }
 
 /// An error of a commit: only where the database says that it wrote nothing is the outcome certain.

@@ -5,14 +5,20 @@ use std::path::Path;
 use sqlx::{error::DatabaseError, sqlite::SqliteError};
 use storage_core::{Error, ErrorKind};
 
-use super::{BUSY, FASTER, Meaning, NO_TABLE, from_sqlx};
+use super::{BUSY, CANCELLED, FASTER, Meaning, NO_TABLE, from_sqlx};
 
 pub(super) fn meaning(e: &SqliteError) -> Meaning {
     let code = code(e);
     match (code & 0xff, code) {
         (_, 517) => (ErrorKind::Conflict, FASTER),
         (5 | 6, _) => (ErrorKind::Timeout, BUSY),
-        (_, 1032) => (ErrorKind::NotFound, "the database file was moved or deleted; connect again"),
+        (_, 1032) => (ErrorKind::Unavailable, "the database file was moved or removed; put it back, or connect again"),
+        // The statement, or the transaction, was ended for another; the last when somebody changes the tables.
+        (_, 516) | (17, _) => (ErrorKind::Conflict, FASTER),
+        (9, _) => (ErrorKind::Timeout, CANCELLED),
+        // Checksums of the page or of the file system.
+        (_, 8202 | 8458) => (ErrorKind::Corrupt, "the database file is damaged; restore it from a backup"),
+        (22, _) => (ErrorKind::TooLarge, "the file system takes no file of that size"),
         (3 | 8 | 23, _) => (
             ErrorKind::PermissionDenied,
             "the database cannot be written; check the permissions of the file and of its directory",
@@ -21,7 +27,11 @@ pub(super) fn meaning(e: &SqliteError) -> Meaning {
         (10, _) => (ErrorKind::Unavailable, "reading or writing the database file failed; check the disk"),
         (11, _) => (ErrorKind::Corrupt, "the database file is damaged; restore it from a backup"),
         (26, _) => (ErrorKind::Corrupt, "the file is not a SQLite database; name another one"),
-        (13, _) => (ErrorKind::Unavailable, "the disk is full; free some space"),
+        (13, _) => (
+            ErrorKind::Unavailable,
+            "the disk is full; free 20 MiB by removing other files first: SQLite needs room even to delete, and can then make \
+             more by deleting values",
+        ),
         (14, _) => (
             ErrorKind::PermissionDenied,
             "the database file cannot be opened; check the permissions of the file and of its directory, and the number of \
