@@ -16,6 +16,7 @@ use crate::{
     reserve::Claims,
     schema,
     session::{Session, Store},
+    staging::Abandoned,
     task::Tasks,
     transaction::SqlTransaction,
     turn::Turn,
@@ -66,6 +67,7 @@ impl Sql {
             writer: Arc::new(Semaphore::new(if dialect.one_writer() { 1 } else { Semaphore::MAX_PERMITS })),
             turn: Turn::default(),
             claims: Claims::new(config.busy_timeout),
+            abandoned: Abandoned::default(),
             tasks: Tasks::new(runtime),
         }));
         session.sweep(config.sweep_after).await;

@@ -83,6 +83,9 @@ impl Session {
 
     pub(crate) async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
         let source = self.find(from, options.version.as_ref()).await?.ok_or_else(|| no_source(from))?;
+        if let Some(reason) = source.entry.damaged {
+            return Err(reason);
+        }
         if from == to && options == CopyOptions::new() {
             return Ok(source.entry);
         }
@@ -91,7 +94,7 @@ impl Session {
         match source.value {
             Stored::Chunks { upload, chunk } => {
                 put.metadata = options.metadata.or(source.entry.metadata);
-                let staged = self.stage_copy(upload, chunk, source.entry.size).await?;
+                let staged = self.stage_copy(from, upload, chunk, source.entry.size).await?;
                 let item = Item::new(to.clone(), staged.content.clone(), put)?;
                 self.put_received(item, staged).await
             }
@@ -109,6 +112,9 @@ impl Session {
                     Box::pin(async move {
                         let source = read::find(&mut db, &from).await?;
                         let source = source.ok_or_else(|| no_source(&from))?;
+                        if let Some(reason) = source.entry.damaged {
+                            return Err(reason);
+                        }
                         let Stored::Inline(data) = source.value else {
                             return Err(changed(&from));
                         };
@@ -147,16 +153,21 @@ async fn rename(db: &mut Db<'_>, from: &Key, to: &Key, options: &RenameOptions) 
     see_deletes(db, &[from.clone(), to.clone()]).await?;
     let entries = &db.store.tables.entries;
     let lock = db.store.dialect.lock();
+    let sound = db.store.dialect.sound(entries);
     let sql = format!(
-        "SELECT entry_key, id, version, nonce, created_at FROM {entries} WHERE entry_key IN (?, ?) ORDER BY entry_key{lock}"
+        "SELECT entry_key, id, CASE WHEN {sound} THEN 1 ELSE 0 END, version, nonce, created_at FROM {entries} \
+         WHERE entry_key IN (?, ?) ORDER BY entry_key{lock}"
     );
     let (mut source, mut target) = (None, None);
     for mut row in db.fetch(sql, vec![from.into(), to.into()]).await? {
         let own = row.bytes()? == from.as_str();
-        let found = (row.int()?, Version::from_row(&mut row)?, row.int()?);
+        let found = (row.int()?, Version::sound(&mut row)?, row.int().ok());
         *if own { &mut source } else { &mut target } = Some(found);
     }
-    let (id, ..) = source.ok_or_else(|| no_source(from))?;
+    let (id, version, _) = source.ok_or_else(|| no_source(from))?;
+    if version.is_none() {
+        return Err(read::unreadable().with_key(from));
+    }
     if let Some(condition) = &options.condition {
         check(condition, to, target.map(|(_, version, _)| version))?;
     }
@@ -169,17 +180,17 @@ async fn rename(db: &mut Db<'_>, from: &Key, to: &Key, options: &RenameOptions) 
         "UPDATE {entries} SET version = {version}, nonce = ?, entry_key = ?, created_at = coalesce(?, {now}), \
          updated_at = {now} WHERE id = ?"
     );
-    let created_at = target.map(|(.., created_at)| created_at);
+    let created_at = target.and_then(|(.., created_at)| created_at);
     db.execute(sql, vec![fastrand::i64(..).into(), to.into(), created_at.into(), id.into()]).await?;
     let moved = read::find(db, to).await?;
     moved.map(|moved| moved.entry).ok_or_else(|| no_source(from))
 }
 
-fn check(condition: &Condition, key: &Key, current: Option<Version>) -> Result<()> {
-    // All that a condition looks at is the etag.
+fn check(condition: &Condition, key: &Key, current: Option<Option<Version>>) -> Result<()> {
+    // All that a condition looks at is the etag, which nothing damaged has.
     let current = current.map(|version| {
         let mut entry = Entry::new(key.clone(), 0);
-        entry.etag = Some(version.etag());
+        entry.etag = version.map(Version::etag);
         entry
     });
     condition.check(current.as_ref())

@@ -100,9 +100,13 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
     /// Now, in microseconds since 1970, by the database's clock.
     fn now(&self) -> &'static str;
 
-    /// The larger of two.
-    fn greatest(&self) -> &'static str {
-        "greatest"
+    /// Whether the metadata of a row of this table can be read. Nothing but an etag asks for it, since no etag is that of a
+    /// damaged entry.
+    fn sound(&self, table: &str) -> String;
+
+    /// When an entry was written that is replaced now, if the clock did not go back, and then.
+    fn later(&self, now: &str) -> String {
+        format!("greatest(e.updated_at, {now})")
     }
 
     /// What must run before so many [`version`](Self::version)s.
@@ -172,16 +176,16 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
                 from => format!("{column} = {from}.{column}"),
             });
             let set = set.collect::<Vec<_>>().join(", ");
-            let (leftovers, greatest) = (qualified(LEFTOVERS), self.greatest());
-            format!("leftovers = {leftovers}, version = {version}, updated_at = {greatest}(e.updated_at, {now}), {set}")
+            let (leftovers, later) = (qualified(LEFTOVERS), self.later(now));
+            format!("leftovers = {leftovers}, version = {version}, updated_at = {later}, {set}")
         };
         let guard = if plain { "e.described = 0 AND e.upload IS NULL" } else { "1 = 1" };
         let version = self.version(tables, 0);
         if how == How::Match {
-            let set = set("", &version, now);
+            let (set, sound) = (set("", &version, now), self.sound("e"));
             return format!(
                 "UPDATE {entries} AS e SET {set} WHERE e.entry_key = ? AND e.version = ? AND e.nonce = ? AND {guard} \
-                 RETURNING {WRITTEN}"
+                 AND {sound} RETURNING {WRITTEN}"
             );
         }
         let rows = rows_of(self.version_rows(tables, rows));

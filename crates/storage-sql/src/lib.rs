@@ -33,6 +33,7 @@ mod error;
 mod files;
 mod pool;
 mod schema;
+mod setup;
 mod value;
 
 pub use backend::Sql;

@@ -4,7 +4,7 @@ use futures_util::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use storage_core::{Entry, ListItem, ListOptions, ListStream, Metadata, Result};
+use storage_core::{Entry, ListItem, ListOptions, ListStream, Result};
 
 use crate::{
     read::{self, ENTRY},
@@ -139,9 +139,9 @@ async fn rows(
             rows.push((Value::Bytes(bytes), None));
             continue;
         };
-        let mut entry = read::entry(key, versioned, &mut row)?;
+        let mut entry = read::entry(key, versioned, &mut row);
         if metadata {
-            entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
+            entry = read::described(entry, &mut row);
         }
         rows.push((Value::Bytes(bytes), Some(entry)));
     }

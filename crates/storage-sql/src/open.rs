@@ -6,8 +6,8 @@ use crate::{
     Config,
     config::Place,
     dialect, error,
-    files::Files,
-    pool::{Connection, Connections, Database, Kind},
+    pool::{Connection, Connections, Database},
+    setup::Kind,
 };
 
 /// The database, to which nothing was connected yet.
@@ -17,7 +17,7 @@ pub(crate) fn database(config: &Config) -> Result<(Box<dyn Database>, BackendInf
         Place::Sqlite(path) => {
             let options = dialect::sqlite::options(path.clone(), config)?;
             // As it was when it was opened, wherever the program is by then.
-            let files = Kind::File(Files::new(options.get_filename().to_owned()));
+            let files = Kind::File(crate::files::Files::new(options.get_filename().to_owned()));
             let path = path.clone();
             let opening = Box::new(move |e| error::while_opening(e, &path));
             let first = options.clone().create_if_missing(true);

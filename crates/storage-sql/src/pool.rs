@@ -23,6 +23,7 @@ use crate::{
     dialect::Dialect,
     error::{from_sqlx, unreachable, while_committing},
     files::Files,
+    setup::Kind,
     value::{Row, Value},
 };
 
@@ -109,34 +110,6 @@ pub(crate) struct Connections<D: Driver> {
     runtime: Handle,
 }
 
-/// What the connections lead to.
-#[cfg_attr(not(all(feature = "sqlite", feature = "postgres")), allow(dead_code, reason = "each has its databases"))]
-pub(crate) enum Kind {
-    File(Files),
-    Server(Setup),
-}
-
-impl Kind {
-    fn files(&self) -> Option<&Files> {
-        match self {
-            Self::File(files) => Some(files),
-            Self::Server(_) => None,
-        }
-    }
-}
-
-/// What a new connection to a server begins with.
-pub(crate) struct Setup {
-    /// Sets all that this crate relies on and that any user may set.
-    pub(crate) statements: String,
-    /// Asks for what only the server's administrator sets; yields one row.
-    pub(crate) question: String,
-    /// Refuses a connection that would break a promise.
-    pub(crate) check: Check,
-}
-
-type Check = Box<dyn Fn(&mut Row) -> Result<()> + Send + Sync>;
-
 /// What an error of opening a connection means.
 pub(crate) type Opening = Box<dyn Fn(sqlx::Error) -> Error + Send + Sync>;
 
@@ -151,14 +124,6 @@ struct Pooled<D: Driver> {
     /// Rolls back, and gives the connection back.
     abandon: fn(PoolConnection<D>) -> BoxFuture<'static, ()>,
     runtime: Handle,
-}
-
-impl Setup {
-    async fn run(&self, connection: &mut dyn Connection) -> Result<()> {
-        connection.run(self.statements.clone()).await?;
-        let row = connection.fetch(self.question.clone(), vec![]).await?.pop();
-        (self.check)(&mut row.ok_or_else(|| Error::new(ErrorKind::Other, "the server does not tell its settings"))?)
-    }
 }
 
 impl<D: Driver> Pooled<D> {
@@ -281,6 +246,7 @@ macro_rules! connections {
 
             async fn acquire(&self) -> Result<Box<dyn Connection>> {
                 let mut attempts = 0;
+                let in_use = || self.in_use.load(Ordering::Relaxed);
                 loop {
                     if self.pool.num_idle() == 0 {
                         // What is made now may lead to another file, with the log of ours beside it.
@@ -291,7 +257,7 @@ macro_rules! connections {
                     let connection = connection.map_err(|e| match e {
                         sqlx::Error::Database(_) if self.check().is_err() => self.check().err().unwrap_or_else(Error::closed),
                         // With connections to spare, what took too long was making one.
-                        sqlx::Error::PoolTimedOut if self.in_use.load(Ordering::Relaxed) < self.most => unreachable(e),
+                        sqlx::Error::PoolTimedOut if in_use() < self.most => unreachable(e, in_use()),
                         e => (self.opening)(e),
                     })?;
                     self.in_use.fetch_add(1, Ordering::Relaxed);
@@ -326,7 +292,7 @@ macro_rules! connections {
                     let refused = match time::timeout(self.acquiring, setup.run(&mut connection)).await {
                         Ok(Ok(())) => return Ok(Box::new(connection)),
                         Ok(Err(e)) => e,
-                        Err(_) => return Err(unreachable(sqlx::Error::PoolTimedOut)),
+                        Err(_) => return Err(unreachable(sqlx::Error::PoolTimedOut, 0)),
                     };
                     // Whoever takes it next would not have what it begins with.
                     connection.unfinished = true;

@@ -5,10 +5,8 @@ mod order;
 
 use std::collections::BTreeSet;
 
-use futures_util::{TryStreamExt, stream};
-use storage_core::{
-    Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, Metadata, Query, Result, defaults,
-};
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture, stream};
+use storage_core::{Comparison, Entry, EntryStream, FieldValue, Filter, ListOptions, OrderBy, Query, Result, defaults};
 
 use crate::{
     dialect::Tables,
@@ -63,38 +61,59 @@ struct Plan {
     order: String,
 }
 
+/// Entries, and what is left of the query behind them, with how many it may still yield.
+type Page = (EntryStream, Option<(Plan, usize)>);
+
 impl Session {
     pub(crate) async fn query(&self, query: Query) -> Result<EntryStream> {
         query.validate()?;
         let Some(plan) = Plan::new(&self.store, &query) else {
-            let options = ListOptions::new().prefix(query.prefix.as_str()).metadata(true);
-            return query.evaluate(defaults::entries(self.list(options).await?)).await;
+            return self.scan(query).await;
         };
         let left = query.limit.unwrap_or(usize::MAX);
         let session = self.clone();
-        let pages = stream::try_unfold(Some((plan, left)), move |state| {
-            let session = session.clone();
-            async move {
-                let Some((plan, left)) = state.filter(|(_, left)| *left > 0) else {
-                    return Ok(None);
-                };
-                let size = left.min(PAGE);
-                let page = session.read(move |mut db| {
-                    let plan = plan.clone();
-                    Box::pin(async move {
-                        let (entries, full) = plan.page(&mut db, size).await?;
-                        Ok((plan, entries, full))
-                    })
-                });
-                let (mut plan, entries, full): (Plan, Vec<Entry>, bool) = page.await?;
-                let next = entries.last().filter(|_| full).map(|last| {
-                    plan.query.continuation = Some(plan.query.continuation_after(last));
-                    (plan, left - entries.len())
-                });
-                Ok(Some((stream::iter(entries.into_iter().map(Ok)), next)))
+        let pages = stream::try_unfold(Some((plan, left)), move |state| session.page(state));
+        let entries: EntryStream = pages.try_flatten().boxed();
+        begun(entries).await
+    }
+
+    /// The next entries, and what is left behind them.
+    fn page(&self, state: Option<(Plan, usize)>) -> BoxFuture<'static, Result<Option<Page>>> {
+        let session = self.clone();
+        Box::pin(async move {
+            let Some((plan, left)) = state.filter(|(_, left)| *left > 0) else {
+                return Ok(None);
+            };
+            let size = left.min(PAGE);
+            let page = session.read(move |mut db| {
+                let plan = plan.clone();
+                Box::pin(async move {
+                    let (entries, full) = plan.page(&mut db, size).await?;
+                    Ok((plan, entries, full))
+                })
+            });
+            let (mut plan, mut entries, full): (Plan, Vec<Entry>, bool) = page.await?;
+            let damaged = entries.iter().any(|entry| entry.damaged.is_some());
+            if damaged && plan.query.order.by != OrderBy::Key {
+                // Where it stood before it was damaged is not where it belongs.
+                plan.query.limit = plan.query.limit.map(|_| left);
+                return Ok(Some((session.scan(plan.query).await?, None)));
             }
-        });
-        begun(pages.try_flatten()).await
+            let next = entries.last().filter(|_| full).map(|last| plan.query.continuation_after(last));
+            // What is told of its metadata beside the row may not be true any more.
+            entries.retain(|entry| entry.damaged.is_none() || plan.query.matches(entry));
+            let next = next.map(|next| {
+                plan.query.continuation = Some(next);
+                (plan, left - entries.len())
+            });
+            Ok(Some((stream::iter(entries.into_iter().map(Ok)).boxed(), next)))
+        })
+    }
+
+    /// The same, evaluated here.
+    fn scan(&self, query: Query) -> BoxFuture<'static, Result<EntryStream>> {
+        let (session, options) = (self.clone(), ListOptions::new().prefix(query.prefix.as_str()).metadata(true));
+        Box::pin(async move { query.evaluate(defaults::entries(session.list(options).await?)).await })
     }
 }
 
@@ -148,9 +167,8 @@ impl Plan {
             let Some(key) = read::key(&row.bytes()?) else {
                 continue;
             };
-            let mut entry = read::entry(key, db.store.versions.is_some(), &mut row)?;
-            entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-            entries.push(entry);
+            let entry = read::entry(key, db.store.versions.is_some(), &mut row);
+            entries.push(read::described(entry, &mut row));
         }
         match entries.is_empty() && full {
             // Nothing says where to go on, and ending here would pass for a complete answer.

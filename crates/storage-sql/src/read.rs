@@ -6,6 +6,7 @@ use bytes::Bytes;
 use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, Result, StatOptions, VersionId};
 
 use crate::{
+    chunks::Upload,
     session::{Db, Session, Version},
     value::{Row, Value},
 };
@@ -53,7 +54,8 @@ impl Session {
 
     pub(crate) async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         if options.version.is_some() {
-            return Ok(self.find(key, options.version.as_ref()).await?.map(|found| found.entry));
+            let found = self.find(key, options.version.as_ref()).await?;
+            return found.map(|found| found.entry.sound()).transpose();
         }
         let wanted = key.clone();
         let versioned = self.store.versions.is_some();
@@ -65,9 +67,8 @@ impl Session {
                 let Some(mut row) = db.fetch_one(sql, vec![(&wanted).into()]).await? else {
                     return Ok(None);
                 };
-                let mut entry = entry(wanted, versioned, &mut row)?;
-                entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-                Ok(Some(entry))
+                let entry = entry(wanted, versioned, &mut row);
+                described(entry, &mut row).sound().map(Some)
             })
         })
         .await
@@ -101,7 +102,7 @@ impl Session {
             Stored::Inline(data) => data.slice(range.start as usize..range.end as usize).into(),
             Stored::Chunks { upload, chunk } => {
                 let len = range.end - range.start;
-                let body = Body::sized(len, self.chunks(upload, chunk, size, range));
+                let body = Body::sized(len, self.chunks(&found.entry.key, Upload { upload, chunk, size }, range));
                 match options.whole {
                     true => body.bytes(u64::MAX).await?.into(),
                     false => body,
@@ -127,31 +128,51 @@ pub(crate) async fn find_all(db: &mut Db<'_>, keys: &[Key]) -> Result<Vec<Found>
     found.collect()
 }
 
-/// A value from the columns [`FOUND`]; `None` when somebody else has put there what cannot be a key.
+/// A value from the columns [`FOUND`], which may be damaged; `None` when somebody else has put there what cannot be a key.
 pub(crate) fn found(versioned: bool, row: &mut Row) -> Result<Option<Found>> {
     let Some(key) = key(&row.bytes()?) else {
         return Ok(None);
     };
-    let mut entry = entry(key, versioned, row)?;
-    entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-    let value = match (row.optional_int()?, row.optional_int()?, row.optional_bytes()?) {
-        (None, _, Some(data)) if data.len() as u64 == entry.size => Stored::Inline(data),
-        (Some(chunk @ 1..), Some(upload), _) => Stored::Chunks { upload, chunk: chunk as u64 },
-        _ => return Err(damaged().with_key(&entry.key)),
+    let entry = described(entry(key, versioned, row), row);
+    let value = match (row.optional_int(), row.optional_int(), row.optional_bytes()) {
+        (Ok(None), _, Ok(Some(data))) if data.len() as u64 == entry.size => Stored::Inline(data),
+        (Ok(Some(chunk @ 1..)), Ok(Some(upload)), _) => Stored::Chunks { upload, chunk: chunk as u64 },
+        _ => {
+            let entry = if entry.damaged.is_some() { entry } else { entry.into_damaged(damaged()) };
+            return Ok(Some(Found { entry, value: Stored::Inline(Bytes::new()) }));
+        }
     };
     Ok(Some(Found { entry, value }))
 }
 
-/// An entry, without metadata, from the columns [`ENTRY`].
-pub(crate) fn entry(key: Key, versioned: bool, row: &mut Row) -> Result<Entry> {
-    let version = Version::from_row(row)?;
-    let size = u64::try_from(row.int()?).map_err(|_| damaged())?;
-    let mut entry = Entry::new(key, size);
-    entry.etag = Some(version.etag());
-    entry.version = versioned.then(|| version.id());
-    entry.created = Some(time(row.int()?));
-    entry.modified = Some(time(row.int()?));
-    Ok(entry)
+/// An entry, without metadata, from the columns [`ENTRY`]. It is damaged if somebody has put there what nobody can read.
+pub(crate) fn entry(key: Key, versioned: bool, row: &mut Row) -> Entry {
+    let [number, nonce, size, created, modified] = [(); 5].map(|()| row.int());
+    let size = size.and_then(|size| u64::try_from(size).map_err(|_| damaged()));
+    let mut entry = Entry::new(key, size.as_ref().map_or(0, |size| *size));
+    entry.created = created.ok().map(time);
+    entry.modified = modified.ok().map(time);
+    match (number, nonce, size) {
+        (Ok(number), Ok(nonce), Ok(_)) => {
+            let version = Version { number, nonce };
+            entry.etag = Some(version.etag());
+            entry.version = versioned.then(|| version.id());
+            entry
+        }
+        (Err(e), ..) | (_, Err(e), _) | (.., Err(e)) => entry.into_damaged(e),
+    }
+}
+
+/// The entry with the metadata of the next column, or damaged if that is not readable.
+pub(crate) fn described(mut entry: Entry, row: &mut Row) -> Entry {
+    match row.text().and_then(|json| Metadata::from_json(&json)) {
+        Ok(metadata) if entry.damaged.is_none() => {
+            entry.metadata = Some(metadata.into());
+            entry
+        }
+        Err(e) if entry.damaged.is_none() => entry.into_damaged(e),
+        _ => entry,
+    }
 }
 
 /// A key as it stands in the database, unless somebody else has put there what cannot be one.
@@ -171,4 +192,8 @@ pub(crate) fn time(micros: i64) -> SystemTime {
 
 pub(crate) fn damaged() -> Error {
     Error::new(ErrorKind::Corrupt, "the stored bytes are not as many as the value has")
+}
+
+pub(crate) fn unreadable() -> Error {
+    Error::new(ErrorKind::Corrupt, "the stored metadata is not readable")
 }

@@ -20,6 +20,7 @@ use crate::{
     error::while_writing,
     pool::{Connection, Database},
     reserve::{self, Claims},
+    staging::Abandoned,
     task::{Fate, Tasks},
     transaction::{Open, ended},
     turn::Turn,
@@ -50,6 +51,7 @@ pub(crate) struct Store {
     pub(crate) turn: Turn,
     /// What transactions have lost to other writers.
     pub(crate) claims: Claims,
+    pub(crate) abandoned: Abandoned,
     pub(crate) tasks: Tasks,
 }
 
@@ -107,6 +109,13 @@ impl Version {
     /// From the columns `version` and `nonce`.
     pub(crate) fn from_row(row: &mut Row) -> Result<Self> {
         Ok(Self { number: row.int()?, nonce: row.int()? })
+    }
+
+    /// From a column that says by a 1 whether the entry is sound, and the columns `version` and `nonce`; `None` if it is not.
+    pub(crate) fn sound(row: &mut Row) -> Result<Option<Self>> {
+        let sound = row.int()? == 1;
+        let (number, nonce) = (row.int(), row.int());
+        Ok(number.and_then(|number| Ok(Self { number, nonce: nonce? })).ok().filter(|_| sound))
     }
 
     /// From what [`etag`](Self::etag) has written; `None` for any other text.

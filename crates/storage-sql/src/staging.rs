@@ -4,14 +4,17 @@
 //! transactions of their own, and one short transaction at the end makes them the value. The chunks of an upload never
 //! change; they disappear with the entry that owns them, or with the upload if none ever did.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use storage_core::{Body, ByteStream, Error, ErrorKind, Result};
+use storage_core::{Body, ByteStream, Error, ErrorKind, Key, Result};
 
 use crate::{
-    chunks::overwritten,
+    chunks::missing,
     session::{Db, Session},
     value::Value,
 };
@@ -114,7 +117,7 @@ impl Session {
     }
 
     /// A copy of an upload, staged. Its chunks are copied by the database, some at a time.
-    pub(crate) async fn stage_copy(&self, upload: i64, chunk: u64, size: u64) -> Result<Received> {
+    pub(crate) async fn stage_copy(&self, key: &Key, upload: i64, chunk: u64, size: u64) -> Result<Received> {
         let mut staged = self.stage(chunk as usize).await?;
         let count = size.div_ceil(chunk) as i64;
         let step = (BATCH as u64 / chunk).max(1) as usize;
@@ -134,7 +137,12 @@ impl Session {
                 })
             });
             if copied.await? != (last - first) as u64 {
-                return Err(overwritten());
+                let key = key.clone();
+                let missing = self.read(move |mut db| {
+                    let key = key.clone();
+                    Box::pin(async move { missing(&mut db, &key, upload).await })
+                });
+                return Err(missing.await?);
             }
         }
         staged.size = size as i64;
@@ -142,14 +150,20 @@ impl Session {
     }
 
     async fn stage(&self, chunk: usize) -> Result<Staged> {
-        let upload = self.write_once(|mut db| {
+        let session = self.clone();
+        let staged = self.write_once(move |mut db| {
+            let session = session.clone();
             Box::pin(async move {
                 let (uploads, now) = (&db.store.tables.uploads, db.store.dialect.now());
                 let sql = format!("INSERT INTO {uploads} (touched_at) VALUES ({now}) RETURNING upload");
-                db.fetch_one(sql, vec![]).await?.ok_or_else(swept)?.int()
+                let upload = db.fetch_one(sql, vec![]).await?.ok_or_else(swept)?.int()?;
+                // A call that is dropped while the answer is on its way drops this.
+                Ok(Staged { session, upload, chunk: chunk as i64, size: 0, kept: false })
             })
         });
-        Ok(Staged { upload: upload.await?, session: self.clone(), chunk: chunk as i64, size: 0, kept: false })
+        let staged = staged.await?;
+        self.store.abandoned.again(self);
+        Ok(staged)
     }
 
     /// Removes what was staged by writers that have not been heard of for so long, as far as that is possible now.
@@ -229,12 +243,41 @@ impl Drop for Staged {
             return;
         }
         // What an entry owns by now is not touched, so there is no need to know how the write ended.
-        let (session, upload) = (self.session.clone(), self.upload);
-        self.session.detach(async move {
-            if let Err(e) = session.abandon(upload).await {
-                tracing::debug!(error = %e, "staged chunks are left for a later connection to sweep");
+        self.session.store.abandoned.remove(&self.session, self.upload);
+    }
+}
+
+/// What could not be removed when it was abandoned: the next streamed write tries again, so that no more stays than one failure of
+/// the database leaves. The rest is for a connection made `sweep_after` later.
+#[derive(Debug, Default)]
+pub(crate) struct Abandoned(Mutex<Vec<i64>>);
+
+impl Abandoned {
+    /// The most that are remembered.
+    const MOST: usize = 10_000;
+
+    fn list(&self) -> MutexGuard<'_, Vec<i64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes an upload in the background, now or later.
+    fn remove(&self, session: &Session, upload: i64) {
+        let own = session.clone();
+        session.detach(async move {
+            if let Err(e) = own.abandon(upload).await {
+                tracing::debug!(error = %e, "staged chunks are left for a later write or connection to remove");
+                let mut list = own.store.abandoned.list();
+                // What was staged in a transaction has ended with it.
+                if e.kind() != ErrorKind::Closed && list.len() < Self::MOST {
+                    list.push(upload);
+                }
             }
         });
+    }
+
+    fn again(&self, session: &Session) {
+        let left = std::mem::take(&mut *self.list());
+        left.into_iter().for_each(|upload| self.remove(session, upload));
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, stream};
-use storage_core::{Condition, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Key, Metadata, Result, VersionId};
+use storage_core::{Condition, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Key, Result, VersionId};
 
 use crate::{
     dialect::{How, Tables},
@@ -29,12 +29,8 @@ impl Session {
                      SELECT {columns} FROM {past} WHERE entry_key = ? ORDER BY version DESC"
                 );
                 let rows = db.fetch(sql, vec![(&key).into(), (&key).into()]).await?;
-                let entry = |mut row| {
-                    let mut entry = read::entry(key.clone(), true, &mut row)?;
-                    entry.metadata = Some(Metadata::from_json(&row.text()?)?.into());
-                    Ok(entry)
-                };
-                rows.into_iter().map(entry).collect::<Result<Vec<Entry>>>()
+                let entry = |mut row| read::described(read::entry(key.clone(), true, &mut row), &mut row);
+                Ok(rows.into_iter().map(entry).collect::<Vec<Entry>>())
             })
         });
         Ok(stream::iter(entries.await?.into_iter().map(Ok)).boxed())
@@ -86,7 +82,7 @@ pub(crate) async fn write_rows(db: &mut Db<'_>, items: &[Item]) -> Result<BTreeM
     for item in items {
         match (there.get(&item.key), item.how) {
             (None, How::Match) | (Some(_), How::Create) => {}
-            (Some((_, version)), How::Match) if Some(*version) != item.matches => {}
+            (Some((_, version)), How::Match) if *version != item.matches => {}
             (Some((id, _)), _) => {
                 replaced.push(*id);
                 replacing.push(item.clone());
@@ -115,7 +111,9 @@ pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) 
     let there = lock(db, [key].into_iter()).await?;
     let there = there.get(key);
     let matches = match &options.condition {
-        Some(Condition::IfMatch(etag)) => there.is_some_and(|(_, version)| version.etag() == *etag),
+        Some(Condition::IfMatch(etag)) => {
+            there.is_some_and(|(_, version)| version.is_some_and(|version| version.etag() == *etag))
+        }
         _ => true,
     };
     if !matches {
@@ -155,18 +153,23 @@ pub(crate) async fn prune(db: &mut Db<'_>, keys: &[Key]) -> Result<()> {
     Ok(())
 }
 
-/// The entries of those keys that have one, which nobody else changes until the end.
-async fn lock<'k>(db: &mut Db<'_>, keys: impl Iterator<Item = &'k Key>) -> Result<BTreeMap<Key, (i64, Version)>> {
+/// The entries of those keys that have one, which nobody else changes until the end. What is damaged has no version.
+async fn lock<'k>(
+    db: &mut Db<'_>,
+    keys: impl Iterator<Item = &'k Key>,
+) -> Result<BTreeMap<Key, (i64, Option<Version>)>> {
     let keys: Vec<Value> = keys.map(Value::from).collect();
     let (entries, for_update) = (&db.store.tables.entries, db.store.dialect.lock());
     let places = vec!["?"; keys.len()].join(", ");
+    let sound = db.store.dialect.sound(entries);
     let sql = format!(
-        "SELECT entry_key, id, version, nonce FROM {entries} WHERE entry_key IN ({places}) ORDER BY entry_key{for_update}"
+        "SELECT entry_key, id, CASE WHEN {sound} THEN 1 ELSE 0 END, version, nonce FROM {entries} \
+         WHERE entry_key IN ({places}) ORDER BY entry_key{for_update}"
     );
     let mut there = BTreeMap::new();
     for mut row in db.fetch(sql, keys).await? {
         if let Some(key) = read::key(&row.bytes()?) {
-            there.insert(key, (row.int()?, Version::from_row(&mut row)?));
+            there.insert(key, (row.int()?, Version::sound(&mut row)?));
         }
     }
     Ok(there)

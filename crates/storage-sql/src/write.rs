@@ -37,7 +37,8 @@ pub(crate) struct Item {
 pub(crate) struct Written {
     id: i64,
     version: Version,
-    created_at: i64,
+    /// Unless somebody has damaged it.
+    created_at: Option<i64>,
     updated_at: i64,
     leftovers: i64,
 }
@@ -92,7 +93,7 @@ impl Item {
         let mut entry = Entry::new(self.key.clone(), self.content.size().unsigned_abs());
         entry.etag = Some(written.version.etag());
         entry.version = versioned.then(|| written.version.id());
-        entry.created = Some(read::time(written.created_at));
+        entry.created = written.created_at.map(read::time);
         entry.modified = Some(read::time(written.updated_at));
         entry.metadata = Some(self.metadata.clone());
         entry
@@ -192,7 +193,7 @@ pub(crate) async fn write_rows(db: &mut Db<'_>, items: &[Item], plain: bool) -> 
     let mut written = BTreeMap::new();
     for mut row in rows {
         let (_, id, version) = (row.bytes()?, row.int()?, Version::from_row(&mut row)?);
-        let (created_at, updated_at, leftovers) = (row.int()?, row.int()?, row.int()?);
+        let (created_at, updated_at, leftovers) = (row.int().ok(), row.int()?, row.int()?);
         written.insert(version.nonce, Written { id, version, created_at, updated_at, leftovers });
     }
     Ok(written)
@@ -209,7 +210,8 @@ pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) 
         return Err(Error::unsupported("this condition"));
     };
     let version = Version::parse(etag.as_str()).ok_or_else(|| failed(How::Match))?;
-    let sql = format!("{sql} AND version = ? AND nonce = ?");
+    let sound = db.store.dialect.sound(&db.store.tables.entries);
+    let sql = format!("{sql} AND version = ? AND nonce = ? AND {sound}");
     match db.execute(sql, vec![key.into(), version.number.into(), version.nonce.into()]).await? {
         0 => Err(failed(How::Match)),
         _ => Ok(()),

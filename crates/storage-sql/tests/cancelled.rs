@@ -105,6 +105,26 @@ async fn a_commit_that_took_too_long_is_ambiguous_and_ends_its_connection() {
     }
 }
 
+#[tokio::test]
+async fn a_streamed_write_dropped_as_it_begins_leaves_nothing() {
+    for place in Place::servers() {
+        let proxy = Proxy::new(place.engine).await;
+        let storage = behind(&proxy, &place, Duration::from_secs(30)).await;
+        storage.put("small", "s").await.unwrap();
+        for _ in 0..3 {
+            proxy.hold(0);
+            assert!(timeout(Duration::from_millis(100), storage.put("k", value(b'k').repeat(3))).await.is_err());
+            proxy.release();
+            assert_eq!(storage.get("k").await.unwrap(), None);
+        }
+        let mut looks = 0..500;
+        while looks.next().is_some() && place.count("SELECT count(*) FROM storage_uploads").await > 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        assert!(!looks.is_empty(), "something stays staged on {:?}", place.engine);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_dropped_at_any_moment_leave_the_transaction_as_it_was() {
     let seed = fastrand::u64(..);

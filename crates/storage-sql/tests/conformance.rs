@@ -8,8 +8,9 @@ mod target;
 
 use std::{path::Path, time::Duration};
 
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use storage_conformance::{Namespace, Target};
-use storage_core::Result;
+use storage_core::{Key, Result};
 use storage_sql::{Config, Sql};
 use target::{ALL, on_server};
 
@@ -17,6 +18,15 @@ async fn file(ns: Namespace, versions: Option<u32>) -> Result<Sql> {
     let mut config = Config::sqlite(ns.dir().join("test.db"));
     config.versions = versions.and_then(std::num::NonZeroU32::new);
     Sql::connect(config).await
+}
+
+/// Writes metadata that nobody can read into the row of a key.
+async fn damage(ns: Namespace, key: Key) -> Result<()> {
+    let mut raw = SqliteConnectOptions::new().filename(ns.dir().join("test.db")).connect().await.unwrap();
+    let sql = "UPDATE storage SET metadata = '{' WHERE entry_key = ?";
+    sqlx::query(sql).bind(key.as_str().as_bytes()).execute(&mut raw).await.unwrap();
+    raw.close().await.unwrap();
+    Ok(())
 }
 
 /// What is left of unfinished writes once a connection has been made `sweep_after` later.
@@ -28,10 +38,11 @@ fn left(place: &Path) -> usize {
 }
 
 storage_conformance::main!(
-    Target::new("sqlite", |ns| file(ns, None)).requires(ALL).leftovers(left),
+    Target::new("sqlite", |ns| file(ns, None)).requires(ALL).leftovers(left).damage(damage),
     Target::new("sqlite-versions", |ns| file(ns, Some(10)))
         .requires(ALL.versioning())
         .leftovers(left)
+        .damage(damage)
         .group("versions"),
     on_server("postgres", "STORAGE_TEST_POSTGRES", None).group("servers"),
     on_server("postgres-versions", "STORAGE_TEST_POSTGRES", Some(10)).group("versions"),

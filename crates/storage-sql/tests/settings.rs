@@ -44,13 +44,14 @@ const MARIADB: [(&str, &str, &str); 21] = [
 ];
 
 /// The same of PostgreSQL. `search_path` and what makes the database read-only are the user's own.
-const POSTGRES: [(&str, &str, &str); 9] = [
+const POSTGRES: [(&str, &str, &str); 10] = [
     ("lock_timeout", "1", "5000"),
     ("default_transaction_isolation", "serializable", "read committed"),
     ("default_transaction_deferrable", "on", "off"),
     ("statement_timeout", "1", "0"),
     ("idle_session_timeout", "50", "0"),
     ("exit_on_error", "on", "off"),
+    ("standard_conforming_strings", "off", "on"),
     ("synchronous_commit", "off", "on"),
     ("log_parameter_max_length_on_error", "100", "0"),
     ("client_encoding", "LATIN1", "UTF8"),

@@ -50,8 +50,12 @@ async fn a_range_reads_only_its_chunks() {
             let read = object.body.bytes(u64::MAX).await.unwrap();
             assert_eq!(read, value[range.start as usize..range.end as usize]);
         }
-        assert_eq!(kind(storage.get("k").await), ErrorKind::Conflict);
-        assert_eq!(kind(storage.get_with("k", GetOptions::new().range(0..10)).await), ErrorKind::Conflict);
+        assert_eq!(kind(storage.get("k").await), ErrorKind::Corrupt);
+        assert_eq!(kind(storage.get_with("k", GetOptions::new().range(0..10)).await), ErrorKind::Corrupt);
+        assert_eq!(kind(storage.copy("k", "copy").await), ErrorKind::Corrupt);
+        // Without the upload too.
+        place.raw("DELETE FROM storage_uploads").await;
+        assert_eq!(kind(storage.get("k").await), ErrorKind::Corrupt);
     }
 }
 

@@ -66,6 +66,14 @@ impl Dialect for MariaDbDialect {
         }
     }
 
+    fn sound(&self, table: &str) -> String {
+        let within = |path: &str, kind: &str| {
+            format!("COALESCE(JSON_TYPE(JSON_EXTRACT({table}.metadata, '{path}')), '{kind}') = '{kind}'")
+        };
+        let parts = [within("$", "OBJECT"), within("$.fields", "OBJECT"), within("$.tags", "ARRAY")].join(" AND ");
+        format!("CASE WHEN JSON_VALID({table}.metadata) THEN {parts} ELSE 0 END AND {table}.size >= 0")
+    }
+
     fn see_deletes(&self, tables: &Tables, keys: usize) -> Option<String> {
         let (entries, places) = (&tables.entries, vec!["?"; keys].join(", "));
         // The inner count sees what the transaction sees, the outer one what there is, which stays so until the end.
@@ -167,9 +175,10 @@ impl Dialect for MariaDbDialect {
             How::Match => {
                 let places = vec!["?"; ARGUMENTS.len() - 1].join(", ");
                 let guard = if plain { " AND o.described = 0 AND o.upload IS NULL" } else { "" };
+                let sound = self.sound("o");
                 format!(
                     "{insert} SELECT {version}, {now}, {now}, 0, {places}, o.entry_key FROM {entries} o \
-                     WHERE o.entry_key = ? AND o.version = ? AND o.nonce = ?{guard} FOR UPDATE \
+                     WHERE o.entry_key = ? AND o.version = ? AND o.nonce = ?{guard} AND {sound} FOR UPDATE \
                      ON DUPLICATE KEY UPDATE {set} RETURNING {WRITTEN}"
                 )
             }

@@ -100,8 +100,19 @@ impl Dialect for SqliteDialect {
         "CAST(round(unixepoch('subsec') * 1000) AS INTEGER) * 1000"
     }
 
-    fn greatest(&self) -> &'static str {
-        "max"
+    fn sound(&self, table: &str) -> String {
+        // Any column may hold any type, and what is no JSON has no type within it.
+        let within =
+            |path: &str, kind: &str| format!("coalesce(json_type({table}.metadata, '{path}'), '{kind}') = '{kind}'");
+        let parts = [within("$", "object"), within("$.fields", "object"), within("$.tags", "array")].join(" AND ");
+        format!(
+            "CASE WHEN typeof({table}.metadata) = 'text' AND json_valid({table}.metadata) THEN {parts} ELSE 0 END \
+             AND typeof({table}.size) = 'integer' AND {table}.size >= 0"
+        )
+    }
+
+    fn later(&self, now: &str) -> String {
+        format!("max(CASE typeof(e.updated_at) WHEN 'integer' THEN e.updated_at ELSE 0 END, {now})")
     }
 
     fn advance(&self, tables: &Tables, versions: usize) -> Option<String> {
@@ -192,7 +203,11 @@ impl Driver for Sqlite {
                 _ if raw.is_null() => Value::Null,
                 "INTEGER" => Value::Int(row.try_get(index)?),
                 "REAL" => Value::Float(row.try_get(index)?),
-                "TEXT" => Value::Text(row.try_get(index)?),
+                // What others wrote need not be one.
+                "TEXT" => match String::from_utf8(row.try_get(index)?) {
+                    Ok(text) => Value::Text(text),
+                    Err(bytes) => Value::Bytes(bytes.into_bytes().into()),
+                },
                 _ => Value::Bytes(row.try_get::<Vec<u8>, _>(index)?.into()),
             });
         }

@@ -29,6 +29,12 @@ pub(crate) fn on_server(name: &str, variable: &'static str, versions: Option<u32
         .runs_on("server")
         .secret(password(variable))
         .requires(capabilities)
+        .damage(move |ns, key| async move {
+            let hex: String = key.as_str().bytes().map(|byte| format!("{byte:02x}")).collect();
+            let damaged = Raw::connect(variable).await;
+            let damaged = async { damaged?.damage(ns.name(), &hex).await };
+            damaged.await.map_err(|e| Error::new(ErrorKind::Other, "its row cannot be changed").with_source(e))
+        })
         .cleanup(removal(variable))
 }
 
@@ -87,6 +93,20 @@ impl Raw {
         let mut raw = MySqlConnection::connect(&uri).await?;
         raw.execute(sqlx::raw_sql("SET lock_wait_timeout = 5, foreign_key_checks = 0")).await?;
         Ok(Self::MariaDb(raw))
+    }
+
+    /// Writes into a row, whose key stands in hexadecimal digits, metadata that nobody can read.
+    async fn damage(&mut self, table: &str, key: &str) -> sqlx::Result<()> {
+        let update = format!("UPDATE {table} SET metadata = '{{' WHERE entry_key = ");
+        match self {
+            Self::Postgres(raw) => {
+                raw.execute(sqlx::raw_sql(AssertSqlSafe(format!("{update} '\\x{key}'::bytea")))).await?;
+            }
+            Self::MariaDb(raw) => {
+                raw.execute(sqlx::raw_sql(AssertSqlSafe(format!("{update} x'{key}'")))).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn drop_all(&mut self, name: &str) -> sqlx::Result<()> {

@@ -3,10 +3,7 @@
 
 use storage_core::{Error, ErrorKind, Result};
 
-use crate::{
-    Config,
-    pool::{Connection, Setup},
-};
+use crate::{Config, pool::Connection, setup::Setup};
 
 /// The most that a number of rows or bytes can be, where the default is that of the server.
 const UNLIMITED: u64 = u64::MAX;

@@ -5,22 +5,20 @@ use std::sync::OnceLock;
 
 use storage_core::{Durability, Error, ErrorKind, Result};
 
-use crate::{
-    Config,
-    pool::{Connection, Setup},
-};
+use crate::{Config, pool::Connection, setup::Setup};
 
 /// What each statement outside of a caller's transaction needs.
 const ISOLATION: &str = "read committed";
 
 /// What a session sets where it finds something else, as far as the server knows it. All of it may be set by any user.
-const SET: [(&str, &str); 6] = [
+const SET: [(&str, &str); 7] = [
     ("default_transaction_deferrable", "off"),
     // The option `timeout` says how long a statement may take.
     ("statement_timeout", "0"),
     // The pool closes what nobody uses for ten minutes; before, the server shall not.
     ("idle_session_timeout", "0"),
     ("exit_on_error", "off"),
+    ("standard_conforming_strings", "on"),
     ("default_table_access_method", "heap"),
     // No error shall hold values.
     ("log_parameter_max_length_on_error", "0"),
