@@ -25,6 +25,7 @@ mod staging;
 mod versions;
 mod write;
 
+mod database;
 mod dialect;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod encryption;
