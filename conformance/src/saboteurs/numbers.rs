@@ -21,6 +21,7 @@ super::table! {
         pieces.into_iter().map(|piece| piece.slice(..piece.len().min(1 << 20))).collect()
     }) => [];
     only_a_thousand_pieces = Stores::streams(|pieces| pieces.into_iter().take(1000).collect()) => [];
+    items_of_4096_lose_a_byte = ItemsOf4096 => [];
     the_thousandth_item_has_no_metadata = ThousandthItem => [];
     a_limit_of_a_thousand_is_more = LimitOfAThousand => [];
     lists_metadata_of_a_thousand = Lists(|n, entry| {
@@ -74,6 +75,28 @@ impl Fault for Stores {
             }
         };
         s.inner.put(key, body, options).await
+    }
+}
+
+#[derive(Debug)]
+struct ItemsOf4096;
+
+#[async_trait]
+impl Fault for ItemsOf4096 {
+    async fn put_batch(
+        &self,
+        s: Sides<'_>,
+        mut items: Vec<(Key, Body, PutOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<Entry>>> {
+        for (_, body, _) in &mut items {
+            if let Body::Bytes(value) = body
+                && value.len() == 4096
+            {
+                value.truncate(4095);
+            }
+        }
+        s.inner.put_batch(items, options).await
     }
 }
 
