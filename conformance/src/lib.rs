@@ -15,6 +15,7 @@ pub mod linearize;
 mod main_with;
 mod methods;
 mod namespace;
+mod numbers;
 mod process;
 pub mod proxy;
 mod recorder;

@@ -33,9 +33,11 @@ const PROVEN_BY_THE_HANDLE: [&str; 4] = [
 ];
 
 /// Checks of thousands of entries, which take long through files and show nothing about processes.
-const LARGE: [&str; 4] = [
+const LARGE: [&str; 6] = [
     "batch/over_native_limit_2500",
     "clear/many",
+    "counts/of_entries",
+    "counts/of_entries_with_metadata",
     "list/ten_thousand_no_loss_no_duplicates",
     "metadata/etag_changes_x1000",
 ];

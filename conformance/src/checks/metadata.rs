@@ -167,17 +167,26 @@ pub async fn stat_list_get_agree(c: Context) -> Outcome {
     Ok(())
 }
 
-/// A listing loads metadata only when it is asked to.
+/// A listing loads metadata only when it is asked to, in one level too.
 /// Profile: full
 pub async fn listed_only_when_asked(c: Context) -> Outcome {
     let s = &c.storage;
-    s.put_with("key", "v", with(Metadata::new().tag("t"))).await?;
-    for (asked, expected) in [(false, None), (true, Some(Arc::new(Metadata::new().tag("t"))))] {
-        let options = ListOptions::new().metadata(asked);
-        let listed: Vec<_> = s.list_with(options).await?.try_collect().await?;
-        let seen = listed.into_iter().next().and_then(storage_core::ListItem::into_entry);
-        let seen = expect_some("the listed entry", seen)?;
-        expect_eq(&format!("the metadata, asked for: {asked}"), seen.metadata, expected)?;
+    for key in ["a/b", "a/b/c", "key"] {
+        s.put_with(key, "v", with(Metadata::new().tag(key))).await?;
+    }
+    for (prefix, one_level) in [("", false), ("", true), ("a/", true), ("k", true)] {
+        for asked in [false, true] {
+            let options = ListOptions::new().prefix(prefix).one_level(one_level).metadata(asked);
+            let listed: Vec<_> = s.list_with(options).await?.try_collect().await?;
+            let listed: Vec<Entry> = listed.into_iter().filter_map(storage_core::ListItem::into_entry).collect();
+            expect(!listed.is_empty(), || format!("expected entries with the prefix {prefix:?}, saw none"))?;
+            for entry in listed {
+                let expected = asked.then(|| Arc::new(Metadata::new().tag(entry.key.as_str())));
+                let what =
+                    format!("the metadata of {:?}, one level: {one_level}, asked for: {asked}", entry.key.as_str());
+                expect_eq(&what, entry.metadata, expected)?;
+            }
+        }
     }
     Ok(())
 }

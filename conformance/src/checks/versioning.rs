@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::TryStreamExt;
 use storage_core::{
-    Body, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, Metadata, StatOptions, Storage, VersionId,
+    Body, ByteRange, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, Metadata, StatOptions, Storage,
+    VersionId,
 };
 
 use crate::{
     Context, Outcome,
     assert::{expect, expect_bytes, expect_eq, expect_kind, expect_some},
+    numbers::Pace,
     support::{entry, expect_value, keys, noise, pieces, race, with},
 };
 
@@ -199,6 +201,135 @@ pub async fn racing_writers_are_distinct(c: Context) -> Outcome {
         let seen = c.storage.get_with("key", GetOptions::new().version(version)).await?;
         expect_eq("the value of a version", seen, Some(value.into()))?;
     }
+    Ok(())
+}
+
+/// `clear` hides keys as a delete does: their versions stay, are listed, read, described and copied.
+/// Needs: versioning
+pub async fn clear_hides_and_keeps(c: Context) -> Outcome {
+    let s = &c.storage;
+    let mut written = BTreeMap::new();
+    for key in ["a/1", "a/2", "b"] {
+        s.put(key, "old").await?;
+        let second = s.put(key, format!("new {key}")).await?;
+        written.insert(key, ids(&[second])?);
+    }
+    s.clear_prefix("a/").await?;
+    expect_eq("the keys", keys(s, "").await?, ["b"])?;
+    s.clear().await?;
+    expect_eq("the keys", keys(s, "").await?, [""; 0])?;
+    for (key, newest) in written {
+        expect_value(s, key, None).await?;
+        let seen = ids(&versions(s, key).await?)?;
+        expect_eq(&format!("the number of versions of {key:?} after clear"), seen.len(), 2)?;
+        expect_eq("the newest version after clear", &seen[..1], &newest[..])?;
+        still_there(s, key, &newest[0], format!("new {key}").as_bytes()).await?;
+        s.put(key, "again").await?;
+        expect_eq("the number of versions", versions(s, key).await?.len(), 3)?;
+    }
+    Ok(())
+}
+
+/// A rename is a put of the target and a delete of the source: the source keeps its versions, the target gets one more.
+/// Needs: versioning
+pub async fn rename_keeps_both(c: Context) -> Outcome {
+    let s = &c.storage;
+    for key in ["from", "to"] {
+        s.put(key, format!("old {key}")).await?;
+        s.put(key, format!("new {key}")).await?;
+    }
+    let (from, to) = (ids(&versions(s, "from").await?)?, ids(&versions(s, "to").await?)?);
+    let renamed = ids(&[s.rename("from", "to").await?])?;
+    expect_eq("the keys", keys(s, "").await?, ["to"])?;
+    expect_eq("the versions of the source", ids(&versions(s, "from").await?)?, from.clone())?;
+    let seen = ids(&versions(s, "to").await?)?;
+    expect_eq("the versions of the target", seen, [renamed, to.clone()].concat())?;
+    still_there(s, "from", &from[0], b"new from").await?;
+    still_there(s, "from", &from[1], b"old from").await?;
+    still_there(s, "to", &to[0], b"new to").await?;
+    s.put("from", "again").await?;
+    expect_eq("the number of versions", versions(s, "from").await?.len(), 3)
+}
+
+/// What `versions` says of each is what a stat of it says, metadata included, of a deleted key too.
+/// Needs: versioning
+pub async fn listed_as_described(c: Context) -> Outcome {
+    let s = &c.storage;
+    for i in 0..5_i64 {
+        let metadata = if i == 2 { Metadata::new() } else { Metadata::new().tag(format!("v{i}")).field("n", i) };
+        s.put_with("key", vec![b'v'; 10 - i as usize], with(metadata)).await?;
+    }
+    for deleted in [false, true] {
+        if deleted {
+            s.delete("key").await?;
+        }
+        let listed = versions(s, "key").await?;
+        expect_eq("the number of versions", listed.len(), 5)?;
+        for (i, listed) in (0..5_i64).rev().zip(listed) {
+            let what = format!("version {i}, key deleted: {deleted}");
+            let version = expect_some(&what, listed.version.clone())?;
+            let stat = expect_some(&what, s.stat_with("key", StatOptions::new().version(version)).await?)?;
+            let metadata = if i == 2 { Metadata::new() } else { Metadata::new().tag(format!("v{i}")).field("n", i) };
+            expect_eq(&format!("the metadata by stat of {what}"), stat.metadata.as_deref(), Some(&metadata))?;
+            expect_eq(&format!("the metadata listed of {what}"), listed.metadata.as_deref(), Some(&metadata))?;
+            let of = |entry: &Entry| {
+                (entry.key.clone(), entry.size, entry.etag.clone(), entry.version.clone(), entry.modified)
+            };
+            expect_eq(&format!("the entry listed of {what}"), of(&listed), of(&stat))?;
+            expect_eq(&format!("the size of {what}"), listed.size, 10 - i as u64)?;
+        }
+    }
+    Ok(())
+}
+
+/// A range of a version is that of its own bytes, whether the newest is longer, shorter, empty or deleted.
+/// Needs: versioning
+pub async fn ranges_are_its_own(c: Context) -> Outcome {
+    let (s, pace) = (&c.storage, Pace::begin());
+    let mut written = Vec::new();
+    for (i, size) in [300_000, 20, 70_000, 3, 0].into_iter().enumerate() {
+        let value = noise(c.size(size), i as u64);
+        written.push((s.put("key", value.clone()).await?, value));
+        if i < 2 {
+            continue;
+        }
+        if i == 4 {
+            s.delete("key").await?;
+        }
+        for (entry, value) in written.iter().take_while(|_| pace.goes_on()) {
+            let version = expect_some("the version", entry.version.clone())?;
+            still_there(s, "key", &version, value).await?;
+            let len = value.len() as u64;
+            for start in [len, 10, 25, 0, 65_536, len.saturating_sub(5)] {
+                for range in
+                    [ByteRange::from(start..start + 10), (start..).into(), ByteRange::Last(start), (0..start).into()]
+                {
+                    let what = format!("{range:?} of an old version of {len} bytes");
+                    let seen = s.get_with("key", GetOptions::new().version(version.clone()).range(range)).await;
+                    if let Ok(range) = range.resolve(len) {
+                        let seen = expect_some(&what, seen?)?;
+                        expect_bytes(&what, &seen, &value[range.start as usize..range.end as usize])?;
+                    } else {
+                        expect_kind(&what, seen, ErrorKind::RangeNotSatisfiable)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A version that is kept can be read, described and copied.
+async fn still_there(s: &Storage, key: &str, version: &VersionId, value: &[u8]) -> Outcome {
+    let seen = s.get_with(key, GetOptions::new().version(version.clone())).await?;
+    expect_bytes("the value of a version", &expect_some("the value of a version", seen)?, value)?;
+    let stat = s.stat_with(key, StatOptions::new().version(version.clone())).await?;
+    let stat = expect_some("the entry of a version", stat)?;
+    expect_eq("the size of a version", stat.size, value.len() as u64)?;
+    expect_eq("the version", stat.version.as_ref(), Some(version))?;
+    s.copy_with(key, "copy of it", CopyOptions::new().version(version.clone())).await?;
+    expect_value(s, "copy of it", Some(value)).await?;
+    s.delete("copy of it").await?;
     Ok(())
 }
 

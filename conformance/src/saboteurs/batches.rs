@@ -11,14 +11,32 @@ use super::{
 };
 
 table! {
-    batch_results_reversed = ResultsReversed => ["batch/order_preserved", "batch/over_native_limit_2500"];
+    batch_results_reversed = ResultsReversed => [
+        "batch/order_preserved",
+        "batch/over_native_limit_2500",
+        "counts/of_entries",
+        "sizes/of_items",
+    ];
     batch_first_wins = FirstWins => ["batch/duplicates_last_wins"];
     batch_stops_at_a_failure = StopsAtAFailure => ["batch/conditions_of_each_item", "batch/per_item_failure"];
-    batch_drops_over_a_thousand = DropsOverAThousand => ["batch/over_native_limit_2500", "clear/many", "list/ten_thousand_no_loss_no_duplicates"];
+    batch_drops_over_a_thousand = DropsOverAThousand => [
+        "batch/over_native_limit_2500",
+        "clear/many",
+        "counts/of_entries",
+        "counts/of_entries_with_metadata",
+        "list/ten_thousand_no_loss_no_duplicates",
+    ];
     batch_refuses_nothing = RefusesNothing => ["batch/empty"];
     batch_shares_metadata = SharesMetadata => [
         "batch/atomic_with_much_metadata",
         "batch/metadata_of_each_item",
+        "counts/of_entries_with_metadata",
+        "counts/of_tags_and_fields",
+        "filters/a_page_goes_on_without_its_last_entry",
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
+        "names/alike_are_distinct_in_metadata",
+        "names/fields_may_be_called_anything",
         "query/comparisons",
         "query/content_type",
         "query/injection_is_literal",

@@ -40,7 +40,15 @@ table! {
     checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner"];
     reads_any_version = Reads(|options| options.if_match = None) => ["conditional/read_conditions"];
     reads_again = Reads(|options| options.if_none_match = None) => ["conditional/read_conditions"];
-    etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => ["conditional/no_aba", "metadata/etag_changes_x1000", "transactions/entries_survive_commit"];
+    etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => [
+        "conditional/no_aba",
+        "entries/an_equal_write_is_a_write",
+        "entries/every_write_returns_its_entry",
+        "entries/of_writes_in_a_transaction",
+        "metadata/etag_changes_x1000",
+        "transactions/entries_survive_commit",
+        "versioning/listed_as_described",
+    ];
     etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => [
         "concurrency/counter_loses_no_update",
         "conditional/conditional_delete",
@@ -49,10 +57,15 @@ table! {
         "conditional/read_conditions",
         "conditional/update_race_one_winner",
         "copy/conditional",
+        "entries/an_equal_write_is_a_write",
+        "entries/etag_sees_every_byte",
+        "entries/every_write_returns_its_entry",
+        "entries/of_writes_in_a_transaction",
         "metadata/etag_changes_with_bytes",
         "metadata/etag_changes_x1000",
         "rename/conditional",
         "transactions/entries_survive_commit",
+        "versioning/listed_as_described",
     ];
 }
 

@@ -17,13 +17,27 @@ use super::{
 };
 
 table! {
-    copy_loses_metadata = Copies(|options, _, _| { options.metadata.get_or_insert_with(|| Arc::new(Metadata::new())); Ok(()) }) => ["copy/keeps_metadata", "copy/onto_itself_with_metadata", "versioning/copy_restores"];
+    copy_loses_metadata = Copies(|options, _, _| { options.metadata.get_or_insert_with(|| Arc::new(Metadata::new())); Ok(()) }) => [
+        "copy/keeps_metadata",
+        "copy/onto_itself_with_metadata",
+        "entries/every_write_returns_its_entry",
+        "versioning/copy_restores",
+    ];
     copy_keeps_the_target = CopyKeepsTheTarget => [
         "copy/does_not_alias",
         "copy/replaces_the_target",
+        "entries/an_equal_write_is_a_write",
+        "entries/every_write_returns_its_entry",
+        "sizes/of_values",
         "versioning/every_way_to_write_makes_one",
     ];
-    copy_is_a_link = CopyIsALink::default() => ["copy/does_not_alias", "faults/fail_after", "faults/fail_before", "versioning/every_way_to_write_makes_one"];
+    copy_is_a_link = CopyIsALink::default() => [
+        "copy/does_not_alias",
+        "entries/every_write_returns_its_entry",
+        "faults/fail_after",
+        "faults/fail_before",
+        "versioning/every_way_to_write_makes_one",
+    ];
     copy_onto_itself_empties = CopyOntoItselfEmpties => ["copy/missing_source", "copy/onto_itself", "copy/onto_itself_with_metadata"];
     copy_onto_itself_keeps_metadata = Copies(|options, from, to| {
         if from == to {
@@ -33,14 +47,21 @@ table! {
     }) => ["copy/onto_itself_with_metadata"];
     copy_of_nothing_is_other = CopyOfNothing => ["copy/missing_source", "errors/taxonomy", "versioning/missing_is_none"];
     copy_ignores_conditions = Copies(|options, _, _| { options.condition = None; Ok(()) }) => ["copy/conditional"];
-    rename_keeps_the_source = RenameKeepsTheSource => ["faults/fail_after", "faults/fail_before", "rename/conditional", "rename/moves"];
-    rename_loses_metadata = RenameLosesMetadata => ["rename/keeps_metadata"];
+    rename_keeps_the_source = RenameKeepsTheSource => [
+        "faults/fail_after",
+        "faults/fail_before",
+        "names/a_key_is_one_key",
+        "rename/conditional",
+        "rename/moves",
+        "versioning/rename_keeps_both",
+    ];
+    rename_loses_metadata = RenameLosesMetadata => ["entries/every_write_returns_its_entry", "rename/keeps_metadata"];
     rename_onto_itself_deletes = RenameOntoItselfDeletes => ["rename/onto_itself"];
     rename_of_nothing_is_other = RenameOfNothing => ["errors/taxonomy", "rename/missing_source"];
     rename_ignores_conditions = RenameIgnoresConditions => ["rename/conditional"];
     rename_deletes_first = RenameDeletesFirst => ["cancellation/dropped_copy_and_rename", "faults/fail_after", "faults/fail_before"];
-    clear_stops_at_a_thousand = ClearStops => ["clear/many"];
-    clear_is_by_segment = ClearBySegment => ["clear/exactly_the_prefix", "keys/every_length"];
+    clear_stops_at_a_thousand = ClearStops => ["clear/many", "counts/of_entries"];
+    clear_is_by_segment = ClearBySegment => ["clear/exactly_the_prefix", "keys/every_length", "names/a_prefix_reaches_to_its_end"];
     clear_reaches_neighbours = ClearReachesNeighbours => ["clear/own_namespace_only"];
 }
 

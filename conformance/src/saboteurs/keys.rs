@@ -30,6 +30,8 @@ super::table! {
         "keys/weird_strings",
         "list/byte_order",
         "list/prefix_is_literal",
+        "names/a_prefix_reaches_to_its_end",
+        "names/alike_are_distinct_keys",
         "query/content_type",
         "query/prefix",
         "query/tags",
@@ -42,6 +44,8 @@ super::table! {
         "keys/traversal_confined",
         "list/byte_order",
         "list/one_level_common_prefixes",
+        "names/a_key_is_one_key",
+        "names/a_prefix_reaches_to_its_end",
     ];
     resolves_dots = Maps(resolve_dots) => ["clear/own_namespace_only", "keys/slashes_and_dots_are_literal", "keys/traversal_confined"];
     composes = Maps(|key| key.replace("e\u{301}", "é")) => [
@@ -49,8 +53,16 @@ super::table! {
         "keys/nfc_nfd_distinct",
         "list/byte_order",
         "list/prefix_is_literal",
+        "names/alike_are_distinct_keys",
     ];
-    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => ["keys/every_length", "keys/random_strings", "keys/slashes_and_dots_are_literal", "keys/weird_strings"];
+    trims = Maps(|key| key.trim_end_matches([' ', '.']).to_owned()) => [
+        "keys/every_length",
+        "keys/random_strings",
+        "keys/slashes_and_dots_are_literal",
+        "keys/weird_strings",
+        "names/a_key_is_one_key",
+        "names/alike_are_distinct_keys",
+    ];
     hides_reserved_names = HidesReservedNames => ["keys/reserved_names_are_keys"];
     short_segments = ShortSegments => ["keys/every_length", "keys/every_length_in_queries", "keys/long_segments", "keys/max_len_and_over"];
     short_keys = ShortKeys => ["info/limits_are_large_enough", "keys/max_len_and_over"];
@@ -68,14 +80,17 @@ super::table! {
         "list/one_level_common_prefixes",
         "list/one_level_resumes",
         "list/prefix_is_literal",
+        "metadata/listed_only_when_asked",
+        "names/a_key_is_one_key",
+        "names/a_prefix_reaches_to_its_end",
         "query/injection_is_literal",
         "query/prefix",
         "rename/moves",
         "versioning/of_one_key_only",
     ];
-    normalises_hangul = Maps(|key| key.replace("\u{1112}\u{1161}\u{11ab}", "\u{d55c}")) => [];
-    normalises_greek = Maps(|key| key.replace('\u{2126}', "\u{3a9}").replace('\u{3c2}', "\u{3c3}")) => [];
-    deletes_what_lies_below = DeletesBelow => [];
+    normalises_hangul = Maps(|key| key.replace("\u{1112}\u{1161}\u{11ab}", "\u{d55c}")) => ["names/alike_are_distinct_keys"];
+    normalises_greek = Maps(|key| key.replace('\u{2126}', "\u{3a9}").replace('\u{3c2}', "\u{3c3}")) => ["names/alike_are_distinct_keys"];
+    deletes_what_lies_below = DeletesBelow => ["names/a_key_is_one_key"];
     racing_siblings_are_lost = RacingSiblings::default() => ["concurrency/writers_all_land", "keys/key_and_key_below_raced"];
 }
 

@@ -16,7 +16,17 @@ use super::{
 };
 
 table! {
-    deletes_before_it_writes = DeletesFirst => ["cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/read_during_replace", "faults/fail_after", "faults/fail_before", "metadata/created_stays"];
+    deletes_before_it_writes = DeletesFirst => [
+        "cancellation/dropped_put",
+        "cancellation/dropped_put_keeps_metadata_with_its_value",
+        "concurrency/linearizable_history",
+        "concurrency/no_torn_reads",
+        "concurrency/read_during_replace",
+        "entries/created_stays_whatever_writes",
+        "faults/fail_after",
+        "faults/fail_before",
+        "metadata/created_stays",
+    ];
     metadata_follows_later = MetadataFollows => ["cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/no_torn_reads"];
     writes_in_place = WritesInPlace => ["cancellation/dropped_batch", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/racing_puts_leave_one_whole", "faults/fail_after", "faults/fail_before"];
     empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before"];
@@ -26,6 +36,7 @@ table! {
         "batch/atomic_form",
         "batch/atomic_with_much_metadata",
         "cancellation/dropped_commit",
+        "entries/of_writes_in_a_transaction",
         "errors/unsupported_is_explicit",
         "transactions/all_or_nothing",
         "transactions/closed_after_its_end",

@@ -22,36 +22,54 @@ table! {
         "clear/many",
         "clear/own_namespace_only",
         "conditional/update_missing",
+        "counts/of_entries",
         "keys/every_length",
         "list/empty",
         "transactions/many_writes",
+        "versioning/clear_hides_and_keeps",
         "versioning/delete_hides_and_keeps",
     ];
-    lists_a_thousand = Shapes(|_, items| items.into_iter().take(1000).collect()) => ["clear/many", "list/ten_thousand_no_loss_no_duplicates"];
-    lists_in_utf16_order = Shapes(|_, items| in_utf16_order(items)) => ["keys/weird_strings", "list/byte_order"];
+    lists_a_thousand = Shapes(|_, items| items.into_iter().take(1000).collect()) => [
+        "clear/many",
+        "counts/of_entries",
+        "counts/of_entries_with_metadata",
+        "list/ten_thousand_no_loss_no_duplicates",
+    ];
+    lists_in_utf16_order = Shapes(|_, items| in_utf16_order(items)) => ["keys/weird_strings", "list/byte_order", "names/a_prefix_reaches_to_its_end"];
     repeats_the_first_of_a_page = StartsInclusively => [
+        "counts/of_entries",
         "list/insert_between_pages",
         "list/one_level_resumes",
         "list/pages",
         "list/start_after_exclusive_and_missing",
         "list/ten_thousand_no_loss_no_duplicates",
         "list/while_others_come_and_go",
+        "names/a_prefix_reaches_to_its_end",
     ];
-    prefix_is_a_pattern = PrefixIsAPattern => ["clear/exactly_the_prefix", "list/prefix_is_literal"];
+    prefix_is_a_pattern = PrefixIsAPattern => ["clear/exactly_the_prefix", "list/prefix_is_literal", "names/alike_are_distinct_keys"];
     prefix_ends_at_ffff = Shapes(|options, mut items| {
         let end = format!("{}\u{ffff}", options.prefix);
         items.retain(|item| options.prefix.is_empty() || item.position() < end.as_str());
         items
-    }) => [];
+    }) => ["counts/of_entries", "names/a_prefix_reaches_to_its_end"];
     prefix_is_by_segment = Shapes(by_segment) => [
         "keys/every_length",
         "list/one_level_common_prefixes",
         "list/pages",
         "list/prefix_is_literal",
+        "metadata/listed_only_when_asked",
+        "names/a_prefix_reaches_to_its_end",
+        "names/alike_are_distinct_keys",
         "transactions/write_conflict",
     ];
     limit_counts_before_folding = LimitsBeforeFolding => ["list/limit", "list/one_level_resumes"];
-    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => ["keys/every_length", "list/limit", "list/one_level_common_prefixes", "list/one_level_resumes"];
+    no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => [
+        "keys/every_length",
+        "list/limit",
+        "list/one_level_common_prefixes",
+        "list/one_level_resumes",
+        "names/a_prefix_reaches_to_its_end",
+    ];
     start_must_exist = StartMustExist => ["list/delete_between_pages", "list/start_after_exclusive_and_missing"];
     pages_of_a_snapshot = Snapshot::default() => ["list/delete_between_pages", "list/insert_between_pages"];
     pages_by_offset = PagesByOffset => ["list/while_others_come_and_go"];

@@ -24,12 +24,20 @@ table! {
         "conditional/update_stale",
         "copy/keeps_metadata",
         "copy/onto_itself_with_metadata",
+        "counts/of_entries_with_metadata",
+        "counts/of_tags_and_fields",
+        "entries/every_write_returns_its_entry",
+        "filters/a_page_goes_on_without_its_last_entry",
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
         "metadata/listed_only_when_asked",
         "metadata/replaced_on_overwrite",
         "metadata/roundtrip_typed",
         "metadata/size_limit",
         "metadata/stat_list_get_agree",
         "metadata/weird_names_and_values",
+        "names/alike_are_distinct_in_metadata",
+        "names/fields_may_be_called_anything",
         "query/comparisons",
         "query/content_type",
         "query/injection_is_literal",
@@ -43,10 +51,13 @@ table! {
         "query/typed_equality",
         "rename/keeps_metadata",
         "versioning/copy_restores",
+        "versioning/listed_as_described",
         "versioning/old_can_be_read",
     ];
     floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [
         "copy/keeps_metadata",
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
         "metadata/roundtrip_typed",
         "query/comparisons",
         "query/limits_and_continuation",
@@ -54,15 +65,23 @@ table! {
         "query/random_vs_oracle",
         "query/typed_equality",
     ];
-    lowercases_names = Changes(|_, new| Some(lowercased(new))) => ["metadata/weird_names_and_values", "query/injection_is_literal"];
+    lowercases_names = Changes(|_, new| Some(lowercased(new))) => [
+        "metadata/weird_names_and_values",
+        "names/alike_are_distinct_in_metadata",
+        "names/fields_may_be_called_anything",
+        "query/injection_is_literal",
+    ];
     merges_metadata = Changes(|old, new| Some(merged(old, new))) => [
         "copy/keeps_metadata",
         "copy/onto_itself_with_metadata",
+        "counts/of_tags_and_fields",
+        "entries/every_write_returns_its_entry",
         "metadata/replaced_on_overwrite",
         "metadata/roundtrip_typed",
         "metadata/size_limit",
         "metadata/weird_names_and_values",
         "rename/keeps_metadata",
+        "versioning/listed_as_described",
         "versioning/old_can_be_read",
     ];
     a_field_called_content_type_is_one = Changes(|_, new| {
@@ -71,20 +90,29 @@ table! {
             metadata.content_type = Some(text);
         }
         Some(metadata)
-    }) => [];
-    small_metadata = SmallMetadata => ["metadata/size_limit"];
+    }) => ["names/fields_may_be_called_anything"];
+    small_metadata = SmallMetadata => ["counts/of_tags_and_fields", "metadata/size_limit"];
     empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [
         "metadata/none_is_empty",
         "metadata/replaced_on_overwrite",
         "query/dates",
         "query/size_range",
+        "versioning/listed_as_described",
     ];
     lists_no_date = Shows(|entry, listed| entry.modified = entry.modified.filter(|_| !listed)) => ["list/sort_size_modified", "metadata/stat_list_get_agree"];
-    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => ["list/sort_size_modified", "metadata/stat_list_get_agree"];
-    created_is_modified = Shows(|entry, _| entry.created = entry.modified) => ["metadata/created_stays", "query/dates"];
+    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => ["counts/of_entries", "list/sort_size_modified", "metadata/stat_list_get_agree"];
+    created_is_modified = Shows(|entry, _| entry.created = entry.modified) => [
+        "entries/created_stays_whatever_writes",
+        "entries/every_write_returns_its_entry",
+        "entries/of_writes_in_a_transaction",
+        "filters/a_page_goes_on_without_its_last_entry",
+        "metadata/created_stays",
+        "query/dates",
+    ];
     always_lists_metadata = AlwaysListsMetadata => ["metadata/listed_only_when_asked"];
     clock_stands_still = ClockStandsStill => [
         "basic/put_returns_entry",
+        "entries/every_write_returns_its_entry",
         "metadata/modified_is_the_time_of_the_write",
         "metadata/stat_list_get_agree",
         "versioning/listed_newest_first",

@@ -15,32 +15,32 @@ super::table! {
             last.truncate(last.len() - 1);
         }
         pieces
-    }) => [];
-    values_of_65535_lose_a_byte = Stores::values(|value| value.slice(..if value.len() == 65_535 { 65_534 } else { value.len() })) => [];
+    }) => ["sizes/of_values"];
+    values_of_65535_lose_a_byte = Stores::values(|value| value.slice(..if value.len() == 65_535 { 65_534 } else { value.len() })) => ["sizes/of_values"];
     pieces_are_cut_at_a_mib = Stores::streams(|pieces| {
         pieces.into_iter().map(|piece| piece.slice(..piece.len().min(1 << 20))).collect()
-    }) => [];
-    only_a_thousand_pieces = Stores::streams(|pieces| pieces.into_iter().take(1000).collect()) => [];
-    items_of_4096_lose_a_byte = ItemsOf4096 => [];
-    the_thousandth_item_has_no_metadata = ThousandthItem => [];
-    a_limit_of_a_thousand_is_more = LimitOfAThousand => [];
+    }) => ["entries/every_write_returns_its_entry", "sizes/of_pieces", "sizes/of_values"];
+    only_a_thousand_pieces = Stores::streams(|pieces| pieces.into_iter().take(1000).collect()) => ["sizes/of_streams_in_pieces"];
+    items_of_4096_lose_a_byte = ItemsOf4096 => ["sizes/of_items"];
+    the_thousandth_item_has_no_metadata = ThousandthItem => ["counts/of_entries_with_metadata"];
+    a_limit_of_a_thousand_is_more = LimitOfAThousand => ["counts/of_entries"];
     lists_metadata_of_a_thousand = Lists(|n, entry| {
         if n >= 1000 && entry.metadata.is_some() {
             entry.metadata = Some(Metadata::new().into());
         }
         true
-    }) => [];
-    lists_a_thousand_beyond_ascii = Lists(|n, entry| n < 1000 || entry.key.as_str().is_ascii()) => [];
-    clears_a_thousand_beyond_ascii = ClearsAThousand => [];
-    answers_a_thousand = AnswersAThousand { look: false } => [];
-    looks_at_a_thousand = AnswersAThousand { look: true } => [];
-    ten_tags = Keeps(|metadata| metadata.tags = metadata.tags.iter().take(10).cloned().collect()) => [];
+    }) => ["counts/of_entries_with_metadata"];
+    lists_a_thousand_beyond_ascii = Lists(|n, entry| n < 1000 || entry.key.as_str().is_ascii()) => ["counts/of_entries", "counts/of_entries_with_metadata"];
+    clears_a_thousand_beyond_ascii = ClearsAThousand => ["counts/of_entries"];
+    answers_a_thousand = AnswersAThousand { look: false } => ["counts/of_entries_with_metadata"];
+    looks_at_a_thousand = AnswersAThousand { look: true } => ["counts/of_entries_with_metadata"];
+    ten_tags = Keeps(|metadata| metadata.tags = metadata.tags.iter().take(10).cloned().collect()) => ["counts/of_tags_and_fields"];
     fifty_tags_are_49 = Keeps(|metadata| {
         if metadata.tags.len() == 50 {
             metadata.tags.pop_last();
         }
-    }) => [];
-    names_of_fields_have_199_bytes = Keeps(|metadata| metadata.fields.retain(|name, _| name.len() < 200)) => [];
+    }) => ["counts/of_tags_and_fields"];
+    names_of_fields_have_199_bytes = Keeps(|metadata| metadata.fields.retain(|name, _| name.len() < 200)) => ["counts/of_tags_and_fields"];
 }
 
 fn total(pieces: &[Bytes]) -> usize {

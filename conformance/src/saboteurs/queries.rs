@@ -18,6 +18,8 @@ table! {
         FieldValue::Float(float) if float.fract() == 0.0 && float.abs() < 1e9 => FieldValue::Int(float as i64),
         other => other,
     })) => [
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
         "query/comparisons",
         "query/limits_and_continuation",
         "query/order_and_ties",
@@ -28,6 +30,11 @@ table! {
         FieldValue::Int(int) => FieldValue::String(int.to_string()),
         other => other,
     })) => [
+        "counts/of_entries_with_metadata",
+        "filters/a_page_goes_on_without_its_last_entry",
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
+        "names/alike_are_distinct_in_metadata",
         "query/comparisons",
         "query/limits_and_continuation",
         "query/order_and_ties",
@@ -37,21 +44,21 @@ table! {
     only_the_beginning_of_a_text_counts = Answers::over(|_, metadata| change(metadata, |value| match value {
         FieldValue::String(text) => FieldValue::String(text.chars().take(255).collect()),
         other => other,
-    })) => ["query/long_texts_and_tags"];
+    })) => ["counts/of_tags_and_fields", "query/long_texts_and_tags"];
     only_the_beginning_of_a_tag_counts = Answers::over(|_, mut metadata| {
         metadata.tags = metadata.tags.into_iter().map(|tag| tag.chars().take(255).collect()).collect();
         metadata
-    }) => ["query/long_texts_and_tags"];
+    }) => ["counts/of_tags_and_fields", "query/long_texts_and_tags"];
     texts_lose_the_spaces_at_their_end = Answers::over(|_, metadata| change(metadata, |value| match value {
         FieldValue::String(text) => FieldValue::String(text.trim_end().to_owned()),
         other => other,
-    })) => [];
+    })) => ["names/alike_are_distinct_in_metadata"];
     large_integers_are_rounded = Answers::over(|_, metadata| change(metadata, |value| match value {
         FieldValue::Int(int) => FieldValue::Int(int as f64 as i64),
         other => other,
-    })) => ["query/random_vs_oracle"];
-    the_last_filter_of_a_field_counts = LastFilter => [];
-    a_continuation_needs_its_entry = NeedsItsEntry => [];
+    })) => ["filters/numbers_to_the_last_bit", "query/random_vs_oracle"];
+    the_last_filter_of_a_field_counts = LastFilter => ["filters/all_of_them_hold"];
+    a_continuation_needs_its_entry = NeedsItsEntry => ["filters/a_page_goes_on_without_its_last_entry"];
     missing_is_null = Answers::over(with_nulls) => [
         "query/comparisons",
         "query/long_texts_and_tags",
@@ -61,7 +68,14 @@ table! {
     any_tag_is_all = Answers::to(|filter| match filter {
         Filter::AnyTag(tags) => Filter::AllTags(tags),
         other => other,
-    }) => ["query/long_texts_and_tags", "query/random_vs_oracle", "query/tags"];
+    }) => [
+        "counts/of_entries_with_metadata",
+        "counts/of_tags_and_fields",
+        "filters/all_of_them_hold",
+        "query/long_texts_and_tags",
+        "query/random_vs_oracle",
+        "query/tags",
+    ];
     content_type_without_parameters = Answers::over(|_, mut metadata| {
         metadata.content_type = metadata.content_type.map(|text| text.split(';').next().unwrap_or_default().to_owned());
         metadata
@@ -69,7 +83,7 @@ table! {
     largest_size_is_outside = Answers::to(|filter| match filter {
         Filter::MaxSize(size) => Filter::MaxSize(size.saturating_sub(1)),
         other => other,
-    }) => ["query/size_range"];
+    }) => ["filters/all_of_them_hold", "query/size_range"];
     the_moment_is_inside = Answers::to(|filter| match filter {
         Filter::ModifiedAfter(time) => Filter::ModifiedAfter(time - Duration::from_nanos(1)),
         other => other,
@@ -79,7 +93,14 @@ table! {
             Filter::Field { name, comparison: Comparison::Less, value }
         }
         other => other,
-    }) => ["query/comparisons", "query/long_texts_and_tags", "query/random_vs_oracle", "query/typed_equality"];
+    }) => [
+        "filters/all_of_them_hold",
+        "filters/numbers_to_the_last_bit",
+        "query/comparisons",
+        "query/long_texts_and_tags",
+        "query/random_vs_oracle",
+        "query/typed_equality",
+    ];
     quotes_end_a_name = Answers::to(|filter| match filter {
         Filter::Field { name, comparison, value } => {
             Filter::Field { name: name.split('\'').next().unwrap_or_default().to_owned(), comparison, value }
@@ -87,14 +108,28 @@ table! {
         other => other,
     }) => ["query/injection_is_literal"];
     ties_in_any_order = Answers { ties_reversed: true, ..Answers::soundly() } => [
+        "filters/a_page_goes_on_without_its_last_entry",
+        "filters/numbers_to_the_last_bit",
+        "names/alike_are_distinct_in_metadata",
         "query/injection_is_literal",
         "query/limits_and_continuation",
         "query/long_texts_and_tags",
         "query/order_and_ties",
         "query/random_vs_oracle",
     ];
-    continues_behind_ties = Answers { behind_ties: true, ..Answers::soundly() } => ["query/limits_and_continuation", "query/random_vs_oracle"];
-    query_prefix_is_by_segment = Answers { by_segment: true, ..Answers::soundly() } => ["keys/every_length_in_queries", "query/injection_is_literal", "query/prefix", "query/random_vs_oracle"];
+    continues_behind_ties = Answers { behind_ties: true, ..Answers::soundly() } => [
+        "filters/numbers_to_the_last_bit",
+        "query/limits_and_continuation",
+        "query/random_vs_oracle",
+    ];
+    query_prefix_is_by_segment = Answers { by_segment: true, ..Answers::soundly() } => [
+        "counts/of_tags_and_fields",
+        "keys/every_length_in_queries",
+        "names/a_prefix_reaches_to_its_end",
+        "query/injection_is_literal",
+        "query/prefix",
+        "query/random_vs_oracle",
+    ];
 }
 
 /// Evaluates as the reference does, but for one thing.

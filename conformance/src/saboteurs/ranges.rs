@@ -15,21 +15,28 @@ table! {
         "conditional/read_conditions",
         "range/bounded",
         "range/random_of_a_large_value",
+        "sizes/of_ranges",
         "stream/pipe",
         "versioning/old_can_be_read",
+        "versioning/ranges_are_its_own",
     ];
     open_range_skips_one = Asks(|range, size| Ok(match range {
         ByteRange::From(start) if start > 0 && start < size => ByteRange::From(start + 1),
         other => other,
-    })) => ["range/open", "range/random_of_a_large_value"];
+    })) => [
+        "range/open",
+        "range/random_of_a_large_value",
+        "sizes/of_ranges",
+        "versioning/ranges_are_its_own",
+    ];
     suffix_of_a_short_value_fails = Asks(|range, size| match range {
         ByteRange::Last(n) if n > size && size > 0 => unsatisfiable(),
         other => Ok(other),
-    }) => ["range/suffix"];
+    }) => ["range/suffix", "sizes/of_ranges", "versioning/ranges_are_its_own"];
     beyond_the_end_is_empty = Asks(|range, size| Ok(match range {
         ByteRange::From(start) | ByteRange::Bounded(start, _) if start > size => ByteRange::Bounded(size, size),
         other => other,
-    })) => ["errors/taxonomy", "range/beyond_end"];
+    })) => ["errors/taxonomy", "range/beyond_end", "versioning/ranges_are_its_own"];
     at_the_end_fails = Asks(|range, size| match range {
         ByteRange::From(start) | ByteRange::Bounded(start, _) if start == size => unsatisfiable(),
         other => Ok(other),
@@ -38,20 +45,36 @@ table! {
         "range/full_size_reported",
         "range/of_an_empty_value",
         "range/random_of_a_large_value",
+        "sizes/of_ranges",
+        "versioning/ranges_are_its_own",
     ];
     end_is_not_clamped = Asks(|range, size| match range {
         ByteRange::Bounded(_, end) if end > size && size > 0 => unsatisfiable(),
         other => Ok(other),
-    }) => ["range/at_end_is_empty", "range/clamped"];
+    }) => [
+        "range/at_end_is_empty",
+        "range/clamped",
+        "sizes/of_ranges",
+        "versioning/ranges_are_its_own",
+    ];
     range_stops_at_a_block = Asks(|range, _| Ok(match range {
         ByteRange::Bounded(start, end) => ByteRange::Bounded(start, end.min(start.next_multiple_of(65_536).max(65_536))),
         other => other,
-    })) => ["range/random_of_a_large_value"];
+    })) => ["range/random_of_a_large_value", "sizes/of_ranges", "versioning/ranges_are_its_own"];
     a_range_to_the_end_of_a_block_lacks_a_byte = Asks(|range, size| Ok(match range {
         ByteRange::Bounded(start, end) if start < end && end < size && end % (256 << 10) == 0 => ByteRange::Bounded(start, end - 1),
         other => other,
-    })) => [];
-    size_is_that_of_the_range = SizeOfTheRange => ["range/bounded", "range/full_size_reported", "range/open", "range/random_of_a_large_value", "stream/pipe", "versioning/old_can_be_read"];
+    })) => ["sizes/of_ranges"];
+    size_is_that_of_the_range = SizeOfTheRange => [
+        "range/bounded",
+        "range/full_size_reported",
+        "range/open",
+        "range/random_of_a_large_value",
+        "sizes/of_ranges",
+        "stream/pipe",
+        "versioning/old_can_be_read",
+        "versioning/ranges_are_its_own",
+    ];
 }
 
 fn unsatisfiable() -> Result<ByteRange> {

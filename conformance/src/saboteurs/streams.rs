@@ -18,7 +18,11 @@ use super::{
 
 table! {
     last_part_is_lost = LastPartIsLost => [
+        "entries/every_write_returns_its_entry",
         "errors/value_too_large",
+        "sizes/of_pieces",
+        "sizes/of_ranges",
+        "sizes/of_values",
         "stream/chunked_equals_whole",
         "stream/conditional",
         "stream/declared_length",

@@ -23,6 +23,7 @@ table! {
     commits_on_drop = Begins(|_| CommitsOnDrop) => ["transactions/drop_rolls_back"];
     rollback_commits = Begins(|_| RollbackCommits) => ["transactions/failed_work_rolls_back", "transactions/rollback_forgets"];
     writes_at_once = Begins(|base| WritesAtOnce { base }) => [
+        "entries/of_writes_in_a_transaction",
         "transactions/all_or_nothing",
         "transactions/commit_makes_all_visible",
         "transactions/counter_loses_no_update",
@@ -37,7 +38,11 @@ table! {
         "transactions/serializable_excludes_write_skew",
         "transactions/write_conflict",
     ];
-    does_not_see_its_writes = Begins(|base| ReadsBase { base, reads: Reads::Get }) => ["transactions/own_writes_are_seen", "transactions/reads_are_repeatable"];
+    does_not_see_its_writes = Begins(|base| ReadsBase { base, reads: Reads::Get }) => [
+        "entries/of_writes_in_a_transaction",
+        "transactions/own_writes_are_seen",
+        "transactions/reads_are_repeatable",
+    ];
     reads_change = Begins(|base| ReadsChange { base, written: Mutex::default() }) => [
         "transactions/all_or_nothing",
         "transactions/own_writes_are_seen",
@@ -50,6 +55,7 @@ table! {
         "transactions/streams_within",
     ];
     updates_are_lost = Begins(|base| AppliesLater { base, at_once: true, written: Mutex::default() }) => [
+        "entries/of_writes_in_a_transaction",
         "transactions/counter_loses_no_update",
         "transactions/delete_conflict",
         "transactions/entries_survive_commit",
@@ -62,9 +68,14 @@ table! {
     broken_body_ends_it = Begins(|_| BrokenBodyEndsIt) => ["transactions/streams_within"];
     creates_by_what_is_outside = Begins(|base| CreatesByBase { base }) => ["transactions/conditions_within"];
     at_most_two_hundred_writes = Begins(|_| AtMost { writes: AtomicUsize::new(0) }) => ["transactions/many_writes"];
-    etag_changes_at_commit = Begins(|_| OtherEtag) => ["transactions/conditions_within", "transactions/entries_survive_commit"];
+    etag_changes_at_commit = Begins(|_| OtherEtag) => [
+        "entries/of_writes_in_a_transaction",
+        "transactions/conditions_within",
+        "transactions/entries_survive_commit",
+    ];
     commits_one_by_one = Begins(|base| AppliesLater { base, at_once: false, written: Mutex::default() }) => [
         "cancellation/dropped_commit",
+        "entries/of_writes_in_a_transaction",
         "transactions/all_or_nothing",
         "transactions/counter_loses_no_update",
         "transactions/delete_conflict",

@@ -15,7 +15,34 @@ use super::{
 };
 
 table! {
-    truncates_large = TruncatesLarge => ["basic/reopen_persists", "basic/roundtrip", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "concurrency/racing_puts_leave_one_whole", "copy/does_not_alias", "copy/onto_itself", "copy/replaces_the_target", "errors/value_too_large", "faults/short_body", "range/random_of_a_large_value", "rename/moves", "rename/onto_itself", "stream/chunked_equals_whole", "stream/conditional", "stream/declared_length", "stream/one_version_per_stream", "stream/pipe", "stream/read_in_pieces", "versioning/old_can_be_read"];
+    truncates_large = TruncatesLarge => [
+        "basic/reopen_persists",
+        "basic/roundtrip",
+        "cancellation/dropped_copy_and_rename",
+        "cancellation/dropped_put",
+        "concurrency/racing_puts_leave_one_whole",
+        "copy/does_not_alias",
+        "copy/onto_itself",
+        "copy/replaces_the_target",
+        "entries/every_write_returns_its_entry",
+        "errors/value_too_large",
+        "faults/short_body",
+        "range/random_of_a_large_value",
+        "rename/moves",
+        "rename/onto_itself",
+        "sizes/of_pieces",
+        "sizes/of_ranges",
+        "sizes/of_streams_in_pieces",
+        "sizes/of_values",
+        "stream/chunked_equals_whole",
+        "stream/conditional",
+        "stream/declared_length",
+        "stream/one_version_per_stream",
+        "stream/pipe",
+        "stream/read_in_pieces",
+        "versioning/old_can_be_read",
+        "versioning/ranges_are_its_own",
+    ];
     empty_is_absence = EmptyIsAbsence => [
         "basic/empty_value",
         "basic/overwrite",
@@ -25,10 +52,12 @@ table! {
         "stream/declared_length",
         "stream/empty_pieces",
         "versioning/old_can_be_read",
+        "versioning/ranges_are_its_own",
     ];
     zeroes_are_holes = ZeroesAreHoles => [
         "basic/all_byte_values",
         "concurrency/racing_puts_leave_one_whole",
+        "sizes/of_values",
         "stream/one_version_per_stream",
     ];
     overwrites_in_place = OverwritesInPlace => [
@@ -41,9 +70,12 @@ table! {
         "conditional/update_race_one_winner",
         "copy/does_not_alias",
         "copy/onto_itself",
+        "entries/every_write_returns_its_entry",
         "stream/conditional",
         "stream/consumer_drop_releases",
+        "versioning/listed_as_described",
         "versioning/old_can_be_read",
+        "versioning/ranges_are_its_own",
     ];
     missing_is_an_error = MissingIsAnError => [
         "basic/acknowledged_is_visible",
@@ -66,6 +98,7 @@ table! {
         "faults/fail_before",
         "keys/traversal_confined",
         "list/no_staging_visible",
+        "names/a_key_is_one_key",
         "range/beyond_end",
         "rename/conditional",
         "rename/moves",
@@ -77,16 +110,36 @@ table! {
         "transactions/failed_work_rolls_back",
         "transactions/invisible_before_commit",
         "transactions/rollback_forgets",
+        "versioning/clear_hides_and_keeps",
         "versioning/delete_hides_and_keeps",
         "versioning/missing_is_none",
         "versioning/old_can_be_deleted",
     ];
-    delete_of_missing_fails = DeleteOfMissingFails => ["basic/delete_idempotent", "basic/keys_are_independent", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before", "keys/traversal_confined"];
-    deletes_what_begins_so = DeletesWhatBeginsSo => ["basic/delete_removes", "basic/keys_are_independent"];
+    delete_of_missing_fails = DeleteOfMissingFails => [
+        "basic/delete_idempotent",
+        "basic/keys_are_independent",
+        "concurrency/linearizable_history",
+        "entries/every_write_returns_its_entry",
+        "entries/of_writes_in_a_transaction",
+        "faults/fail_after",
+        "faults/fail_before",
+        "keys/traversal_confined",
+        "names/a_key_is_one_key",
+    ];
+    deletes_what_begins_so = DeletesWhatBeginsSo => [
+        "basic/delete_removes",
+        "basic/keys_are_independent",
+        "names/a_key_is_one_key",
+        "names/alike_are_distinct_keys",
+    ];
     returns_another_size = ReturnsAnotherSize => [
         "basic/empty_value",
         "basic/put_returns_entry",
+        "entries/every_write_returns_its_entry",
         "metadata/stat_list_get_agree",
+        "sizes/of_pieces",
+        "sizes/of_streams_in_pieces",
+        "sizes/of_values",
         "stream/chunked_equals_whole",
         "stream/declared_length",
         "versioning/listed_newest_first",

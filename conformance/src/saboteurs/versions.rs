@@ -18,23 +18,44 @@ use super::{
 
 table! {
     oldest_first = Lists(|entries| entries.reverse()) => [
+        "versioning/clear_hides_and_keeps",
         "versioning/delete_hides_and_keeps",
         "versioning/every_way_to_write_makes_one",
+        "versioning/listed_as_described",
         "versioning/listed_newest_first",
         "versioning/old_can_be_deleted",
+        "versioning/rename_keeps_both",
     ];
     streams_replace_the_newest = StreamsReplace => ["faults/fail_after", "faults/fail_before", "versioning/every_way_to_write_makes_one"];
     old_values_have_new_metadata = NewMetadata => ["versioning/old_can_be_read"];
-    delete_purges = DeletePurges => ["faults/fail_after", "faults/fail_before", "versioning/delete_hides_and_keeps", "versioning/of_one_key_only"];
+    delete_purges = DeletePurges => [
+        "faults/fail_after",
+        "faults/fail_before",
+        "versioning/delete_hides_and_keeps",
+        "versioning/listed_as_described",
+        "versioning/of_one_key_only",
+        "versioning/ranges_are_its_own",
+    ];
     old_versions_stay = OldVersionsStay => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
     missing_version_is_the_newest = MissingIsNewest => ["versioning/missing_is_none", "versioning/old_can_be_deleted"];
     versions_by_prefix = ByPrefix => ["versioning/of_one_key_only"];
-    copies_the_newest = CopiesTheNewest => ["versioning/copy_restores", "versioning/missing_is_none"];
-    an_old_range_ends_with_the_newest = OldRangeIsCut => [];
-    no_stat_of_what_was_deleted = NoStatOfDeleted => [];
-    clear_purges = ClearPurges => [];
-    rename_takes_the_versions_along = RenamePurges => [];
-    versions_have_no_metadata = Lists(|entries| for entry in entries { entry.metadata = None; }) => [];
+    copies_the_newest = CopiesTheNewest => [
+        "versioning/clear_hides_and_keeps",
+        "versioning/copy_restores",
+        "versioning/missing_is_none",
+        "versioning/ranges_are_its_own",
+        "versioning/rename_keeps_both",
+    ];
+    an_old_range_ends_with_the_newest = OldRangeIsCut => ["versioning/ranges_are_its_own"];
+    no_stat_of_what_was_deleted = NoStatOfDeleted => [
+        "versioning/clear_hides_and_keeps",
+        "versioning/listed_as_described",
+        "versioning/ranges_are_its_own",
+        "versioning/rename_keeps_both",
+    ];
+    clear_purges = ClearPurges => ["versioning/clear_hides_and_keeps"];
+    rename_takes_the_versions_along = RenamePurges => ["versioning/rename_keeps_both"];
+    versions_have_no_metadata = Lists(|entries| for entry in entries { entry.metadata = None; }) => ["versioning/listed_as_described"];
     racing_versions_are_lost = RacingVersions::default() => ["faults/fail_after", "faults/fail_before", "versioning/racing_writers_are_distinct"];
 }
 
