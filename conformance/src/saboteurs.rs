@@ -12,6 +12,7 @@ mod damage;
 mod entries;
 mod keys;
 mod lengths;
+mod late;
 mod lifecycle;
 mod listings;
 mod metadata;
@@ -126,6 +127,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         copies::ALL,
         damage::ALL,
         lifecycle::ALL,
+        late::ALL,
         below::ALL,
         processes::ALL,
         network::ALL,

@@ -1,0 +1,194 @@
+//! Writes that take effect after their caller has given them up, and calls that do not wait for those.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use storage_core::{
+    BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions, ListStream,
+    Object, PutOptions, Query, RenameOptions, Result, StatOptions, async_trait,
+};
+use tokio::sync::watch;
+
+use super::{
+    table,
+    wrap::{Fault, Sides, pause, whole},
+};
+
+table! {
+    late_put = Late::new(&[Call::Put], &[]) => [];
+    late_stream_put = Late::new(&[Call::StreamPut], &[]) => [];
+    late_delete = Late::new(&[Call::Delete], &[]) => [];
+    late_copy = Late::new(&[Call::Copy], &[]) => [];
+    late_rename = Late::new(&[Call::Rename], &[]) => [];
+    late_put_batch = Late::new(&[Call::PutBatch], &[]) => [];
+    late_delete_batch = Late::new(&[Call::DeleteBatch], &[]) => [];
+    late_clear = Late::new(&[Call::Clear], &[]) => [];
+    late_for_readers = Late::new(&all_but(STREAMED_AND_READS), WRITES) => [];
+    late_for_listings = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::List, Call::Query])) => [];
+    late_for_batches = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::GetBatch, Call::PutBatch, Call::DeleteBatch])) => [];
+    late_for_clear = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Clear])) => [];
+    late_for_copies = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Copy, Call::Rename])) => [];
+}
+
+/// What the fault tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Call {
+    Put,
+    StreamPut,
+    Delete,
+    Copy,
+    Rename,
+    PutBatch,
+    DeleteBatch,
+    Clear,
+    Get,
+    Stat,
+    List,
+    GetBatch,
+    Query,
+}
+
+const WRITES: &[Call] = &[
+    Call::Put,
+    Call::StreamPut,
+    Call::Delete,
+    Call::Copy,
+    Call::Rename,
+    Call::PutBatch,
+    Call::DeleteBatch,
+    Call::Clear,
+];
+/// A body that is read first leaves few instants to drop what comes behind.
+const STREAMED_AND_READS: &[Call] = &[Call::StreamPut, Call::Get, Call::Stat, Call::List, Call::GetBatch, Call::Query];
+const READS: &[Call] = &[Call::Get, Call::Stat, Call::List, Call::GetBatch, Call::Query];
+
+fn all_but(calls: &[Call]) -> Vec<Call> {
+    WRITES.iter().chain(READS).copied().filter(|call| !calls.contains(call)).collect()
+}
+
+/// The calls in `late` take effect a while after their futures were dropped; those in `waiting` wait for that.
+#[derive(Debug)]
+struct Late {
+    late: Vec<Call>,
+    waiting: Vec<Call>,
+    /// How many writes that were given up are still to come.
+    to_come: watch::Sender<usize>,
+}
+
+impl Late {
+    fn new(late: &[Call], waiting: &[Call]) -> Self {
+        Self { late: late.to_vec(), waiting: waiting.to_vec(), to_come: watch::Sender::new(0) }
+    }
+
+    async fn run<T: Send + 'static>(&self, call: Call, work: impl Future<Output = T> + Send + 'static) -> T {
+        if self.waiting.contains(&call) {
+            // The sender lives in `self`, so waiting cannot fail.
+            let _ = self.to_come.subscribe().wait_for(|n| *n == 0).await;
+        }
+        if !self.late.contains(&call) {
+            return work.await;
+        }
+        let mut going_on = GoingOn { work: Some(work.boxed()), to_come: self.to_come.clone() };
+        // Here it can be dropped.
+        tokio::task::yield_now().await;
+        let done = poll_fn(|cx| match &mut going_on.work {
+            Some(work) => work.poll_unpin(cx),
+            None => Poll::Pending,
+        });
+        let done = done.await;
+        going_on.work = None;
+        done
+    }
+}
+
+struct GoingOn<T: Send + 'static> {
+    work: Option<BoxFuture<'static, T>>,
+    to_come: watch::Sender<usize>,
+}
+
+impl<T: Send + 'static> Drop for GoingOn<T> {
+    fn drop(&mut self) {
+        let Some(work) = self.work.take() else { return };
+        let to_come = self.to_come.clone();
+        to_come.send_modify(|n| *n += 1);
+        tokio::spawn(async move {
+            pause().await;
+            work.await;
+            to_come.send_modify(|n| *n -= 1);
+        });
+    }
+}
+
+#[async_trait]
+impl Fault for Late {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let (inner, key) = (Arc::clone(s.inner), key.clone());
+        self.run(Call::Get, async move { inner.get(&key, options).await }).await
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let call = if matches!(body, Body::Stream(_)) { Call::StreamPut } else { Call::Put };
+        let (inner, key, bytes) = (Arc::clone(s.inner), key.clone(), whole(body).await?);
+        self.run(call, async move { inner.put(&key, bytes.into(), options).await }).await
+    }
+
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        let (inner, key) = (Arc::clone(s.inner), key.clone());
+        self.run(Call::Delete, async move { inner.delete(&key, options).await }).await
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let (inner, key) = (Arc::clone(s.inner), key.clone());
+        self.run(Call::Stat, async move { inner.stat(&key, options).await }).await
+    }
+
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let inner = Arc::clone(s.inner);
+        self.run(Call::List, async move { inner.list(options).await }).await
+    }
+
+    async fn get_batch(&self, s: Sides<'_>, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        let inner = Arc::clone(s.inner);
+        self.run(Call::GetBatch, async move { inner.get_batch(items).await }).await
+    }
+
+    async fn put_batch(
+        &self,
+        s: Sides<'_>,
+        items: Vec<(Key, Body, PutOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<Entry>>> {
+        let inner = Arc::clone(s.inner);
+        self.run(Call::PutBatch, async move { inner.put_batch(items, options).await }).await
+    }
+
+    async fn delete_batch(
+        &self,
+        s: Sides<'_>,
+        items: Vec<(Key, DeleteOptions)>,
+        options: BatchOptions,
+    ) -> Result<Vec<Result<()>>> {
+        let inner = Arc::clone(s.inner);
+        self.run(Call::DeleteBatch, async move { inner.delete_batch(items, options).await }).await
+    }
+
+    async fn query(&self, s: Sides<'_>, query: Query) -> Result<EntryStream> {
+        let inner = Arc::clone(s.inner);
+        self.run(Call::Query, async move { inner.query(query).await }).await
+    }
+
+    async fn clear(&self, s: Sides<'_>, prefix: &str) -> Result<()> {
+        let (inner, prefix) = (Arc::clone(s.inner), prefix.to_owned());
+        self.run(Call::Clear, async move { inner.clear(&prefix).await }).await
+    }
+
+    async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let (inner, from, to) = (Arc::clone(s.inner), from.clone(), to.clone());
+        self.run(Call::Copy, async move { inner.copy(&from, &to, options).await }).await
+    }
+
+    async fn rename(&self, s: Sides<'_>, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        let (inner, from, to) = (Arc::clone(s.inner), from.clone(), to.clone());
+        self.run(Call::Rename, async move { inner.rename(&from, &to, options).await }).await
+    }
+}
