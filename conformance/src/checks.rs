@@ -13,6 +13,7 @@ pub mod conditional;
 pub mod copy;
 pub mod counts;
 pub mod damaged;
+pub mod dropped;
 pub mod entries;
 pub mod errors;
 pub mod faults;

@@ -11,6 +11,7 @@ mod each_call;
 mod faults;
 pub mod html;
 pub mod junit;
+mod late;
 pub mod linearize;
 mod main_with;
 mod methods;

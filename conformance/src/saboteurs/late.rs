@@ -15,19 +15,19 @@ use super::{
 };
 
 table! {
-    late_put = Late::new(&[Call::Put], &[]) => [];
-    late_stream_put = Late::new(&[Call::StreamPut], &[]) => [];
-    late_delete = Late::new(&[Call::Delete], &[]) => [];
-    late_copy = Late::new(&[Call::Copy], &[]) => [];
-    late_rename = Late::new(&[Call::Rename], &[]) => [];
-    late_put_batch = Late::new(&[Call::PutBatch], &[]) => [];
-    late_delete_batch = Late::new(&[Call::DeleteBatch], &[]) => [];
-    late_clear = Late::new(&[Call::Clear], &[]) => [];
-    late_for_readers = Late::new(&all_but(STREAMED_AND_READS), WRITES) => [];
-    late_for_listings = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::List, Call::Query])) => [];
-    late_for_batches = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::GetBatch, Call::PutBatch, Call::DeleteBatch])) => [];
-    late_for_clear = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Clear])) => [];
-    late_for_copies = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Copy, Call::Rename])) => [];
+    late_put = Late::new(&[Call::Put], &[]) => ["dropped/put_is_never_late"];
+    late_stream_put = Late::new(&[Call::StreamPut], &[]) => ["dropped/streamed_put_is_never_late"];
+    late_delete = Late::new(&[Call::Delete], &[]) => ["dropped/delete_is_never_late"];
+    late_copy = Late::new(&[Call::Copy], &[]) => ["dropped/copy_and_rename_are_never_late"];
+    late_rename = Late::new(&[Call::Rename], &[]) => ["dropped/copy_and_rename_are_never_late"];
+    late_put_batch = Late::new(&[Call::PutBatch], &[]) => ["dropped/batch_is_never_late"];
+    late_delete_batch = Late::new(&[Call::DeleteBatch], &[]) => ["dropped/batch_is_never_late"];
+    late_clear = Late::new(&[Call::Clear], &[]) => ["dropped/clear_is_never_late"];
+    late_for_readers = Late::new(&all_but(STREAMED_AND_READS), WRITES) => ["dropped/batch_is_never_late", "dropped/clear_is_never_late", "dropped/copy_and_rename_are_never_late", "dropped/delete_is_never_late", "dropped/put_is_never_late"];
+    late_for_listings = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::List, Call::Query])) => ["dropped/batch_is_never_late", "dropped/clear_is_never_late", "dropped/copy_and_rename_are_never_late", "dropped/delete_is_never_late", "dropped/put_is_never_late"];
+    late_for_batches = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::GetBatch, Call::PutBatch, Call::DeleteBatch])) => ["dropped/batch_is_never_late", "dropped/clear_is_never_late", "dropped/copy_and_rename_are_never_late", "dropped/delete_is_never_late", "dropped/put_is_never_late"];
+    late_for_clear = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Clear])) => ["dropped/batch_is_never_late", "dropped/put_is_never_late"];
+    late_for_copies = Late::new(&all_but(STREAMED_AND_READS), &all_but(&[Call::Copy, Call::Rename])) => ["dropped/batch_is_never_late", "dropped/clear_is_never_late", "dropped/copy_and_rename_are_never_late", "dropped/delete_is_never_late", "dropped/put_is_never_late"];
 }
 
 /// What the fault tells apart.
