@@ -16,6 +16,7 @@ mod check;
 mod config;
 mod context;
 mod secret;
+pub mod pending;
 
 pub use async_trait::async_trait;
 pub use bytes::Bytes;

@@ -14,6 +14,7 @@ use storage_core::{
     BackendInfo, BatchOptions, Body, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind,
     GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, async_trait,
     defaults,
+    pending::{Commit, Keys, Settled, Writes},
 };
 
 use crate::{Config, batch, blocking, changes::Changes, list::Listing, read::PIECE, stage::Staged, store::Store};
@@ -26,6 +27,7 @@ const PIECES: usize = 4096;
 pub struct Fs {
     info: Arc<BackendInfo>,
     store: Arc<Store>,
+    writes: Writes,
     closed: Arc<AtomicBool>,
 }
 
@@ -52,7 +54,7 @@ impl Fs {
         info.description = env!("CARGO_PKG_DESCRIPTION").into();
         info.version = env!("CARGO_PKG_VERSION").into();
         info.limits = store.limits;
-        Ok(Self { info: Arc::new(info), store: Arc::new(store), closed: Arc::default() })
+        Ok(Self { info: Arc::new(info), store: Arc::new(store), writes: Writes::new(), closed: Arc::default() })
     }
 
     fn store(&self) -> Result<Arc<Store>> {
@@ -62,10 +64,10 @@ impl Fs {
         Ok(self.store.clone())
     }
 
-    /// One hop to a thread that may block.
-    async fn run<T: Send + 'static>(&self, work: impl FnOnce(&Arc<Store>) -> Result<T> + Send + 'static) -> Result<T> {
-        let store = self.store()?;
-        blocking::run(move || work(&store)).await
+    /// The store, once what concerns the caller and was given up has taken effect.
+    async fn settled(&self, settled: Settled) -> Result<Arc<Store>> {
+        settled.await?;
+        self.store()
     }
 }
 
@@ -83,12 +85,13 @@ impl StorageBackend for Fs {
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let store = self.settled(self.writes.settled(key)).await?;
         let key = key.clone();
-        self.run(move |store| store.get(&key, &options)).await
+        blocking::run(move || store.get(&key, &options)).await
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let store = self.store()?;
+        let store = self.settled(self.writes.settled(key)).await?;
         let mut staged: Option<Staged> = None;
         let mut pieces = Vec::new();
         match body {
@@ -114,39 +117,44 @@ impl StorageBackend for Fs {
                 }
             }
         }
-        let key = key.clone();
-        blocking::run(move || put(&store, &key, staged, &pieces, options)).await
+        let name = key.clone();
+        blocking::write(&self.writes, key, move |commit| put(&store, &name, staged, &pieces, options, commit)).await
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
-        let key = key.clone();
-        self.run(move |store| {
+        let store = self.settled(self.writes.settled(key)).await?;
+        let name = key.clone();
+        let removed = blocking::write(&self.writes, key, move |commit| {
             let mut changes = Changes::default();
-            let removed = store.remove(&key, options.condition.as_ref(), &mut changes);
+            let removed = store.remove(&name, options.condition.as_ref(), &mut changes, commit);
             changes.settle(&store.tree)?;
             removed
-        })
-        .await
+        });
+        removed.await
     }
 
     async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
+        let store = self.settled(self.writes.settled(key)).await?;
         let key = key.clone();
-        self.run(move |store| store.stat(&key)).await
+        blocking::run(move || store.stat(&key)).await
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
-        Ok(Listing::new(self.store()?, options).stream())
+        let store = self.settled(self.writes.settled_prefix(&options.prefix)).await?;
+        Ok(Listing::new(store, options).stream())
     }
 
     async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
-        let store = self.store()?;
+        let store = self.settled(self.writes.settled_keys(items.iter().map(|(key, _)| key))).await?;
         // A batch of large values does not keep their files open, of which there may be too many.
         let get = if items.len() <= batch::OPEN_VALUES {
-            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes| store.get(key, &options)
+            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes, _: &Commit| store.get(key, &options)
         } else {
-            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes| store.get_later(key, &options)
+            |store: &Arc<Store>, key: &Key, options: GetOptions, _: &mut Changes, _: &Commit| {
+                store.get_later(key, &options)
+            }
         };
-        Ok(batch::run(&store, items, get).await)
+        Ok(batch::run(&store, &self.writes, items, get).await)
     }
 
     async fn put_batch(
@@ -154,7 +162,7 @@ impl StorageBackend for Fs {
         items: Vec<(Key, Body, PutOptions)>,
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        let store = self.store()?;
+        let store = self.settled(self.writes.settled_keys(items.iter().map(|(key, ..)| key))).await?;
         let streamed = items.iter().any(|(_, body, _)| matches!(body, Body::Stream(_)));
         if streamed || options.atomic {
             return defaults::put_batch(self, items, options).await;
@@ -163,30 +171,34 @@ impl StorageBackend for Fs {
             Body::Bytes(bytes) => Some((key, (bytes, options))),
             Body::Stream(_) => None,
         });
-        let put = |store: &Arc<Store>, key: &Key, (bytes, options): (Bytes, PutOptions), changes: &mut Changes| {
+        type Whole = (Bytes, PutOptions);
+        let put = |store: &Arc<Store>, key: &Key, (bytes, options): Whole, changes: &mut Changes, commit: &Commit| {
             let staged = store.append(None, &[bytes])?;
-            store.commit(key, staged, options, changes)
+            store.commit(key, staged, options, changes, commit)
         };
-        Ok(batch::run(&store, whole.collect(), put).await)
+        Ok(batch::run(&store, &self.writes, whole.collect(), put).await)
     }
 
     async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
-        let store = self.store()?;
+        let store = self.settled(self.writes.settled_keys(items.iter().map(|(key, _)| key))).await?;
         if options.atomic {
             return defaults::delete_batch(self, items, options).await;
         }
-        let delete = |store: &Arc<Store>, key: &Key, options: DeleteOptions, changes: &mut Changes| {
-            store.remove(key, options.condition.as_ref(), changes)
+        let delete = |store: &Arc<Store>, key: &Key, options: DeleteOptions, changes: &mut Changes, commit: &Commit| {
+            store.remove(key, options.condition.as_ref(), changes, commit)
         };
-        Ok(batch::run(&store, items, delete).await)
+        Ok(batch::run(&store, &self.writes, items, delete).await)
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
-        let store = self.store()?;
+        let store = self.settled(self.writes.settled_prefix(prefix)).await?;
         store.writing()?;
         let mut listing = Listing::to_clear(store, prefix);
         loop {
-            let page = self.run(move |_| Ok((listing.clear_page()?, listing)));
+            self.store()?;
+            let page = blocking::write(&self.writes, Keys::prefix(prefix), move |commit| {
+                Ok((listing.clear_page(commit)?, listing))
+            });
             let (more, rest) = page.await?;
             if !more {
                 return Ok(());
@@ -196,15 +208,17 @@ impl StorageBackend for Fs {
     }
 
     async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
-        let (from, to) = (from.clone(), to.clone());
-        self.run(move |store| store.copy(&from, &to, options)).await
+        let store = self.settled(self.writes.settled_keys([from, to])).await?;
+        let (source, target) = (from.clone(), to.clone());
+        blocking::write(&self.writes, to, move |commit| store.copy(&source, &target, options, commit)).await
     }
 
     // The default of `rename` is a copy and a delete under a condition. Moving the file instead would have to change the etag of
     // the source first, in its place.
 
     async fn is_connected(&self) -> bool {
-        self.run(|store| Ok(store.is_usable())).await.unwrap_or(false)
+        let Ok(store) = self.store() else { return false };
+        blocking::run(move || Ok(store.is_usable())).await.unwrap_or(false)
     }
 
     async fn disconnect(&self) -> Result<()> {
@@ -213,10 +227,19 @@ impl StorageBackend for Fs {
     }
 }
 
-fn put(store: &Store, key: &Key, staged: Option<Staged>, pieces: &[Bytes], options: PutOptions) -> Result<Entry> {
+fn put(
+    store: &Store,
+    key: &Key,
+    staged: Option<Staged>,
+    pieces: &[Bytes],
+    options: PutOptions,
+    commit: &Commit,
+) -> Result<Entry> {
     let staged = store.append(staged, pieces)?;
+    // Syncing a large value that nobody wants any more would keep the disk busy.
+    commit.check()?;
     let mut changes = Changes::default();
-    let written = store.commit(key, staged, options, &mut changes);
+    let written = store.commit(key, staged, options, &mut changes, commit);
     changes.settle(&store.tree)?;
     written
 }

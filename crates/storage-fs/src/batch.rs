@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use storage_core::{Error, ErrorKind, Key, Result};
+use storage_core::{
+    Error, ErrorKind, Key, Result,
+    pending::{Commit, Writes},
+};
 
 use crate::{
     blocking,
@@ -22,8 +25,9 @@ pub(crate) const OPEN_VALUES: usize = 8;
 /// their order. Results are in the order of the input.
 pub(crate) async fn run<I, T>(
     store: &Arc<Store>,
+    writes: &Writes,
     items: Vec<(Key, I)>,
-    work: fn(&Arc<Store>, &Key, I, &mut Changes) -> Result<T>,
+    work: fn(&Arc<Store>, &Key, I, &mut Changes, &Commit) -> Result<T>,
 ) -> Vec<Result<T>>
 where
     I: Send + 'static,
@@ -39,11 +43,15 @@ where
     let hops = hops.map(|share| {
         let store = store.clone();
         let indices: Vec<usize> = share.iter().map(|(index, ..)| *index).collect();
+        let keys: Vec<Key> = share.iter().map(|(_, key, _)| key.clone()).collect();
         async move {
-            let done = blocking::run(move || {
+            let done = blocking::write(writes, keys, move |commit| {
                 let mut changes = Changes::default();
-                let results =
-                    share.into_iter().map(|(_, key, item)| work(&store, &key, item, &mut changes)).collect::<Vec<_>>();
+                let item = |(_, key, item): (usize, Key, I)| {
+                    commit.check()?;
+                    work(&store, &key, item, &mut changes, commit)
+                };
+                let results = share.into_iter().map(item).collect::<Vec<_>>();
                 Ok(match changes.settle(&store.tree) {
                     Ok(()) => results,
                     Err(e) => results.into_iter().map(|result| Err(unsettled(result.err(), &e))).collect(),

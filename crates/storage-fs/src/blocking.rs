@@ -6,13 +6,26 @@ use std::{
 };
 
 use rustix::process::{Resource, getrlimit};
-use storage_core::{Error, ErrorKind, Result};
+use storage_core::{
+    Error, ErrorKind, Result,
+    pending::{Commit, Keys, Writes},
+};
 use tokio::runtime::Handle;
 
 /// What a hop is reckoned to need of file descriptors: twice as many as it has open at once, for the rest of the process.
 const DESCRIPTORS: u64 = 16;
 /// More than this many threads of a runtime do not block at once.
 const MOST: u64 = 512;
+
+/// Runs work that changes these keys. If the future is dropped before the work has begun its commit, it leaves everything as it is.
+pub(crate) async fn write<T: Send + 'static>(
+    writes: &Writes,
+    keys: impl Into<Keys>,
+    work: impl FnOnce(&Commit) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let (_caller, commit) = writes.begin(keys);
+    run(move || work(&commit)).await
+}
 
 /// Runs `work` on a thread that may block. It runs to its end even if the future is dropped.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {

@@ -7,7 +7,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use rustix::io::Errno;
-use storage_core::{Entry, ErrorKind, Key, ListItem, ListOptions, Result};
+use storage_core::{Entry, ErrorKind, Key, ListItem, ListOptions, Result, pending::Commit};
 
 use crate::{
     blocking,
@@ -76,29 +76,34 @@ impl Listing {
     }
 
     /// Deletes up to a page of what is listed, and says whether there may be more.
-    pub(crate) fn clear_page(&mut self) -> Result<bool> {
+    pub(crate) fn clear_page(&mut self, commit: &Commit) -> Result<bool> {
         self.store.check_writable()?;
         let mut changes = Changes::default();
-        let mut more = true;
-        for _ in 0..PAGE {
-            let Some(key) = self.next_key()? else {
-                more = false;
-                break;
-            };
-            let removed = self.store.remove(&key, None, &mut changes);
-            removed.map_err(|e| e.with_key(&key))?;
-        }
+        let removed = self.remove_page(&mut changes, commit);
         let mut denied = false;
         for clearing in self.walks.iter_mut().filter_map(|head| head.walk.clearing.as_mut()) {
             // What is not there any more may have been removed by others, who have not synced that.
             clearing.read.drain(..).for_each(|path| changes.note_seen(&path));
             denied |= clearing.denied;
         }
+        // Also where something failed, or the call was given up: the next call may find gone what was removed before.
         changes.settle(&self.store.tree)?;
+        let more = removed?;
         if denied && !more {
             return Err(error::os(Errno::ACCESS));
         }
         Ok(more)
+    }
+
+    fn remove_page(&mut self, changes: &mut Changes, commit: &Commit) -> Result<bool> {
+        for _ in 0..PAGE {
+            let Some(key) = self.next_key()? else {
+                return Ok(false);
+            };
+            let removed = self.store.remove(&key, None, changes, commit);
+            removed.map_err(|e| e.with_key(&key))?;
+        }
+        Ok(true)
     }
 
     /// Some items, and whether there may be more.

@@ -261,6 +261,8 @@ fn root_error(e: io::Error, path: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use storage_core::pending::Writes;
+
     use super::*;
     use crate::changes::Changes;
 
@@ -276,7 +278,8 @@ mod tests {
         for key in &keys {
             let staged = store.append(None, &[Bytes::from_static(b"v")]).unwrap();
             let mut changes = Changes::default();
-            store.commit(key, staged, Default::default(), &mut changes).unwrap();
+            let (_caller, commit) = Writes::new().begin(key);
+            store.commit(key, staged, Default::default(), &mut changes, &commit).unwrap();
             changes.settle(&store.tree).unwrap();
             assert_eq!(store.stat(key).unwrap().unwrap().size, 1);
         }
@@ -286,7 +289,8 @@ mod tests {
         assert_eq!(listed.len(), 2);
         for key in &keys {
             let mut changes = Changes::default();
-            store.remove(key, None, &mut changes).unwrap();
+            let (_caller, commit) = Writes::new().begin(key);
+            store.remove(key, None, &mut changes, &commit).unwrap();
             changes.settle(&store.tree).unwrap();
             assert_eq!(store.stat(key).unwrap(), None);
         }

@@ -7,7 +7,9 @@ use rustix::{
     fs::{AtFlags, unlinkat},
     io::Errno,
 };
-use storage_core::{Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, Result};
+use storage_core::{
+    Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, Result, pending::Commit,
+};
 
 use crate::{
     changes::Changes,
@@ -43,6 +45,7 @@ impl Store {
         mut staged: Staged,
         options: PutOptions,
         changes: &mut Changes,
+        commit: &Commit,
     ) -> Result<Entry> {
         let now = record::now(self.limits.time_granularity);
         let metadata = options.metadata.unwrap_or_default();
@@ -61,6 +64,7 @@ impl Store {
             Some((before, record)) if before == times => record,
             _ => self.seal(&staged, times, &metadata)?,
         };
+        commit.begin()?;
         self.install(key, &mut staged, current, changes)?;
         let mut entry = Entry::new(key.clone(), record.size);
         entry.modified = Some(record::time(record.modified));
@@ -71,7 +75,13 @@ impl Store {
     }
 
     /// Removes the value of a key, if there is one. It is gone for good once `changes` are settled.
-    pub(crate) fn remove(&self, key: &Key, condition: Option<&Condition>, changes: &mut Changes) -> Result<()> {
+    pub(crate) fn remove(
+        &self,
+        key: &Key,
+        condition: Option<&Condition>,
+        changes: &mut Changes,
+        commit: &Commit,
+    ) -> Result<()> {
         let _guard = self.lock(key)?;
         let current = self.find(key)?;
         self.check(key, condition, current.as_ref(), changes)?;
@@ -80,6 +90,7 @@ impl Store {
             self.note_places(key, None, changes);
             return Ok(());
         };
+        commit.begin()?;
         // Both places are taken only if another program put a file into the natural one. The annex is cleared first, and for
         // good, lest its older value show again. So it is where the next value of the key may lie elsewhere.
         let annex = name::annex(key.as_str());
@@ -93,7 +104,7 @@ impl Store {
     }
 
     /// Copies a value, with its metadata unless others are given.
-    pub(crate) fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+    pub(crate) fn copy(&self, from: &Key, to: &Key, options: CopyOptions, commit: &Commit) -> Result<Entry> {
         let staging = &self.writing()?.staging;
         let missing = || {
             let what = "the source of the copy does not exist";
@@ -115,7 +126,7 @@ impl Store {
         put.metadata = options.metadata.or(entry.metadata);
         put.condition = options.condition;
         let mut changes = Changes::default();
-        let written = self.commit(to, staged, put, &mut changes);
+        let written = self.commit(to, staged, put, &mut changes, commit);
         changes.settle(&self.tree)?;
         written
     }
