@@ -56,7 +56,9 @@ pub(crate) async fn connect_with(
     let verified = calls.verify().await;
     let verified = verified.map_err(|e| if made { error::no_account(e, &calls.account) } else { e });
     verified.map_err(|e| AZURE.at_connect(e))?;
-    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await;
+    let mut profile = profile();
+    profile.timeout = config.http.timeout;
+    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await;
     connector.connected();
     connected.map_err(|e| AZURE.at_connect(e))
 }

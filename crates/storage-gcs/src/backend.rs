@@ -54,6 +54,7 @@ pub(crate) async fn connect_with(
     let calls = Calls { store: store.clone(), client: connector.client(), bucket };
     calls.verify(config.store.root()).await.map_err(|e| error::GOOGLE.at_connect(e))?;
     let mut profile = profile();
+    profile.timeout = config.http.timeout;
     // Google documents conditions, and takes one write of an object a second; to try them takes more. An emulator may ignore them.
     profile.tries_conditions = !is_google(&endpoint);
     let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await;

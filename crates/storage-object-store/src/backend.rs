@@ -16,10 +16,15 @@ use object_store::{CopyOptions as Copy, Error as Absent, GetOptions as Get, Obje
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
     GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend,
-    VersionId, defaults,
+    VersionId, defaults, pending::Keys,
 };
 
-use crate::{Config, Grant, Native, Profile, error, meta, names::Names, probe::probe};
+use crate::{
+    Config, Grant, Native, Profile, error, meta,
+    names::Names,
+    probe::probe,
+    requests::{Requests, before_read, before_write},
+};
 
 /// A storage backend over an [`ObjectStore`].
 ///
@@ -40,6 +45,7 @@ pub(crate) struct Inner {
     pub(crate) framed: bool,
     /// Whether the store compares etags as they are without their quotes.
     pub(crate) unquoted: bool,
+    pub(crate) requests: Requests,
     closed: AtomicBool,
 }
 
@@ -99,6 +105,7 @@ impl ObjectStoreBackend {
         };
         limits.time_granularity = profile.time_granularity;
 
+        let patience = profile.timeout;
         let mut info = BackendInfo::new(profile.id.clone(), capabilities);
         info.name.clone_from(&profile.name);
         info.description = "Values as objects of an object store".to_owned();
@@ -114,6 +121,7 @@ impl ObjectStoreBackend {
                 info,
                 framed,
                 unquoted: found.unquoted,
+                requests: Requests::new(patience),
                 closed: AtomicBool::new(false),
             }),
         })
@@ -202,7 +210,9 @@ impl StorageBackend for ObjectStoreBackend {
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        self.open()?.read(key, options).await
+        let inner = self.open()?;
+        before_read(inner.requests.writes().settled(key)).await?;
+        inner.read(key, options).await
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
@@ -210,6 +220,7 @@ impl StorageBackend for ObjectStoreBackend {
         if options.condition.is_some() && !inner.info.capabilities.conditional {
             return Err(Error::unsupported("a condition on writes"));
         }
+        before_write(inner.requests.writes().settled(key)).await?;
         inner.write(key, body, options).await
     }
 
@@ -218,22 +229,35 @@ impl StorageBackend for ObjectStoreBackend {
         if options.condition.is_some() {
             return Err(Error::unsupported("a condition on delete"));
         }
+        before_write(inner.requests.writes().settled(key)).await?;
         let place = inner.names.place(key);
-        match (&inner.native, &options.version) {
+        match (inner.native.clone(), options.version) {
             (Some(native), version) => {
-                native.delete(&place, version.as_ref().map(VersionId::as_str)).await.map_err(error::perhaps)
+                let request = async move {
+                    let version = version.as_ref().map(VersionId::as_str);
+                    native.delete(&place, version).await.map_err(error::perhaps)
+                };
+                inner.requests.send(key, request).await
             }
-            (None, None) => absent_is_fine(inner.store.delete(&place).await),
+            (None, None) => {
+                let store = inner.store.clone();
+                let request = async move { absent_is_fine(store.delete(&place).await) };
+                inner.requests.send(key, request).await
+            }
             (None, Some(_)) => Err(Error::unsupported("a version on delete")),
         }
     }
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
-        self.open()?.describe(key, options.version.as_ref()).await
+        let inner = self.open()?;
+        before_read(inner.requests.writes().settled(key)).await?;
+        inner.describe(key, options.version.as_ref()).await
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
-        self.open()?.items(options).await
+        let inner = self.open()?;
+        before_read(inner.requests.writes().settled_prefix(&options.prefix)).await?;
+        inner.items(options).await
     }
 
     async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
@@ -241,11 +265,17 @@ impl StorageBackend for ObjectStoreBackend {
         if options.atomic || items.iter().any(|(_, each)| *each != DeleteOptions::new()) {
             return defaults::delete_batch(self, items, options).await;
         }
+        before_write(inner.requests.writes().settled_keys(items.iter().map(|(key, _)| key))).await?;
         // A request names each key once: a defect of a server was seen otherwise.
         let distinct: BTreeSet<&Key> = items.iter().map(|(key, _)| key).collect();
         let places: Vec<_> = distinct.iter().map(|key| Ok(inner.names.place(key))).collect();
-        let done = inner.store.delete_stream(stream::iter(places).boxed());
-        let results: Vec<_> = done.map(|each| absent_is_fine(each.map(drop))).collect().await;
+        let keys: Vec<Key> = distinct.iter().map(|key| (*key).clone()).collect();
+        let store = inner.store.clone();
+        let request = inner.requests.send_more(keys, |given_up| async move {
+            let done = store.delete_stream(given_up.cuts(stream::iter(places)).boxed());
+            done.map(|each| absent_is_fine(each.map(drop))).collect::<Vec<_>>().await
+        });
+        let results = request.await;
         if results.len() == distinct.len() {
             let results = distinct.into_iter().zip(results).collect();
             return Ok(self.once_more(results, &items).await);
@@ -259,8 +289,13 @@ impl StorageBackend for ObjectStoreBackend {
 
     async fn clear(&self, prefix: &str) -> Result<()> {
         let inner = self.open()?;
-        let done = inner.store.delete_stream(inner.places(prefix));
-        done.map(|each| absent_is_fine(each.map(drop))).try_for_each(|()| ready(Ok(()))).await
+        before_write(inner.requests.writes().settled_prefix(prefix)).await?;
+        let (store, places) = (inner.store.clone(), inner.places(prefix));
+        let request = inner.requests.send_more(Keys::prefix(prefix), |given_up| async move {
+            let done = store.delete_stream(given_up.cuts(places).boxed());
+            done.map(|each| absent_is_fine(each.map(drop))).try_for_each(|()| ready(Ok(()))).await
+        });
+        request.await
     }
 
     async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
@@ -269,17 +304,21 @@ impl StorageBackend for ObjectStoreBackend {
         if inner.framed || from == to || options != CopyOptions::new() {
             return defaults::copy(self, from, to, options).await;
         }
+        before_write(inner.requests.writes().settled_keys([from, to])).await?;
         let (source, target) = (inner.names.place(from), inner.names.place(to));
-        if let Some(native) = &inner.native {
-            match native.copy(&source, &target).await {
+        if let Some(native) = inner.native.clone() {
+            let (source, target) = (source.clone(), target.clone());
+            let request = async move { native.copy(&source, &target).await.map_err(error::perhaps) };
+            match inner.requests.send(to, request).await {
                 Ok(true) => return self.copied(inner, to).await,
                 Ok(false) => {}
                 Err(e) if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
-                Err(e) => return Err(error::perhaps(e)),
+                Err(e) => return Err(e),
             }
         }
-        let copied = inner.store.copy_opts(&source, &target, Copy::new()).await;
-        match copied {
+        let store = inner.store.clone();
+        let request = async move { store.copy_opts(&source, &target, Copy::new()).await };
+        match inner.requests.send(to, request).await {
             Ok(()) => {}
             Err(Absent::NotFound { .. }) => {
                 return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_key(from));
@@ -294,7 +333,9 @@ impl StorageBackend for ObjectStoreBackend {
     }
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
-        self.open()?.versions(key)
+        let inner = self.open()?;
+        before_read(inner.requests.writes().settled(key)).await?;
+        inner.versions(key)
     }
 
     async fn is_connected(&self) -> bool {
@@ -307,6 +348,7 @@ impl StorageBackend for ObjectStoreBackend {
 
     async fn disconnect(&self) -> Result<()> {
         self.inner.closed.store(true, Ordering::Release);
+        self.inner.requests.close();
         Ok(())
     }
 }

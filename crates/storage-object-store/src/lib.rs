@@ -16,6 +16,7 @@ mod probe;
 mod profile;
 mod progress;
 mod read;
+mod requests;
 mod source;
 mod write;
 

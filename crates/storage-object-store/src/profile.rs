@@ -49,11 +49,13 @@ pub struct Profile {
     pub streaming: bool,
     /// The smallest step of the store's time, in whichever answer it is coarsest.
     pub time_granularity: Duration,
+    /// How long a write that its caller has given up is waited for, once it was sent. Later calls on its keys wait as well.
+    pub timeout: Duration,
 }
 
 impl Profile {
     /// A store of which nothing is known: hierarchical, names of 1,024 bytes, unsorted, 10,000 parts, no unique etags, times in
-    /// seconds.
+    /// seconds, a timeout of 30 seconds.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         let id = id.into();
         Self {
@@ -68,6 +70,7 @@ impl Profile {
             tries_conditions: true,
             streaming: true,
             time_granularity: Duration::from_secs(1),
+            timeout: Duration::from_secs(30),
         }
     }
 

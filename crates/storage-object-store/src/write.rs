@@ -55,7 +55,7 @@ impl Inner {
         }
         let start = payload.freeze();
         let result = if whole {
-            self.put_whole(&place, start, attributes, options.condition).await?
+            self.put_whole(key, &place, start, attributes, options.condition).await?
         } else if options.condition.is_some() {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -68,7 +68,7 @@ impl Inner {
                 attributes.insert(meta::UPLOAD, mark.to_string().into());
             }
             let parts = PutMultipartOptions::from(attributes);
-            let (result, more) = match self.put_parts(&place, start, pieces, size, parts).await? {
+            let (result, more) = match self.put_parts(key, &place, start, pieces, size, parts).await? {
                 (Ok(result), more) => (result, more),
                 (Err(e), more) => (self.ended(key, &place, &mark, e).await?, more),
             };
@@ -80,6 +80,7 @@ impl Inner {
 
     async fn put_whole(
         &self,
+        key: &Key,
         place: &Path,
         payload: PutPayload,
         attributes: Attributes,
@@ -98,7 +99,10 @@ impl Inner {
         };
         let mut left = if condition.is_some() { AGAIN } else { 0 };
         loop {
-            let result = self.store.put_opts(place, payload.clone(), options.clone()).await;
+            let (store, place) = (self.store.clone(), place.clone());
+            let (payload, options) = (payload.clone(), options.clone());
+            let request = async move { store.put_opts(&place, payload, options).await };
+            let result = self.requests.send(key, request).await;
             let lost = self.unquoted && result.as_ref().is_err_and(error::is_lost_race);
             let error = match (result, &condition) {
                 (Ok(done), _) => return Ok(done),
@@ -120,17 +124,28 @@ impl Inner {
     /// What the end of the upload has led to, and the number of bytes that came in pieces.
     async fn put_parts(
         &self,
+        key: &Key,
         place: &Path,
         start: PutPayload,
         pieces: ByteStream,
         already: u64,
         options: PutMultipartOptions,
     ) -> Result<(Result<PutResult>, u64)> {
-        let upload = self.store.put_multipart_opts(place, options).await;
-        let upload = upload.map_err(error::read)?;
-        let mut upload = Upload { native: Some(upload), parts: JoinSet::new(), next: PutPayloadMut::new() };
+        let (store, place) = (self.store.clone(), place.clone());
+        let begin = async move {
+            let upload = store.put_multipart_opts(&place, options).await.map_err(error::read)?;
+            Ok(Upload { native: Some(upload), parts: JoinSet::new(), next: PutPayloadMut::new() })
+        };
+        // It changes no key. But what it begins must be aborted if nobody takes it.
+        let mut upload = self.requests.send(Vec::new(), begin).await?;
         match self.send(&mut upload, start, pieces, already).await {
-            Ok(more) => Ok((upload.finish(&self.config).await, more)),
+            Ok(more) => {
+                if let Err(e) = upload.last(&self.config).await {
+                    upload.abort().await;
+                    return Err(e);
+                }
+                Ok((self.requests.send(key, upload.complete()).await, more))
+            }
             Err(e) => {
                 upload.abort().await;
                 Err(e)
@@ -296,28 +311,25 @@ impl Upload {
         Ok(())
     }
 
-    async fn finish(mut self, config: &Config) -> Result<PutResult> {
-        let sent = async {
-            if !self.next.is_empty() {
-                self.part(config).await?;
-            }
-            self.wait(0).await
+    /// Sends what is left, and waits for all parts.
+    async fn last(&mut self, config: &Config) -> Result<()> {
+        if !self.next.is_empty() {
+            self.part(config).await?;
+        }
+        self.wait(0).await
+    }
+
+    async fn complete(mut self) -> Result<PutResult> {
+        let Some(mut native) = self.native.take() else {
+            return Err(Error::new(ErrorKind::Other, "the upload has ended already"));
         };
-        if let Err(e) = sent.await {
+        let done = native.complete().await.map_err(error::overwrite);
+        // What may be complete, or about to be, is not aborted.
+        if done.as_ref().is_err_and(|e| !e.is_ambiguous()) {
+            self.native = Some(native);
             self.abort().await;
-            return Err(e);
         }
-        match self.native.as_mut() {
-            Some(native) => {
-                let done = native.complete().await.map_err(error::overwrite);
-                // What may be complete, or about to be, is not aborted.
-                if done.as_ref().map_or_else(Error::is_ambiguous, |_| true) {
-                    self.native = None;
-                }
-                done
-            }
-            None => Err(Error::new(ErrorKind::Other, "the upload has ended already")),
-        }
+        done
     }
 
     async fn abort(mut self) {

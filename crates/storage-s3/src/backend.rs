@@ -57,7 +57,9 @@ pub(crate) async fn connect_with(
     };
     calls.verify(&config.store.root()).await.map_err(|e| S3.at_connect(e))?;
     calls.versioned = calls.is_versioned().await.map_err(|e| S3.at_connect(e))?;
-    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile(), config.store).await;
+    let mut profile = profile();
+    profile.timeout = config.http.timeout;
+    let connected = ObjectStoreBackend::connect_native(store, Arc::new(calls), profile, config.store).await;
     connector.connected();
     connected.map_err(|e| S3.at_connect(e))
 }

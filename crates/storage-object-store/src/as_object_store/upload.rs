@@ -1,4 +1,7 @@
 //! An upload in parts: one streamed put that ends when the upload is completed.
+//!
+//! A task drives the put as long as parts may come, which changes nothing. The end is sent by whoever completes the upload, and its
+//! future drives the put from there: dropped, it drops the put.
 
 use std::{
     fmt,
@@ -6,7 +9,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{
+    FutureExt, StreamExt,
+    future::{BoxFuture, Either, select},
+    stream,
+};
 use object_store::{MultipartUpload, PutPayload, PutResult, Result as NativeResult, UploadPart, path::Path};
 use storage_core::{Body, Bytes, Entry, Error, ErrorKind, PutOptions, Result, Storage};
 use tokio::{
@@ -27,11 +34,16 @@ enum Message {
 
 type Messages = mpsc::UnboundedReceiver<Message>;
 
+type Put = BoxFuture<'static, Ended>;
+type Ended = Result<Entry>;
+
 pub(super) struct Upload {
     location: Path,
     /// Parts wait here in the order of the calls; their callers know when they have been taken.
     parts: Option<mpsc::UnboundedSender<Message>>,
-    put: Option<JoinHandle<Result<Entry>>>,
+    /// The put, or how it has ended already. The task waits for `asked`.
+    put: Option<JoinHandle<Either<Ended, Put>>>,
+    asked: Option<oneshot::Sender<()>>,
     /// Why the put has failed, for the parts that it did not take.
     failure: Arc<Mutex<Option<Error>>>,
 }
@@ -39,20 +51,21 @@ pub(super) struct Upload {
 impl Upload {
     pub(super) fn start(storage: Storage, location: Path, options: PutOptions) -> Self {
         let (parts, messages) = mpsc::unbounded_channel();
+        let (asked, ask) = oneshot::channel();
         let failure = Arc::new(Mutex::new(None));
         let (key, why) = (location.to_string(), failure.clone());
-        let put = tokio::spawn(async move {
+        let put = async move {
             let written = storage.put_with(key, Body::stream(pieces(messages)), options).await;
             *why.lock().unwrap_or_else(PoisonError::into_inner) = written.as_ref().err().cloned();
             written
+        };
+        let put = tokio::spawn(async move {
+            match select(put.boxed(), ask).await {
+                Either::Left((ended, _)) => Either::Left(ended),
+                Either::Right((_, put)) => Either::Right(put),
+            }
         });
-        Self { location, parts: Some(parts), put: Some(put), failure }
-    }
-
-    /// Waits for the put.
-    async fn outcome(&mut self) -> NativeResult<Entry> {
-        let put = self.put.take().ok_or_else(|| not_supported("the upload has ended"))?;
-        put.await?.map_err(|e| failed(&self.location, e))
+        Self { location, parts: Some(parts), put: Some(put), asked: Some(asked), failure }
     }
 }
 
@@ -102,24 +115,32 @@ impl MultipartUpload for Upload {
     }
 
     async fn complete(&mut self) -> NativeResult<PutResult> {
-        if let Some(parts) = self.parts.take() {
-            // If the put has failed, its outcome says so.
-            let _ = parts.send(Message::End);
-        }
-        self.outcome().await.map(put_result)
+        let ended = || not_supported("the upload has ended");
+        let (put, parts) = (self.put.take().ok_or_else(ended)?, self.parts.take());
+        // The task sees it when this is dropped.
+        self.asked = None;
+        let written = match put.await? {
+            Either::Left(ended) => ended,
+            Either::Right(put) => {
+                if let Some(parts) = parts {
+                    // If the put has failed, its outcome says so.
+                    let _ = parts.send(Message::End);
+                }
+                put.await
+            }
+        };
+        written.map(put_result).map_err(|e| failed(&self.location, e))
     }
 
     async fn abort(&mut self) -> NativeResult<()> {
         self.parts = None;
-        match self.put.take() {
+        let put = self.put.take().ok_or_else(|| not_supported("the upload has ended"))?;
+        match put.await? {
             // It fails because its body does, and has cleaned up when it is over.
-            Some(put) => match put.await? {
-                Err(_) => Ok(()),
-                Ok(_) => {
-                    Err(failed(&self.location, Error::new(ErrorKind::Other, "the upload ended before it was aborted")))
-                }
-            },
-            None => Err(not_supported("the upload has ended")),
+            Either::Left(Err(_)) | Either::Right(_) => Ok(()),
+            Either::Left(Ok(_)) => {
+                Err(failed(&self.location, Error::new(ErrorKind::Other, "the upload ended before it was aborted")))
+            }
         }
     }
 }
