@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) target_dir: Option<PathBuf>,
     /// Only the check of bounded memory, with so many MiB.
     pub(crate) stream_mib: Option<u64>,
+    /// Only the checks of dropped writes, with so many of them.
+    pub(crate) drops: Option<u64>,
     /// Where `cargo test` has left reports already, so that what they tell is not run again.
     pub(crate) done: Option<PathBuf>,
 }
@@ -47,6 +49,7 @@ impl Options {
             seed: None,
             target_dir: None,
             stream_mib: None,
+            drops: None,
             done: None,
         }
     }
@@ -245,6 +248,10 @@ fn test(package: &str, declared: &Declared, targets: &[&str], options: &Options)
     if let Some(mib) = options.stream_mib {
         command.env("STORAGE_CONFORMANCE_STREAM_MIB", mib.to_string()).env("STORAGE_CONFORMANCE_SECONDS", "3600");
         command.args(["--", "stream/bounded_memory"]);
+    }
+    if let Some(drops) = options.drops {
+        command.env("STORAGE_CONFORMANCE_DROPS", drops.to_string()).env("STORAGE_CONFORMANCE_SECONDS", "3600");
+        command.args(["--", "dropped/"]);
     }
     services::provide(&mut command)?;
     let output = command.output()?;

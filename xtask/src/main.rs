@@ -70,6 +70,10 @@ cargo xtask COMMAND
       --mib N                   how large (default: 1024)
   soak slatedb [--rounds N]   runs SlateDB on AsObjectStore (default: 100 rounds); see docs/soak.md
   soak nonces [--writes N]    looks for data keys and nonces that repeat (default: 1,000,000 writes); see docs/soak.md
+  soak drops [OPTIONS]        drops writes at random, and looks for those that land late; see docs/soak.md
+      --backend A,B             which backends (default: all that this machine can run)
+      --drops N                 how many writes (default: 10,000)
+      --seed N                  the seed of an earlier run
   figures [--check]           write (or compare) the figures in storage-core's README
   new-backend NAME            the scaffold of a backend, in crates/storage-NAME
   guide                       the backend of docs/add-a-backend.md, put to the suite

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use crate::{
     Result, conformance,
-    report::Status,
+    report::{CheckReport, Status},
     services,
     shell::{cargo, metadata, root, step, target_dir, today},
 };
 
-const KNOWN: &str = "suite, kill9, stream, slatedb and nonces";
+const KNOWN: &str = "suite, kill9, stream, slatedb, nonces and drops";
 
 const HEAD: &str = "\
 # Long runs
@@ -66,6 +66,16 @@ data keys and the nonces that wrap them.
 
 pub(crate) use suite::old;
 
+const DROPS: &str = "
+## Dropped writes
+
+`cargo xtask soak drops --backend A,B --drops N` runs the checks `dropped/…` with so many writes in all: each is dropped at a random instant,
+followed at once by another call on the same key, which is answered, and looked for afterwards.
+
+| backend | date | dropped writes | seconds | late writes |
+|---|---|---|---|---|
+";
+
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     match args.value().ok().map(|name| name.string()).transpose()?.as_deref() {
         Some("suite") => suite::run(args),
@@ -73,6 +83,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         Some("stream") => stream(args),
         Some("slatedb") => slatedb(args),
         Some("nonces") => nonces(args),
+        Some("drops") => drops(args),
         Some(name) => Err(format!("there is no long run `{name}`; known are {KNOWN}").into()),
         None => Err(format!("say which long run; known are {KNOWN}").into()),
     }
@@ -106,6 +117,41 @@ fn stream(mut args: Parser) -> Result<()> {
     }
     println!("{}", report.table().trim_end());
     if report.has_failed() { Err("a stream took more memory than it may".into()) } else { Ok(()) }
+}
+
+fn drops(mut args: Parser) -> Result<()> {
+    let mut options = conformance::Options::all();
+    let mut drops = 10_000;
+    while let Some(arg) = args.next()? {
+        match arg {
+            Arg::Long("backend") => {
+                options.backends = args.value()?.string()?.split(',').map(str::to_owned).collect();
+            }
+            Arg::Long("drops") => drops = args.value()?.parse()?,
+            Arg::Long("seed") => options.seed = Some(args.value()?.parse()?),
+            Arg::Long("manifest-path") => options.manifest = fs::canonicalize(args.value()?)?,
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    options.drops = Some(drops);
+    let report = conformance::report(&options)?;
+    for backend in &report.backends {
+        let seconds = backend.checks.iter().map(|check| check.duration_ms).sum::<u64>() / 1000;
+        let failed: Vec<&str> = names(&backend.checks, Status::Failed);
+        let not_run: Vec<&str> = names(&backend.checks, Status::NotRun);
+        let outcome = match (failed.is_empty(), not_run.is_empty()) {
+            (true, true) => "0".to_owned(),
+            (true, false) => format!("0; not run: {}", not_run.join(", ")),
+            (false, _) => format!("found by {}", failed.join(", ")),
+        };
+        record(4, &backend.name, &format!("{drops} | {seconds} | {outcome}"))?;
+    }
+    println!("{}", report.table().trim_end());
+    if report.has_failed() { Err("a write that was dropped landed behind a later call".into()) } else { Ok(()) }
+}
+
+fn names(checks: &[CheckReport], status: Status) -> Vec<&str> {
+    checks.iter().filter(|check| check.status == status).map(|check| check.name.as_str()).collect()
 }
 
 fn slatedb(mut args: Parser) -> Result<()> {
@@ -204,13 +250,13 @@ fn record(section: usize, backend: &str, row: &str) -> Result<()> {
         let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
         rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     });
-    let mut tables: [Vec<String>; 4] = std::array::from_fn(|_| sections.next().unwrap_or_default());
+    let mut tables: [Vec<String>; 5] = std::array::from_fn(|_| sections.next().unwrap_or_default());
     let date = today()?;
     tables[section].retain(|line| !line.starts_with(&own));
     tables[section].push(format!("{own}{date} | {row} |"));
     tables.iter_mut().for_each(|rows| rows.sort());
-    let [kills, streams, slatedb, nonces] =
+    let [kills, streams, slatedb, nonces, drops] =
         tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
-    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}"))?;
+    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}{DROPS}{drops}"))?;
     Ok(())
 }
