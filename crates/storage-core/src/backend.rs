@@ -22,7 +22,8 @@ pub type ListStream = BoxStream<'static, Result<ListItem>>;
 ///
 /// # For callers
 /// Hold a [`Storage`](crate::Storage), not this: the handle takes `&str` keys, collects bodies, and checks keys, limits and
-/// options before a backend sees them. Every future may be dropped at any point; a write then either happened or did not.
+/// options before a backend sees them. Every future may be dropped at any point; a write then happens before the answer to any later
+/// call of the same instance that touches its key, or never.
 ///
 /// # For backend authors
 /// Six methods are required: [`info`](Self::info), [`get`](Self::get), [`put`](Self::put), [`delete`](Self::delete),
@@ -60,7 +61,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     ///
     /// # For backend authors
     /// Read the body to its end before anything becomes visible; its error is your error. `limits.value` must hold for
-    /// undeclared lengths too. Staged data is never listed. A dropped future leaves the old value or the new.
+    /// undeclared lengths too. Staged data is never listed. A dropped future leaves the old value or the new; work that goes on
+    /// without it must not land behind a later call, for which there is [`pending`](crate::pending).
     ///
     /// # Errors
     /// `AlreadyExists` (`IfAbsent`), `PreconditionFailed` (`IfMatch`, also when the key is absent), `TooLarge`, the body's
