@@ -98,7 +98,7 @@ pub async fn reopen_persists(c: Context) -> Outcome {
     expect_eq("the keys", keys(&again, "").await?, ["kept"])
 }
 
-/// `put` returns the entry it wrote: key, size, and what a stat says afterwards.
+/// `put` returns the entry it wrote: key, size, and what a stat says afterwards; it may lack dates.
 pub async fn put_returns_entry(c: Context) -> Outcome {
     for value in ["first", "the second"] {
         let written = c.storage.put("key", value).await?;
@@ -108,7 +108,9 @@ pub async fn put_returns_entry(c: Context) -> Outcome {
         expect_eq("the size by stat", seen.size, written.size)?;
         expect_eq("the etag by stat", seen.etag, written.etag)?;
         expect_eq("the version by stat", seen.version, written.version)?;
-        expect_eq("the date by stat", seen.modified, written.modified)?;
+        if written.modified.is_some() {
+            expect_eq("the date by stat", seen.modified, written.modified)?;
+        }
     }
     Ok(())
 }

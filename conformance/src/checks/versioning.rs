@@ -32,7 +32,9 @@ pub async fn listed_newest_first(c: Context) -> Outcome {
     for (seen, written) in seen.iter().zip(&written) {
         expect_eq("the key of a version", seen.key.as_str(), "key")?;
         expect_eq("the size of a version", seen.size, written.size)?;
-        expect_eq("the date of a version", seen.modified, written.modified)?;
+        if written.modified.is_some() {
+            expect_eq("the date of a version", seen.modified, written.modified)?;
+        }
     }
     expect_eq("the keys", keys(s, "").await?, ["key"])
 }

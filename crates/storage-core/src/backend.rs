@@ -53,7 +53,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// the store.
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>>;
 
-    /// Writes a value with its metadata, replacing both, and returns the new entry (etag, version, size, modified).
+    /// Writes a value with its metadata, replacing both, and returns the new entry (key, size, etag, version; the dates where the
+    /// store's own answer has them).
     ///
     /// # For callers
     /// Once this returns, the value is there for every reader within the declared consistency, and survives the process. A
