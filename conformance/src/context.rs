@@ -5,7 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use fastrand::Rng;
 use storage_core::{BackendInfo, Capabilities, Consistency, Storage};
 
-use crate::{Failure, Namespace, Outcome, Target, faults::Plan, process::Process};
+use crate::{
+    Failure, Namespace, Outcome, Target,
+    calls::{Calls, Traced},
+    faults::Plan,
+    process::Process,
+};
 
 /// An empty store of the target, and more handles to it or to others.
 #[derive(Debug)]
@@ -15,6 +20,7 @@ pub struct Context {
     target: Target,
     namespace: Namespace,
     used: Used,
+    calls: Calls,
     seed: u64,
 }
 
@@ -22,10 +28,10 @@ pub struct Context {
 pub(crate) type Used = Arc<Mutex<Vec<Namespace>>>;
 
 impl Context {
-    pub(crate) async fn open(target: &Target, used: Used, seed: u64) -> Outcome<Self> {
+    pub(crate) async fn open(target: &Target, used: Used, calls: Calls, seed: u64) -> Outcome<Self> {
         let namespace = fresh(&used);
-        let storage = open(target, &namespace).await?;
-        Ok(Self { storage, target: target.clone(), namespace, used, seed })
+        let storage = open(target, &namespace, &calls).await?;
+        Ok(Self { storage, target: target.clone(), namespace, used, calls, seed })
     }
 
     /// What the store says about itself.
@@ -60,7 +66,7 @@ impl Context {
         if self.target.is_volatile() {
             return Err(Failure::NotRun("the target is volatile: opening it again gives an empty store".into()));
         }
-        open(&self.target, &self.namespace).await
+        open(&self.target, &self.namespace, &self.calls).await
     }
 
     /// Another handle that sees the same values: another instance where the declared consistency promises that it sees
@@ -88,20 +94,20 @@ impl Context {
         if self.target.is_one_process() {
             return Err(Failure::NotRun("another process cannot see the store".into()));
         }
-        Process::start(&self.target, self.namespace.place(), task, argument, self.seed)
+        Process::noted(&self.target, self.namespace.place(), task, argument, self.seed, self.calls.clone())
     }
 
     /// Another process with a task on a store of its own, which is behind a proxy.
     pub(crate) fn process_elsewhere(&self, task: &str, argument: u64) -> Outcome<Process> {
         let namespace = Namespace::proxied();
         self.keep(&namespace);
-        Process::start(&self.target, namespace.place(), task, argument, self.seed)
+        Process::noted(&self.target, namespace.place(), task, argument, self.seed, self.calls.clone())
     }
 
     /// Opens another, empty store in this namespace, and keeps the namespace until the check is over.
     pub(crate) async fn open_in(&self, namespace: &Namespace) -> Outcome<Storage> {
         self.keep(namespace);
-        open(&self.target, namespace).await
+        open(&self.target, namespace, &self.calls).await
     }
 
     fn keep(&self, namespace: &Namespace) {
@@ -122,7 +128,7 @@ impl Context {
     /// # Errors
     /// Failed where it cannot be opened.
     pub async fn other_namespace(&self) -> Outcome<Storage> {
-        open(&self.target, &fresh(&self.used)).await
+        open(&self.target, &fresh(&self.used), &self.calls).await
     }
 
     /// `wanted` bytes, or as many as a value can have.
@@ -138,9 +144,9 @@ fn fresh(used: &Used) -> Namespace {
     namespace
 }
 
-async fn open(target: &Target, namespace: &Namespace) -> Outcome<Storage> {
+async fn open(target: &Target, namespace: &Namespace, calls: &Calls) -> Outcome<Storage> {
     match target.open(namespace).await {
-        Ok(backend) => Ok(Storage::from_arc(backend)),
+        Ok(backend) => Ok(Storage::from_arc(Arc::new(Traced::new(backend, calls)))),
         Err(e) => Err(format!("expected the target's factory to open a store, saw {e:?}").into()),
     }
 }

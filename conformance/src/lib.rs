@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod assert;
+mod calls;
 mod check;
 pub mod checks;
 mod cleanup;
@@ -14,6 +15,7 @@ pub mod junit;
 mod late;
 pub mod linearize;
 mod main_with;
+mod message;
 mod methods;
 mod namespace;
 mod numbers;
@@ -31,6 +33,7 @@ mod shrink;
 mod support;
 mod target;
 pub mod trouble;
+pub mod unusual;
 mod writes;
 
 pub use check::{Check, Failure, Outcome, Promise, checks};

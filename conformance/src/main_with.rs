@@ -13,6 +13,7 @@ use storage_core::BackendInfo;
 
 use crate::{
     Check, Selection, Target, answer, checks,
+    message::repeat,
     report::{CheckReport, Report, Status},
     runner::{describe, run_check},
     selection::report_file,
@@ -28,6 +29,7 @@ macro_rules! main {
         fn main() -> std::process::ExitCode {
             let origin = $crate::Origin {
                 package: env!("CARGO_PKG_NAME"),
+                manifest_dir: env!("CARGO_MANIFEST_DIR"),
                 test: env!("CARGO_CRATE_NAME"),
             };
             $crate::main_with(origin, vec![$($crate::IntoTarget::into_target($target, origin.package)),+])
@@ -46,11 +48,13 @@ macro_rules! main {
 /// How many checks run at once at least.
 const THREADS: usize = 4;
 
-/// Where a test comes from, for the command that reproduces a failure.
+/// Where a test comes from, for the command that repeats a failed check.
 #[derive(Clone, Copy, Debug)]
 pub struct Origin {
     /// The package.
     pub package: &'static str,
+    /// The directory of its `Cargo.toml`, which may say what features its targets need.
+    pub manifest_dir: &'static str,
     /// The test target.
     pub test: &'static str,
 }
@@ -150,14 +154,13 @@ impl Run {
     fn run(&self, check: &'static Check) -> Result<Completion, Failed> {
         let mut report = run_check(&self.target, check, &self.selection, &self.described);
         if report.status == Status::Failed {
-            let message = report.reason.unwrap_or_default();
-            report.reason = Some(format!(
-                "{message}\n  reproduce: STORAGE_CONFORMANCE_SEED={} cargo test -p {} --test {} -- --exact '{}'",
-                self.selection.seed,
-                self.origin.package,
-                self.origin.test,
-                self.trial_name(check),
-            ));
+            let trial = self.trial_name(check);
+            let again = repeat(self.origin, &self.target, &self.selection, &trial);
+            let mut reason = report.reason.unwrap_or_default();
+            if !reason.ends_with('\n') {
+                reason.push('\n');
+            }
+            report.reason = Some(reason + &again);
         }
         let (status, reason) = (report.status, report.reason.clone());
         let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);

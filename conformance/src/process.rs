@@ -18,7 +18,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{Failure, Outcome, Target, target::Place};
+use crate::{Failure, Outcome, Target, calls::Calls, target::Place};
 pub(crate) use child::{Child, say};
 
 /// Tells a process that it is one of the suite's, and what to do.
@@ -64,11 +64,24 @@ pub(crate) struct Process {
     running: Running,
     input: ChildStdin,
     lines: UnboundedReceiver<String>,
+    calls: Calls,
 }
 
 impl Process {
     /// Starts a process with this task on a store of the target.
     pub(crate) fn start(target: &Target, place: Place, task: &str, argument: u64, seed: u64) -> Outcome<Self> {
+        Self::noted(target, place, task, argument, seed, Calls::new())
+    }
+
+    /// The same for a check, where what the process says counts as progress.
+    pub(crate) fn noted(
+        target: &Target,
+        place: Place,
+        task: &str,
+        argument: u64,
+        seed: u64,
+        calls: Calls,
+    ) -> Outcome<Self> {
         if !ANSWERS.load(Ordering::Relaxed) {
             return Err(Failure::NotRun("this program does not run itself: see storage_conformance::answer".into()));
         }
@@ -91,7 +104,7 @@ impl Process {
                     let _ = sender.send(line);
                 }
             });
-            Ok(Self { running, input, lines })
+            Ok(Self { running, input, lines, calls })
         };
         start().map_err(|e: std::io::Error| format!("another process cannot be started: {e}").into())
     }
@@ -101,7 +114,10 @@ impl Process {
         match timeout(PATIENCE, self.lines.recv()).await {
             Ok(Some(line)) => match line.strip_prefix(FAILED) {
                 Some(reason) => Err(format!("in another process: {reason}").into()),
-                None => Ok(line),
+                None => {
+                    self.calls.came();
+                    Ok(line)
+                }
             },
             Ok(None) => Err("expected another process to go on, saw it end".into()),
             Err(_) => Err("hung: expected the next step of another process, saw none".into()),

@@ -10,18 +10,27 @@ use std::{
 };
 
 use storage_core::{BackendInfo, Consistency};
-use tokio::{runtime, time::timeout};
+use tokio::{
+    runtime,
+    task::{JoinError, JoinHandle},
+    time::timeout,
+};
 
 use crate::{
-    Check, Context, Failure, Namespace, Outcome, Selection, Target, checks,
+    Check, Context, Failure, Namespace, Outcome, Selection, Target,
+    calls::Calls,
+    checks,
     cleanup::Cleanup,
     context::Used,
+    message::failed,
     refuse::{REFUSABLE, refused},
     report::{BackendReport, CheckReport, LimitsReport, Status},
 };
 
 /// Threads of each check's runtime: enough that races happen.
 const WORKERS: usize = 4;
+/// A check may take so many times as long as one call.
+const TOTAL: u32 = 5;
 /// How long tasks that a check left behind may take to end.
 const SHUTDOWN: Duration = Duration::from_secs(5);
 
@@ -98,7 +107,7 @@ pub(crate) fn run_check(
         None => match isolated(target, check, selection, described) {
             Ok(note) => (Status::Passed, note),
             Err(Failure::NotRun(reason)) => (Status::NotRun, Some(reason)),
-            Err(Failure::Failed(message)) => (Status::Failed, Some(format!("{message}{}", broken(check)))),
+            Err(Failure::Failed(message)) => (Status::Failed, Some(message)),
         },
     };
     CheckReport {
@@ -125,12 +134,12 @@ fn isolated(
         .enable_all()
         .build()
         .map_err(|e| Failure::Failed(format!("no runtime could be started: {e}")))?;
-    let info = Arc::new(OnceLock::new());
+    let (info, calls) = (Arc::new(OnceLock::new()), Calls::new());
     let run = {
-        let (target, used, info) = (target.clone(), used.clone(), info.clone());
+        let (target, used, info, calls) = (target.clone(), used.clone(), info.clone(), calls.clone());
         let seed = seed_of(selection.seed, &check.path());
         async move {
-            let context = Context::open(&target, used, seed).await?;
+            let context = Context::open(&target, used, calls, seed).await?;
             // Another check may have been faster; all say the same.
             let _ = info.set(context.info().clone());
             proven(check, context).await
@@ -138,16 +147,14 @@ fn isolated(
     };
     let limit = target.time_limit(selection.time_limit);
     // As a task, so that the time limit holds although the check blocks a thread.
-    let outcome = runtime.block_on(async { timeout(limit, tokio::spawn(run)).await });
+    let outcome = runtime.block_on(async { watched(tokio::spawn(run), &calls, limit).await });
     // A destructor that panics must not take the other checks along.
     let ended = catch_unwind(AssertUnwindSafe(|| runtime.shutdown_timeout(SHUTDOWN)));
     if let Some(info) = info.get() {
         let _ = described.set(info.clone());
     }
     let outcome = match outcome {
-        Err(_) => {
-            Err(Failure::Failed(format!("hung: expected an end within {} seconds, saw none", limit.as_secs_f32())))
-        }
+        Err(hung) => Err(Failure::Failed(hung)),
         Ok(Err(e)) if e.is_panic() => {
             let payload = e.into_panic();
             let message = panic_message(&*payload);
@@ -157,22 +164,54 @@ fn isolated(
         Ok(Ok(_)) if ended.is_err() => Err("expected no panic, saw one in a destructor".into()),
         Ok(Ok(outcome)) => outcome,
     };
+    let outcome = outcome.map_err(|failure| match failure {
+        Failure::Failed(message) => Failure::Failed(failed(check, &message, &calls)),
+        not_run => not_run,
+    });
     let used = mem::take(&mut *lock(&used));
     match target.removal() {
-        Some(removal) => cleaned(outcome, removal, target.name(), used),
+        Some(removal) => cleaned(outcome, removal, target.name(), limit, used),
         None => outcome,
     }
 }
 
+/// What a check comes to, or why it counts as hung: nothing has come from the store for `limit`, or it is not over after five
+/// times as long.
+async fn watched<T>(mut check: JoinHandle<T>, calls: &Calls, limit: Duration) -> Result<Result<T, JoinError>, String> {
+    let started = Instant::now();
+    let look = (limit / 8).min(Duration::from_millis(500));
+    loop {
+        if let Ok(ended) = timeout(look, &mut check).await {
+            return Ok(ended);
+        }
+        if let Some(stuck) = calls.stuck(limit) {
+            return Err(stuck);
+        }
+        if started.elapsed() >= limit * TOTAL {
+            let (after, calls) = (limit * TOTAL, calls.count());
+            return Err(format!(
+                "hung: expected an end within {after:?}, saw {calls} calls and more to come; if the store is slow, not stuck, \
+                 give it time by Target::patience or STORAGE_CONFORMANCE_SECONDS"
+            ));
+        }
+    }
+}
+
 /// Has the namespaces of a check removed; those of a failed one stay for whoever looks for the cause.
-fn cleaned<T>(outcome: Outcome<T>, removal: &Cleanup, target: &str, used: Vec<Namespace>) -> Outcome<T> {
+fn cleaned<T>(
+    outcome: Outcome<T>,
+    removal: &Cleanup,
+    target: &str,
+    limit: Duration,
+    used: Vec<Namespace>,
+) -> Outcome<T> {
     match outcome {
         Err(Failure::Failed(message)) => {
             let names: Vec<_> = used.iter().map(Namespace::name).collect();
-            Err(Failure::Failed(format!("{message}\n  left in place: {}", names.join(", "))))
+            Err(Failure::Failed(format!("{message}\n  left in place: {}\n", names.join(", "))))
         }
         outcome => {
-            removal.begin(target, used);
+            removal.begin(target, limit, used);
             outcome
         }
     }
@@ -191,12 +230,6 @@ async fn proven(check: &Check, context: Context) -> Outcome<Option<String>> {
         return Err(Failure::NotRun(format!("{name} is not declared")));
     }
     (check.run)(context).await.map(|()| None)
-}
-
-/// The promises that a failed check has shown to be broken, and what it tried.
-fn broken(check: &Check) -> String {
-    let promises: String = check.promises.iter().map(|promise| format!("\n  rule: {promise}")).collect();
-    format!("{promises}\n  check: {}", check.tries)
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {

@@ -35,6 +35,7 @@ use storage_core::{Capabilities, Result, StorageBackend};
 use crate::{Namespace, Target};
 pub use damage::{damage, damageable};
 pub use wrap::{Fault, Sides};
+pub(crate) use wrap::{within, wrap};
 
 /// A backend with one fault.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +51,13 @@ pub struct Saboteur {
     pub pins: Capabilities,
     /// What it must be around.
     pub base: Base,
-    wrap: fn(Arc<dyn StorageBackend>, Namespace) -> Opening,
+    pub(crate) wrap: Wrap,
 }
 
+/// How a backend becomes one with the fault.
+pub(crate) type Wrap = fn(Arc<dyn StorageBackend>, Namespace) -> Opening;
 /// A backend that is being opened.
-type Opening = BoxFuture<'static, Result<Arc<dyn StorageBackend>>>;
+pub(crate) type Opening = BoxFuture<'static, Result<Arc<dyn StorageBackend>>>;
 
 /// The sound backend below a saboteur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,10 +98,19 @@ pub const SOUND: Saboteur = Saboteur {
 };
 
 #[derive(Debug)]
-struct Sound;
+pub(crate) struct Sound;
 
 #[storage_core::async_trait]
 impl Fault for Sound {}
+
+/// No fault, with batches, queries, clear, copy and rename made of the other methods.
+#[derive(Debug)]
+pub(crate) struct Derived;
+
+#[storage_core::async_trait]
+impl Fault for Derived {
+    const DERIVED: bool = true;
+}
 
 /// How keys begin that others have put into the store of a saboteur: its target must plant one.
 pub const FOREIGN: &str = "foreign ";

@@ -146,7 +146,7 @@ impl Target {
     /// Says how to remove a namespace from a server when a check is over. It is called for each namespace of a check that has
     /// not failed, even if nothing was stored there, when all that the check began has ended: one after the other, in a runtime
     /// that is no check's and lasts until the end of the run, and [`Namespace::address`] gives it the server itself. It has ten
-    /// seconds; after one that takes longer no more are tried. What cannot be removed is told on stderr, once, and fails
+    /// seconds, or as long as a call of a slow store; after one that takes longer no more are tried. What cannot be removed is told on stderr, once, and fails
     /// no check. After a failed check everything stays, and the failure names it.
     #[must_use]
     pub fn cleanup<F, Fut>(mut self, remove: F) -> Self
@@ -181,7 +181,8 @@ impl Target {
         self
     }
 
-    /// Gives each check at least this long, for a store that is slow, as emulators are.
+    /// Gives each call at least this long, a check five times as long, and a namespace as long to be removed: for a store that is
+    /// slow, as emulators are.
     #[must_use]
     pub fn patience(mut self, limit: Duration) -> Self {
         self.patience = limit;
@@ -222,6 +223,11 @@ impl Target {
 
     pub(crate) fn of_group(&self) -> Option<&str> {
         self.group.as_deref()
+    }
+
+    /// The environment variable that says where its server is.
+    pub(crate) fn variable(&self) -> Option<&str> {
+        self.needs_env.as_deref()
     }
 
     pub(crate) fn kind(&self) -> &str {

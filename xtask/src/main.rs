@@ -74,6 +74,8 @@ cargo xtask COMMAND
       --backend A,B             which backends (default: all that this machine can run)
       --drops N                 how many writes (default: 10,000)
       --seed N                  the seed of an earlier run
+  soak saboteurs              every saboteur of the suite on every check (about 4 minutes)
+  soak slow                   every check on a store that needs 200 ms a call (about 30 minutes)
   figures [--check]           write (or compare) the figures in storage-core's README
   new-backend NAME            the scaffold of a backend, in crates/storage-NAME
   guide                       the backend of docs/add-a-backend.md, put to the suite

@@ -14,7 +14,7 @@ use crate::{
     shell::{cargo, metadata, root, step, target_dir, today},
 };
 
-const KNOWN: &str = "suite, kill9, stream, slatedb, nonces and drops";
+const KNOWN: &str = "suite, kill9, stream, slatedb, nonces, drops, saboteurs and slow";
 
 const HEAD: &str = "\
 # Long runs
@@ -84,6 +84,8 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         Some("slatedb") => slatedb(args),
         Some("nonces") => nonces(args),
         Some("drops") => drops(args),
+        Some("saboteurs") => suite(args, "each_saboteur_fails_exactly_its_checks", "MATRIX", "1"),
+        Some("slow") => suite(args, "a_slow_backend_passes", "LATENCY_MS", "200"),
         Some(name) => Err(format!("there is no long run `{name}`; known are {KNOWN}").into()),
         None => Err(format!("say which long run; known are {KNOWN}").into()),
     }
@@ -152,6 +154,13 @@ fn drops(mut args: Parser) -> Result<()> {
 
 fn names(checks: &[CheckReport], status: Status) -> Vec<&str> {
     checks.iter().filter(|check| check.status == status).map(|check| check.name.as_str()).collect()
+}
+
+/// A test of the suite itself, at length.
+fn suite(args: Parser, test: &str, variable: &str, value: &str) -> Result<()> {
+    crate::no_more(args)?;
+    let mut run = cargo(["test", "--package", "storage-conformance", "--test", "saboteurs", "--"]);
+    step(run.args(["--exact", test]).env(format!("STORAGE_CONFORMANCE_{variable}"), value))
 }
 
 fn slatedb(mut args: Parser) -> Result<()> {

@@ -100,7 +100,7 @@ pub async fn writers_all_land(c: Context) -> Outcome {
 /// Needs: atomic
 pub async fn no_torn_reads(c: Context) -> Outcome {
     let handles = handles(&c).await?;
-    let sizes = [c.size(200_000), 10, c.size(70_000), 3000];
+    let sizes = [c.size(200_000), 10, c.size(70_000), c.size(3000)];
     write(&c.storage, 0, &sizes).await?;
     let replace = move |s: Storage, n| async move { write(&s, n, &sizes).await.map(drop) };
     looked_at_while(handles, replace, |s| async move {
@@ -124,7 +124,7 @@ pub async fn no_torn_reads(c: Context) -> Outcome {
 /// Needs: atomic
 pub async fn read_during_replace(c: Context) -> Outcome {
     let handles = handles(&c).await?;
-    let sizes = [c.size(100_000), 10, c.size(30_000), 3000];
+    let sizes = [c.size(100_000), 10, c.size(30_000), c.size(3000)];
     write(&c.storage, 0, &sizes).await?;
     let replace = move |s: Storage, n| async move { write(&s, n, &sizes).await.map(drop) };
     looked_at_while(handles, replace, |s| async move {
@@ -141,7 +141,7 @@ pub async fn racing_puts_leave_one_whole(c: Context) -> Outcome {
     let handles = handles(&c).await?;
     for round in 0..10 {
         let handles = handles.clone();
-        let sizes = [c.size(100_000), 10, c.size(60_000), 2000];
+        let sizes = [c.size(100_000), 10, c.size(60_000), c.size(2000)];
         let entries = race(THREADS, move |i| {
             let s = handles[i].clone();
             async move { write(&s, i, &sizes).await }

@@ -1,6 +1,12 @@
 //! Listings: everything once, in order.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{ListItem, ListOptions, Order, OrderBy, Storage};
@@ -253,17 +259,20 @@ pub async fn while_others_come_and_go(c: Context) -> Outcome {
     let s = c.storage.clone();
     let stable: Vec<String> = (0..100).map(|i| format!("k{i:03}-stays")).collect();
     put_all(&s, &stable).await?;
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (churned, stopped) = (s.clone(), stop.clone());
+    let (stop, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (churned, stopped, counted) = (s.clone(), stop.clone(), writes.clone());
     let churn = (0..2).map(move |writer| {
-        let (s, stop) = (churned.clone(), stopped.clone());
+        let (s, stop, writes) = (churned.clone(), stopped.clone(), counted.clone());
         async move {
             let mut i = writer;
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            while !stop.load(Ordering::Relaxed) {
                 let key = format!("k{:03}-{}", (i * 37) % 100, ["a", "z", "stay", "stays0"][i % 4]);
                 s.put(&key, "").await?;
                 s.delete(&key).await?;
+                writes.fetch_add(1, Ordering::Relaxed);
                 i += 2;
+                // A store that never waits must not keep the thread from those who list.
+                tokio::task::yield_now().await;
             }
             Ok(())
         }
@@ -271,6 +280,10 @@ pub async fn while_others_come_and_go(c: Context) -> Outcome {
     let churn = tokio::spawn(all(churn));
     let mut outcome = Ok(());
     for round in 0..15 {
+        // Each listing is made while others write; should they have failed, their error is told below.
+        while writes.load(Ordering::Relaxed) <= round && !churn.is_finished() {
+            tokio::task::yield_now().await;
+        }
         let options = ListOptions::new();
         let seen = if round % 3 == 0 { by_pages(&s, options, 9).await } else { positions(&s, options).await };
         outcome = seen.and_then(|seen| {
@@ -282,7 +295,7 @@ pub async fn while_others_come_and_go(c: Context) -> Outcome {
             break;
         }
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     joined(churn).await?;
     outcome
 }

@@ -12,12 +12,7 @@ use super::{
 };
 
 table! {
-    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => [
-        "conditional/create_once",
-        "conditional/create_race_one_winner",
-        "errors/conditions_taxonomy",
-        "stream/conditional",
-    ];
+    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => ["conditional/create_once", "conditional/create_race_one_winner", "damaged/no_condition_holds", "errors/conditions_taxonomy", "stream/conditional"];
     updates_anything = Drops(|condition| matches!(condition, Condition::IfMatch(_))) => [
         "concurrency/counter_loses_no_update",
         "conditional/delete_race_one_winner",
@@ -36,7 +31,7 @@ table! {
     ];
     update_creates = UpdateCreates => ["conditional/delete_race_one_winner", "conditional/update_missing"];
     returns_the_old_etag = ReturnsTheOldEtag => ["conditional/update_match"];
-    deletes_anything = DeletesAnything => ["conditional/conditional_delete", "conditional/delete_race_one_winner"];
+    deletes_anything = DeletesAnything => ["conditional/conditional_delete", "conditional/delete_race_one_winner", "damaged/no_condition_holds"];
     checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner"];
     reads_any_version = Reads(|options| options.if_match = None) => ["conditional/read_conditions"];
     reads_again = Reads(|options| options.if_none_match = None) => ["conditional/read_conditions"];

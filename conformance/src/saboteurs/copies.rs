@@ -26,6 +26,8 @@ table! {
     copy_keeps_the_target = CopyKeepsTheTarget => [
         "copy/does_not_alias",
         "copy/replaces_the_target",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/no_condition_holds",
         "entries/an_equal_write_is_a_write",
         "entries/every_write_returns_its_entry",
         "sizes/of_values",

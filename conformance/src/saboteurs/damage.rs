@@ -123,6 +123,11 @@ impl Fault for Marks {
     async fn begin(&self, s: Sides<'_>) -> Result<Arc<dyn Transaction>> {
         Ok(within(s.inner.begin().await?, Marks))
     }
+
+    // The wrapper above spares the store, unless that is its fault.
+    async fn disconnect(&self, s: Sides<'_>) -> Result<()> {
+        s.inner.disconnect().await
+    }
 }
 
 /// Whether the value of this key is damaged.

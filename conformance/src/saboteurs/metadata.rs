@@ -90,7 +90,7 @@ table! {
             metadata.content_type = Some(text);
         }
         Some(metadata)
-    }) => ["names/fields_may_be_called_anything"];
+    }) => ["damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "names/fields_may_be_called_anything"];
     small_metadata = SmallMetadata => ["counts/of_tags_and_fields", "metadata/size_limit"];
     empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [
         "metadata/none_is_empty",

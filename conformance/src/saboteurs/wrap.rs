@@ -117,13 +117,13 @@ macro_rules! fault {
 each_method!(fault);
 
 /// The backend with the fault.
-pub(super) fn wrap<F: Fault>(inner: Arc<dyn StorageBackend>, fault: F) -> super::Opening {
+pub(crate) fn wrap<F: Fault>(inner: Arc<dyn StorageBackend>, fault: F) -> super::Opening {
     let wrapped: Arc<dyn StorageBackend> = Arc::new(Wrapped::new(inner, fault));
     Box::pin(std::future::ready(Ok(wrapped)))
 }
 
 /// The transaction with the fault.
-pub(super) fn within<F: Fault>(tx: Arc<dyn Transaction>, fault: F) -> Arc<dyn Transaction> {
+pub(crate) fn within<F: Fault>(tx: Arc<dyn Transaction>, fault: F) -> Arc<dyn Transaction> {
     let wrapped = Wrapped::new(tx.clone(), fault);
     Arc::new(Within { wrapped, tx })
 }

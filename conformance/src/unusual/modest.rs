@@ -1,0 +1,128 @@
+//! Stores that promise as little as they may.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+};
+
+use futures_util::{StreamExt, TryStreamExt, future::ready};
+use storage_core::{
+    BackendInfo, Body, Capabilities, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions,
+    ListStream, Metadata, Object, PutOptions, Result, StatOptions, Transaction, async_trait,
+};
+use tokio::sync::Mutex as Lock;
+
+use crate::{
+    Namespace,
+    saboteurs::{Fault, Sides, within},
+};
+
+/// The least limits.
+#[derive(Debug)]
+pub(super) struct Small;
+
+/// The most bytes of a value.
+const VALUE: u64 = 1000;
+
+#[async_trait]
+impl Fault for Small {
+    const DERIVED: bool = true;
+
+    fn declare(&self, info: &mut BackendInfo) {
+        info.limits.value = VALUE;
+        info.limits.key = Key::MIN_LIMIT;
+        info.limits.metadata = Metadata::MIN_LIMIT;
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        s.inner.put(key, body.bytes(VALUE).await?.into(), options).await
+    }
+
+    async fn begin(&self, s: Sides<'_>) -> Result<Arc<dyn Transaction>> {
+        Ok(within(s.inner.begin().await?, Self))
+    }
+}
+
+/// No capability at all. A put writes the bytes first and the metadata then; who reads in between sees both, as a store may that is
+/// not `atomic`.
+#[derive(Debug)]
+pub(super) struct Plain {
+    /// Held from the first step of a write to its last, though its caller goes away.
+    writing: Arc<Lock<()>>,
+}
+
+impl Plain {
+    pub(super) fn new(namespace: &Namespace) -> Self {
+        static STORES: LazyLock<Mutex<HashMap<String, Weak<Lock<()>>>>> = LazyLock::new(Mutex::default);
+        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = stores.entry(namespace.name().to_owned()).or_default();
+        let writing = place.upgrade().unwrap_or_default();
+        *place = Arc::downgrade(&writing);
+        Self { writing }
+    }
+}
+
+#[async_trait]
+impl Fault for Plain {
+    const DERIVED: bool = true;
+
+    fn declare(&self, info: &mut BackendInfo) {
+        info.capabilities = Capabilities::new();
+    }
+
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let asked = options.range.map_or_else(GetOptions::new, |range| GetOptions::new().range(range));
+        let mut object = s.inner.get(key, asked).await?;
+        if let Some(object) = &mut object {
+            bare(&mut object.entry);
+        }
+        options.check_current(object.as_ref().map(|object| &object.entry))?;
+        Ok(object)
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let value = body.bytes(s.outer.info().limits.value).await?;
+        let writing = self.writing.clone().lock_owned().await;
+        let (inner, key) = (s.inner.clone(), key.clone());
+        let steps = tokio::spawn(async move {
+            let _writing = writing;
+            let before = inner.stat(&key, StatOptions::new()).await?;
+            let mut first = PutOptions::new();
+            first.metadata = before.and_then(|entry| entry.metadata);
+            inner.put(&key, value.clone().into(), first).await?;
+            tokio::task::yield_now().await;
+            let mut entry = inner.put(&key, value.into(), options).await.map_err(Error::ambiguous)?;
+            bare(&mut entry);
+            Ok(entry)
+        });
+        steps.await.map_err(|e| Error::new(ErrorKind::Other, "a write ended early").with_source(e))?
+    }
+
+    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
+        let _writing = self.writing.lock().await;
+        s.inner.delete(key, options).await
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let mut entry = s.inner.stat(key, options).await?;
+        entry.iter_mut().for_each(bare);
+        Ok(entry)
+    }
+
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let bare_item = |mut item: ListItem| {
+            if let ListItem::Entry(entry) = &mut item {
+                bare(entry);
+            }
+            ready(Ok(item))
+        };
+        Ok(s.inner.list(options).await?.and_then(bare_item).boxed())
+    }
+}
+
+/// Leaves key, size and metadata.
+fn bare(entry: &mut Entry) {
+    let mut left = Entry::new(entry.key.clone(), entry.size);
+    left.metadata = entry.metadata.take();
+    *entry = left;
+}
