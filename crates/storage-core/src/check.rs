@@ -9,12 +9,16 @@ use crate::{
 };
 
 impl Key {
-    /// Whether this backend takes a key of this length.
+    /// Whether this backend takes a key of this length and shape.
     ///
     /// # Errors
     /// `InvalidKey`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
         let (len, max) = (self.as_str().len(), info.limits.key);
+        if let Some(shape) = info.refused_keys.iter().find(|shape| shape.matches(self.as_str())) {
+            let what = format!("this backend refuses keys of the shape {shape:?}; see BackendInfo::refused_keys");
+            return Err(Error::new(ErrorKind::InvalidKey, what));
+        }
         if len <= max {
             return Ok(());
         }
@@ -40,10 +44,13 @@ impl Metadata {
     /// Whether this backend takes this metadata.
     ///
     /// # Errors
-    /// `InvalidInput` (see [`Metadata::validate`]) or `TooLarge`.
+    /// `InvalidInput` (see [`Metadata::validate`]), `TooLarge`, or `Unsupported` where none is kept.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
         self.validate()?;
         let (size, max) = (self.size(), info.limits.metadata);
+        if max == 0 {
+            return need(*self == Self::new(), "metadata");
+        }
         if size <= max {
             return Ok(());
         }

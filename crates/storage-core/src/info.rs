@@ -76,7 +76,8 @@ pub struct Limits {
     pub key: usize,
     /// Bytes of a value.
     pub value: u64,
-    /// Bytes of metadata as canonical JSON, at least [`Metadata::MIN_LIMIT`](crate::Metadata::MIN_LIMIT).
+    /// Bytes of metadata as canonical JSON, at least [`Metadata::MIN_LIMIT`](crate::Metadata::MIN_LIMIT); or 0 for a minimal
+    /// backend that keeps none: the handle refuses metadata as `Unsupported` then.
     pub metadata: usize,
     /// The smallest step of `modified` and `created`.
     pub time_granularity: Duration,
@@ -90,6 +91,67 @@ impl Default for Limits {
             value: i64::MAX as u64,
             metadata: 64 * 1024,
             time_granularity: Duration::from_micros(1),
+        }
+    }
+}
+
+/// A shape of keys, as [`BackendInfo::refused_keys`] names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum KeyShape {
+    /// A segment between two `/` is `.` or `..`.
+    DotSegment,
+    /// It begins with `/`.
+    LeadingSlash,
+    /// It ends with `/`.
+    TrailingSlash,
+    /// It has `//` somewhere.
+    EmptySegment,
+    /// It has a `\\`.
+    Backslash,
+    /// It has a `%`.
+    Percent,
+    /// It has a control character (Unicode category `Cc`).
+    Control,
+    /// It has a character outside of ASCII.
+    NonAscii,
+    /// A segment between two `/` has more than 255 bytes.
+    LongSegment,
+}
+
+impl KeyShape {
+    /// Every shape.
+    pub const ALL: [Self; 9] = [
+        Self::DotSegment,
+        Self::LeadingSlash,
+        Self::TrailingSlash,
+        Self::EmptySegment,
+        Self::Backslash,
+        Self::Percent,
+        Self::Control,
+        Self::NonAscii,
+        Self::LongSegment,
+    ];
+
+    /// Whether the key has this shape.
+    ///
+    /// ```
+    /// use storage_core::KeyShape;
+    /// assert!(KeyShape::DotSegment.matches("a/../b") && !KeyShape::DotSegment.matches("a/..b"));
+    /// ```
+    #[must_use]
+    pub fn matches(self, key: &str) -> bool {
+        match self {
+            Self::DotSegment => key.split('/').any(|segment| segment == "." || segment == ".."),
+            Self::LeadingSlash => key.starts_with('/'),
+            Self::TrailingSlash => key.ends_with('/'),
+            Self::EmptySegment => key.contains("//"),
+            Self::Backslash => key.contains('\\'),
+            Self::Percent => key.contains('%'),
+            Self::Control => key.chars().any(char::is_control),
+            Self::NonAscii => !key.is_ascii(),
+            Self::LongSegment => key.split('/').any(|segment| segment.len() > 255),
         }
     }
 }
@@ -138,6 +200,9 @@ pub struct BackendInfo {
     pub consistency: Consistency,
     /// What `transactions` promise, where they are declared.
     pub isolation: Isolation,
+    /// Shapes of keys that it refuses: the handle answers `InvalidKey` before any I/O. Empty but for minimal backends (the
+    /// profile `basic` of the conformance suite), such as one over somebody else's server.
+    pub refused_keys: Vec<KeyShape>,
 }
 
 impl BackendInfo {
@@ -153,6 +218,7 @@ impl BackendInfo {
             limits: Limits::default(),
             consistency: Consistency::default(),
             isolation: Isolation::default(),
+            refused_keys: Vec::new(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub use config::{BackendFactory, ConnectionConfig, Durability, LayerFactory};
 pub use context::{Clock, CredentialProvider, KeyProvider, StorageContext, SystemClock, WrappedKey};
 pub use entry::{Entry, Etag, ListItem, VersionId};
 pub use error::{Error, ErrorKind, Result};
-pub use info::{BackendInfo, Capabilities, Consistency, Isolation, Limits};
+pub use info::{BackendInfo, Capabilities, Consistency, Isolation, KeyShape, Limits};
 pub use key::{IntoKey, Key};
 pub use layer::Layer;
 pub use metadata::{FieldValue, Metadata};
