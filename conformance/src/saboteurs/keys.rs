@@ -9,8 +9,8 @@ use std::{
 
 use futures_util::{StreamExt, future::ready};
 use storage_core::{
-    BackendInfo, Body, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, ListOptions, ListStream, Object,
-    PutOptions, Result, StatOptions, async_trait,
+    BackendInfo, Body, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, KeyShape, ListOptions,
+    ListStream, Object, PutOptions, Result, StatOptions, async_trait,
 };
 
 use super::{
@@ -19,6 +19,7 @@ use super::{
 };
 
 super::table! {
+    refuses_more_shapes_than_it_says = RefusesMore => ["keys/random_strings", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "query/injection_is_literal"];
     case_folding = Maps(|key| key.to_lowercase()) => [
         "clear/exactly_the_prefix",
         "keys/case_distinct",
@@ -103,6 +104,26 @@ pub(super) const FOLLOWS_PATHS: Saboteur = Saboteur {
     base: super::Base::Memory,
     wrap: |inner, namespace| wrap(inner, FollowsPaths { root: namespace.dir().to_owned() }),
 };
+
+/// It declares that it refuses a `\\`, and refuses a `~` too.
+#[derive(Debug)]
+struct RefusesMore;
+
+#[async_trait]
+impl Fault for RefusesMore {
+    const DERIVED: bool = true;
+
+    fn declare(&self, info: &mut BackendInfo) {
+        info.refused_keys = vec![KeyShape::Backslash];
+    }
+
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        if key.as_str().contains('~') {
+            return Err(Error::new(ErrorKind::InvalidKey, "the key has a `~`"));
+        }
+        s.inner.put(key, body, options).await
+    }
+}
 
 #[derive(Debug)]
 struct Maps(fn(&str) -> String);

@@ -54,6 +54,7 @@ table! {
         "versioning/listed_as_described",
         "versioning/old_can_be_read",
     ];
+    forgets_metadata_of_streams = ForgetsOfStreams => [];
     floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [
         "copy/keeps_metadata",
         "filters/all_of_them_hold",
@@ -131,6 +132,18 @@ impl Fault for Changes {
         let old = s.inner.stat(key, StatOptions::new()).await?.and_then(|entry| entry.metadata).unwrap_or_default();
         let new = options.metadata.take().unwrap_or_default();
         options.metadata = (self.0)(&old, &new).map(Arc::new);
+        s.inner.put(key, body, options).await
+    }
+}
+
+/// A value that comes in pieces is stored without its metadata.
+#[derive(Debug)]
+struct ForgetsOfStreams;
+
+#[async_trait]
+impl Fault for ForgetsOfStreams {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
+        options.metadata = options.metadata.filter(|_| matches!(body, Body::Bytes(_)));
         s.inner.put(key, body, options).await
     }
 }
