@@ -131,6 +131,11 @@ impl Context {
         open(&self.target, &fresh(&self.used), &self.calls).await
     }
 
+    /// Whether the profile is `basic`.
+    pub(crate) fn is_basic(&self) -> bool {
+        self.target.is_basic()
+    }
+
     /// `wanted` bytes, or as many as a value can have.
     #[must_use]
     pub fn size(&self, wanted: usize) -> usize {

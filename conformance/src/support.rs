@@ -102,6 +102,22 @@ pub(crate) fn with(metadata: Metadata) -> PutOptions {
     PutOptions::new().metadata(Arc::new(metadata))
 }
 
+/// Put options with this metadata, or without any on a store that keeps none.
+pub(crate) fn with_on(s: &Storage, metadata: Metadata) -> PutOptions {
+    if keeps_metadata(s) { with(metadata) } else { PutOptions::new() }
+}
+
+/// Whether the store keeps metadata at all; one that does not refuses it.
+pub(crate) fn keeps_metadata(s: &Storage) -> bool {
+    s.info().limits.metadata > 0
+}
+
+/// The keys among these that the store does not refuse by their shape.
+pub(crate) fn usable<K: AsRef<str>>(s: &Storage, keys: impl IntoIterator<Item = K>) -> Vec<K> {
+    let refused = |key: &str| s.info().refused_keys.iter().any(|shape| shape.matches(key));
+    keys.into_iter().filter(|key| !refused(key.as_ref())).collect()
+}
+
 /// Bytes without a pattern that a block size could hit, the same for the same seed.
 pub(crate) fn noise(len: usize, seed: u64) -> Bytes {
     // A prime number of random bytes, over and over: much faster than random bytes throughout.

@@ -26,10 +26,15 @@ pub const UNUSUAL: &[Saboteur] = &[
     // Values of up to 1,000 bytes, and the least that keys and metadata may be limited to.
     store("takes_only_little", |inner, _| wrap(inner, modest::Small)),
     // No capability, no etags, no dates, and a put in two steps.
-    store("declares_nothing", |inner, namespace| wrap(inner, modest::Plain::new(&namespace))),
+    store("declares_nothing", |inner, namespace| wrap(inner, modest::Plain::new(&namespace, false))),
     // Etags that equal bytes share, dates in whole seconds, answers to writes without dates, and values in tiny pieces.
     store("weak_and_coarse", |inner, _| wrap(inner, weak::Weak)),
 ];
+
+/// A store of bytes alone, without metadata, etags and dates, which refuses keys of every shape that it may: for the profile
+/// `basic`.
+pub const BYTES_ALONE: Saboteur =
+    store("bytes_alone", |inner, namespace| wrap(inner, modest::Plain::new(&namespace, true)));
 
 /// A store that needs so many milliseconds a call, and a call for each item: `STORAGE_CONFORMANCE_LATENCY_MS`, 2 unless set.
 pub const SLOW: Saboteur = store("slow", |inner, _| {

@@ -19,7 +19,7 @@ use storage_conformance::{
     report::{BackendReport, Status},
     run,
     saboteurs::{Base, FOREIGN, PASSWORD, SOUND, Saboteur, damage, damageable, saboteurs},
-    unusual::{SLOW, UNUSUAL},
+    unusual::{BYTES_ALONE, SLOW, UNUSUAL},
 };
 use storage_core::{Durability, Result, StorageBackend};
 use storage_fs::Fs;
@@ -97,22 +97,25 @@ fn unusual_target(unusual: &Saboteur) -> Target {
 }
 
 /// Each saboteur fails its own checks, and passes others: a few that the seed chooses, and with
-/// `STORAGE_CONFORMANCE_MATRIX`, as `cargo xtask soak saboteurs` sets it, all. `STORAGE_CONFORMANCE_TARGETS` names some saboteurs only.
+/// `STORAGE_CONFORMANCE_MATRIX=1`, as `cargo xtask soak saboteurs` sets it, all; for a new check, `STORAGE_CONFORMANCE_MATRIX=group/check` says
+/// which saboteurs fail it. `STORAGE_CONFORMANCE_TARGETS` names some saboteurs only.
 fn each_saboteur_fails_exactly_its_checks() {
     let (mut saboteurs, next, wrong) = (saboteurs(), AtomicUsize::new(0), Mutex::new(Vec::new()));
     if let Ok(names) = std::env::var("STORAGE_CONFORMANCE_TARGETS") {
         saboteurs.retain(|saboteur| names.split(',').any(|name| name == saboteur.name));
     }
-    let matrix = std::env::var_os("STORAGE_CONFORMANCE_MATRIX").is_some();
+    let matrix = std::env::var("STORAGE_CONFORMANCE_MATRIX").ok();
     let started = Instant::now();
     thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
                 while let Some(saboteur) = saboteurs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut selection = selection();
-                    if !matrix {
-                        selection.disabled = all_but_some(saboteur, selection.seed);
-                    }
+                    selection.disabled = match matrix.as_deref() {
+                        Some("1") => BTreeSet::new(),
+                        Some(others) => all_but(saboteur, &others.split(',').map(str::to_owned).collect()),
+                        None => all_but(saboteur, &sample(saboteur, selection.seed)),
+                    };
                     if saboteur.base == Base::Files {
                         selection.disabled.extend(set(&LARGE));
                     }
@@ -136,22 +139,26 @@ fn each_saboteur_fails_exactly_its_checks() {
             });
         }
     });
-    let (others, seed) = (if matrix { "all".to_owned() } else { SAMPLE.to_string() }, selection().seed);
-    println!("{} saboteurs, {others} of the other checks each, seed {seed}, {:?}", saboteurs.len(), started.elapsed());
+    let (others, seed) = (matrix.unwrap_or_else(|| format!("{SAMPLE} others")), selection().seed);
+    println!("{} saboteurs, {others}, seed {seed}, {:?}", saboteurs.len(), started.elapsed());
     let wrong = wrong.into_inner().unwrap();
     assert!(wrong.is_empty(), "{} saboteurs fail other checks:\n\n{}", wrong.len(), wrong.join("\n\n"));
 }
 
-/// What is left out where only the saboteur's checks run and a sample of the others.
-fn all_but_some(saboteur: &Saboteur, seed: u64) -> BTreeSet<String> {
+/// What is left out where only the saboteur's own checks and these others run.
+fn all_but(saboteur: &Saboteur, others: &BTreeSet<String>) -> BTreeSet<String> {
     let caught = set(saboteur.catches);
+    let all = checks().iter().map(|check| check.path());
+    all.filter(|path| !caught.contains(path) && !others.contains(path)).collect()
+}
+
+/// A few checks, which the seed chooses.
+fn sample(saboteur: &Saboteur, seed: u64) -> BTreeSet<String> {
     let mut others: Vec<String> = checks().iter().map(|check| check.path()).collect();
-    others.retain(|path| !caught.contains(path) && !LARGE.contains(&path.as_str()));
-    let name = saboteur.name.bytes().fold(seed, |seed, byte| seed.wrapping_mul(31) + u64::from(byte));
-    let mut rng = fastrand::Rng::with_seed(name);
-    rng.shuffle(&mut others);
-    others.truncate(SAMPLE);
-    checks().iter().map(|check| check.path()).filter(|path| !caught.contains(path) && !others.contains(path)).collect()
+    others.retain(|path| !LARGE.contains(&path.as_str()));
+    let seed = saboteur.name.bytes().fold(seed, |seed, byte| seed.wrapping_mul(31).wrapping_add(u64::from(byte)));
+    fastrand::Rng::with_seed(seed).shuffle(&mut others);
+    others.into_iter().take(SAMPLE).collect()
 }
 
 fn a_sound_backend_passes() {
@@ -182,7 +189,19 @@ fn unusual_backends_pass() {
             wrong += &format!("{}: {reason}\n", unusual.name);
         }
     }
+    let report = run(&unusual_target(&BYTES_ALONE).basic(), &selection());
+    for reason in reasons(&report, &BTreeSet::new()) {
+        wrong += &format!("bytes_alone: {reason}\n");
+    }
     assert!(wrong.is_empty(), "\n{wrong}");
+    // One that takes metadata and drops it is no right store, in whichever profile.
+    let drops = saboteurs().into_iter().find(|saboteur| saboteur.name == "drops_metadata").unwrap();
+    let mut only = selection();
+    only.disabled =
+        checks().iter().map(|check| check.path()).filter(|path| path != "metadata/accepted_is_kept").collect();
+    for target in [target(&drops), target(&drops).basic()] {
+        assert_eq!(run(&target, &only).failures(), set(&["metadata/accepted_is_kept"]));
+    }
 }
 
 /// Only the checks with many calls in turn; with `STORAGE_CONFORMANCE_LATENCY_MS` all, on a store that is as slow as it says.

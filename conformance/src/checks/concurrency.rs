@@ -16,7 +16,7 @@ use crate::{
     assert::{expect, expect_eq, expect_some},
     linearize::{Event, Operation, is_linearizable},
     process::{Child, say},
-    support::{entry, expect_value, keys, looked_at_while, race, with},
+    support::{entry, expect_value, keeps_metadata, keys, looked_at_while, race, with_on},
 };
 
 /// Threads that race.
@@ -112,10 +112,12 @@ pub async fn no_torn_reads(c: Context) -> Outcome {
             Err(e) => return Err(e.into()),
         };
         let metadata = entry.metadata.unwrap_or_default();
+        let kept = keeps_metadata(&s);
         expect(bytes.windows(2).all(|pair| pair[0] == pair[1]), || "expected bytes of one write, saw a mix".into())?;
         expect_eq("the size in the entry", entry.size, bytes.len() as u64)?;
         let first = bytes.first().copied().unwrap_or_default();
-        expect_eq("the metadata beside the bytes", &*metadata, &Metadata::new().field("n", i64::from(first)))
+        let expected = if kept { Metadata::new().field("n", i64::from(first)) } else { Metadata::new() };
+        expect_eq("the metadata beside the bytes", &*metadata, &expected)
     })
     .await
 }
@@ -246,7 +248,7 @@ async fn write(s: &Storage, number: usize, sizes: &[usize; 4]) -> Outcome<Option
     let byte = (number % sizes.len()) as u8;
     let value = vec![byte; sizes[usize::from(byte)]];
     let metadata = Metadata::new().field("n", i64::from(byte));
-    let written = s.put_with("key", value, with(metadata)).await?;
+    let written = s.put_with("key", value, with_on(s, metadata)).await?;
     Ok(written.etag.map(|etag| etag.to_string()))
 }
 

@@ -19,7 +19,7 @@ use crate::{
     faults::Settings,
     process::{Child, say},
     proxy::Mode,
-    support::{all, expect_value, keys, noise, with},
+    support::{all, expect_value, keeps_metadata, keys, noise, with_on},
     writes::each_write_is_honest,
 };
 
@@ -222,6 +222,9 @@ pub async fn kill_9_keeps_acknowledged(c: Context) -> Outcome {
     if c.target().is_one_process() {
         return Err(Failure::NotRun("another process cannot see the store".into()));
     }
+    if !keeps_metadata(&c.storage) {
+        return Err(Failure::NotRun("it keeps no metadata, by which writes are told apart".into()));
+    }
     let seed = c.rng().u64(..u64::from(u32::MAX));
     let killed = crash::rounds(c.target(), c.namespace(), ROUNDS, seed).await?;
     killed.verdict(50).map_err(Failure::Failed)
@@ -272,7 +275,7 @@ pub(crate) async fn stage(child: Child) -> Outcome {
         Ok(second)
     };
     let pieces = stream::iter(pieces.into_iter().map(Ok)).chain(stream::once(rest));
-    s.put_with(&key, Body::stream(pieces), with(Metadata::new().tag("staged"))).await?;
+    s.put_with(&key, Body::stream(pieces), with_on(&s, Metadata::new().tag("staged"))).await?;
     say("done");
     Ok(())
 }

@@ -35,16 +35,23 @@ pub async fn is_complete(c: Context) -> Outcome {
     Ok(())
 }
 
-/// Limits are at least what every backend takes: keys of 512 bytes, metadata of 1,000.
+/// Limits are at least what every backend takes: keys of 512 bytes, metadata of 1,000; in the profile `basic`, metadata of 0 too.
 pub async fn limits_are_large_enough(c: Context) -> Outcome {
     let limits = c.info().limits;
     expect((Key::MIN_LIMIT..=Key::MAX_LEN).contains(&limits.key), || {
         format!("expected limits.key from 512 to 1,024, saw {}", limits.key)
     })?;
-    expect(limits.metadata >= Metadata::MIN_LIMIT, || {
+    let none = limits.metadata == 0 && c.is_basic();
+    expect(none || limits.metadata >= Metadata::MIN_LIMIT, || {
         format!("expected limits.metadata of at least 1,000, saw {}", limits.metadata)
     })?;
     expect(limits.value >= 1, || "expected limits.value above 0, saw 0".into())
+}
+
+/// Outside of the profile `basic` no shape of keys is refused.
+/// Profile: full
+pub async fn refuses_no_keys(c: Context) -> Outcome {
+    expect_eq("the shapes of keys that are refused", &c.info().refused_keys, &Vec::new())
 }
 
 /// What is said does not change while the instance lives, and another instance of the same store says the same.

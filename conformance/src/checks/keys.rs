@@ -13,7 +13,7 @@ use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_kind},
     process::{Child, say},
-    support::{expect_value, keys, keys_of, positions, put_all, race, sorted},
+    support::{expect_value, keys, keys_of, positions, put_all, race, sorted, usable},
 };
 
 /// Strings that some store or other treats specially.
@@ -181,7 +181,7 @@ pub async fn max_len_and_over(c: Context) -> Outcome {
         expect_kind("a put under a key that is too long", s.put(&key, "v").await, ErrorKind::InvalidKey)?;
         expect_kind("a get of a key that is too long", s.get(&key).await, ErrorKind::InvalidKey)?;
     }
-    expect_eq("the keys", keys(s, "").await?, sorted(longest))
+    expect_eq("the keys", keys(s, "").await?, sorted(usable(s, longest)))
 }
 
 /// Keys of every length, in one segment and in many, are listed by a prefix of any length, also by themselves, and cleared.
@@ -229,6 +229,8 @@ fn notable_lengths(limit: usize, rng: &mut fastrand::Rng) -> Vec<usize> {
 
 /// Looks at the beginnings of a text as keys, each beside a key below it. Returns what the listings of each take.
 async fn nested_keys(s: &Storage, text: &str, lengths: &[usize], thoroughly: bool) -> Outcome<Duration> {
+    let taken = |len: &usize| usable(s, [text[..*len].to_owned(), format!("{}/m", &text[..*len])]).len() == 2;
+    let lengths = &lengths.iter().copied().filter(taken).collect::<Vec<usize>>()[..];
     // Those below first: where directories are files, they then are in the way.
     let below = lengths.iter().filter(|len| *len + 2 <= text.len()).map(|len| format!("{}/m", &text[..*len]));
     let mut there: BTreeSet<String> = below.collect();
@@ -315,6 +317,59 @@ pub async fn invalid_rejected(c: Context) -> Outcome {
     expect_eq("the keys", keys(s, "").await?, ["good"])
 }
 
+/// In the profile `basic` a store may refuse keys by shapes that it declares: those are `InvalidKey` in every operation, nothing is
+/// stored, and keys beside the shape are taken.
+pub async fn refused_shapes(c: Context) -> Outcome {
+    let s = &c.storage;
+    if s.info().refused_keys.is_empty() {
+        return Err(Failure::NotRun("it refuses no shape of keys".into()));
+    }
+    s.put("good", "v").await?;
+    let long = "s".repeat(256);
+    let tried = [
+        ".",
+        "..",
+        "a/.",
+        "../a",
+        "a/../b",
+        "/",
+        "/a",
+        "a/",
+        "a//b",
+        "//",
+        "a\\b",
+        "%",
+        "a%2Fb",
+        "a\u{1}b",
+        "\n",
+        "\u{7f}",
+        "é",
+        "日本語",
+        "🦀",
+        &long,
+    ];
+    let taken = usable(s, tried);
+    for shape in &s.info().refused_keys {
+        expect(tried.iter().any(|key| shape.matches(key)), || {
+            format!("expected a shape that the suite knows, saw {shape:?}")
+        })?;
+    }
+    for key in tried.into_iter().filter(|key| !taken.contains(key)) {
+        expect_kind("put", s.put(key, "v").await, ErrorKind::InvalidKey)?;
+        expect_kind("get", s.get(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("stat", s.stat(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("delete", s.delete(key).await, ErrorKind::InvalidKey)?;
+        expect_kind("copy from", s.copy(key, "b").await, ErrorKind::InvalidKey)?;
+        expect_kind("copy to", s.copy("good", key).await, ErrorKind::InvalidKey)?;
+        expect_kind("rename from", s.rename(key, "b").await, ErrorKind::InvalidKey)?;
+        expect_kind("rename to", s.rename("good", key).await, ErrorKind::InvalidKey)?;
+        expect_kind("put_batch", s.put_batch([("b", "v"), (key, "v")]).await, ErrorKind::InvalidKey)?;
+    }
+    expect_eq("the keys", keys(s, "").await?, ["good"])?;
+    let beside = ["...", "a.b/c..", "a/b", "a b", "+", "x~", &long[1..]];
+    hold_apart(&c, &[&beside[..], &taken, &["good"]].concat()).await
+}
+
 /// A key never reaches outside the backend's own root, prefix, table or bucket.
 pub async fn traversal_confined(c: Context) -> Outcome {
     let (s, neighbour) = (&c.storage, c.other_namespace().await?);
@@ -337,6 +392,7 @@ pub async fn traversal_confined(c: Context) -> Outcome {
         format!("file://{}/secret", outer.display()),
         "/etc/hostname".to_owned(),
     ];
+    let escapes = usable(s, escapes);
     for key in &escapes {
         expect_value(s, key, None).await?;
         s.delete(key).await?;
@@ -507,6 +563,15 @@ pub async fn random_strings(c: Context) -> Outcome {
 /// Puts a value of its own under each key, and sees each key and value again, in bytewise order.
 async fn hold_apart(c: &Context, all: &[&str]) -> Outcome {
     let s = &c.storage;
+    let kept = usable(s, all.iter().copied());
+    for key in all.iter().filter(|key| !kept.contains(key)) {
+        expect_kind(
+            &format!("a put under {key:?}, which has a refused shape"),
+            s.put(*key, "v").await,
+            ErrorKind::InvalidKey,
+        )?;
+    }
+    let all = &kept[..];
     put_all(s, all).await?;
     for key in all {
         expect_value(s, key, Some(key.as_bytes())).await?;

@@ -14,7 +14,7 @@ use storage_core::{ListItem, ListOptions, Order, OrderBy, Storage};
 use crate::{
     Context, Outcome,
     assert::{expect, expect_eq, expect_some},
-    support::{all, entry, joined, keys, noise, pieces, positions, put_all, sorted},
+    support::{all, entry, joined, keys, noise, pieces, positions, put_all, sorted, usable},
 };
 
 /// An empty store, and a prefix that nothing has, list nothing.
@@ -56,7 +56,7 @@ pub async fn prefix_is_literal(c: Context) -> Outcome {
         "",
         "^a",
     ];
-    let all = &all.map(|key| if key.is_empty() { "a^" } else { key });
+    let all = &usable(&c.storage, all.map(|key| if key.is_empty() { "a^" } else { key }));
     put_all(&c.storage, all).await?;
     for prefix in all.iter().copied().chain(["a/", "a/b/", "a.", "a[", "a%%", "x", "", "^", "a/bcd"]) {
         let expected = sorted(all.iter().filter(|key| key.starts_with(prefix)));
@@ -71,7 +71,8 @@ pub async fn byte_order(c: Context) -> Outcome {
         "a", "a-b", "a/b", "a0", "a.b", "a b", "a/b/c", "a/b-c", "a/b0", "Z", "z", "é", "e\u{301}", "\u{ffff}", "🦀",
         "~", "\u{7f}", "\u{80}", "\u{1}", "10", "9", "09", "1", "a//b", "a/", "B", "b", "aa", "a!",
     ];
-    put_all(&c.storage, all).await?;
+    let all = usable(&c.storage, all);
+    put_all(&c.storage, &all).await?;
     expect_eq("the keys", keys(&c.storage, "").await?, sorted(all))
 }
 
@@ -129,7 +130,8 @@ pub async fn start_after_exclusive_and_missing(c: Context) -> Outcome {
 /// One level: the entries at the prefix, and each common prefix once, up to and with its `/`.
 pub async fn one_level_common_prefixes(c: Context) -> Outcome {
     let all = ["a", "a/b", "a/c/d", "a/c/e", "a-b", "a0", "b/x", "b//y", "/z", "a/c", "c/"];
-    put_all(&c.storage, all).await?;
+    let all = usable(&c.storage, all);
+    put_all(&c.storage, &all).await?;
     for prefix in ["", "a", "a/", "a/c", "a/c/", "b/", "b", "/", "c/", "x", "a/b"] {
         let expected = one_level(&all, prefix);
         let options = ListOptions::new().prefix(prefix).one_level(true);

@@ -7,16 +7,54 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{Entry, ErrorKind, FieldValue, ListOptions, Metadata, Query, Storage};
+use storage_core::{BatchOptions, Body, Entry, ErrorKind, FieldValue, ListOptions, Metadata, Query, Storage};
 
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_kind, expect_some},
-    support::{entries, entry, with},
+    support::{entries, entry, expect_value, keeps_metadata, pieces, with},
 };
 
 /// Clocks of stores may be off by so much.
 const CLOCK_SKEW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Metadata that a put accepts is kept, whichever way it is put. A store that keeps none refuses it with `Unsupported` and says so
+/// beforehand: its `limits.metadata` is 0.
+pub async fn accepted_is_kept(c: Context) -> Outcome {
+    let s = &c.storage;
+    let parts = [
+        Metadata::new().content_type("text/plain"),
+        Metadata::new().tag("t"),
+        Metadata::new().field("f", "text"),
+        Metadata::new().field("n", 1),
+    ];
+    for (i, metadata) in parts.into_iter().enumerate() {
+        let key = |way: &str| format!("{way}{i}");
+        let (stream, options) = (Body::stream(pieces("value".into(), 2)), with(metadata.clone()));
+        let puts = [
+            ("put", s.put_with(key("put"), "value", options.clone()).await),
+            ("stream", s.put_with(key("stream"), stream, options.clone()).await),
+            (
+                "batch",
+                match s.put_batch_with([(key("batch"), "value", options)], BatchOptions::new()).await {
+                    Ok(results) => expect_some("the result of the item", results.into_iter().next())?,
+                    Err(e) => Err(e),
+                },
+            ),
+        ];
+        for (way, result) in puts {
+            if !keeps_metadata(s) {
+                expect_kind(&format!("a {way} with metadata"), result, ErrorKind::Unsupported)?;
+                expect_value(s, &key(way), None).await?;
+                continue;
+            }
+            result?;
+            let seen = entry(s, &key(way)).await?.metadata.unwrap_or_default();
+            expect_eq(&format!("the metadata that a {way} has accepted"), &*seen, &metadata)?;
+        }
+    }
+    Ok(())
+}
 
 /// Metadata comes back exactly, the types of its fields included.
 /// Profile: full

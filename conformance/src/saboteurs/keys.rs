@@ -19,7 +19,7 @@ use super::{
 };
 
 super::table! {
-    refuses_more_shapes_than_it_says = RefusesMore => ["keys/random_strings", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "query/injection_is_literal"];
+    refuses_more_shapes_than_it_says = RefusesMore => ["info/refuses_no_keys", "keys/random_strings", "keys/refused_shapes", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "query/injection_is_literal"];
     case_folding = Maps(|key| key.to_lowercase()) => [
         "clear/exactly_the_prefix",
         "keys/case_distinct",

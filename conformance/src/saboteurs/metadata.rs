@@ -30,6 +30,7 @@ table! {
         "filters/a_page_goes_on_without_its_last_entry",
         "filters/all_of_them_hold",
         "filters/numbers_to_the_last_bit",
+        "metadata/accepted_is_kept",
         "metadata/listed_only_when_asked",
         "metadata/replaced_on_overwrite",
         "metadata/roundtrip_typed",
@@ -54,7 +55,7 @@ table! {
         "versioning/listed_as_described",
         "versioning/old_can_be_read",
     ];
-    forgets_metadata_of_streams = ForgetsOfStreams => [];
+    forgets_metadata_of_streams = ForgetsOfStreams => ["metadata/accepted_is_kept"];
     floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [
         "copy/keeps_metadata",
         "filters/all_of_them_hold",

@@ -7,8 +7,8 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, future::ready};
 use storage_core::{
-    BackendInfo, Body, Capabilities, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions,
-    ListStream, Metadata, Object, PutOptions, Result, StatOptions, Transaction, async_trait,
+    BackendInfo, Body, Capabilities, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, KeyShape, ListItem,
+    ListOptions, ListStream, Metadata, Object, PutOptions, Result, StatOptions, Transaction, async_trait,
 };
 use tokio::sync::Mutex as Lock;
 
@@ -49,16 +49,18 @@ impl Fault for Small {
 pub(super) struct Plain {
     /// Held from the first step of a write to its last, though its caller goes away.
     writing: Arc<Lock<()>>,
+    /// Whether it keeps no metadata either, and refuses every shape of keys that it may.
+    bytes_alone: bool,
 }
 
 impl Plain {
-    pub(super) fn new(namespace: &Namespace) -> Self {
+    pub(super) fn new(namespace: &Namespace, bytes_alone: bool) -> Self {
         static STORES: LazyLock<Mutex<HashMap<String, Weak<Lock<()>>>>> = LazyLock::new(Mutex::default);
         let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
         let place = stores.entry(namespace.name().to_owned()).or_default();
         let writing = place.upgrade().unwrap_or_default();
         *place = Arc::downgrade(&writing);
-        Self { writing }
+        Self { writing, bytes_alone }
     }
 }
 
@@ -68,6 +70,10 @@ impl Fault for Plain {
 
     fn declare(&self, info: &mut BackendInfo) {
         info.capabilities = Capabilities::new();
+        if self.bytes_alone {
+            info.limits.metadata = 0;
+            info.refused_keys = KeyShape::ALL.to_vec();
+        }
     }
 
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
