@@ -9,7 +9,7 @@ use crate::{
     assert::expect_eq,
     checks::query::{agrees, fill},
     numbers::Pace,
-    support::{expect_value, keys, positions, put_all, sorted},
+    support::{expect_value, keys, positions, put_all, sorted, usable},
 };
 
 /// Texts that are equal to one another under a normal form of Unicode, under a folding of cases, or to the eye.
@@ -54,6 +54,8 @@ fn alike() -> impl Iterator<Item = &'static str> {
 /// Keys are compared byte by byte: no normal form, no folding of cases, no trimming, in any script.
 pub async fn alike_are_distinct_keys(c: Context) -> Outcome {
     let (s, pace) = (&c.storage, Pace::begin());
+    let taken = usable(s, alike());
+    let alike = || taken.iter().copied();
     put_all(s, alike()).await?;
     expect_eq("the keys", keys(s, "").await?, sorted(alike()))?;
     for key in alike().take_while(|_| pace.goes_on()) {
@@ -66,7 +68,7 @@ pub async fn alike_are_distinct_keys(c: Context) -> Outcome {
     }
     // The first of each group goes, the others stay.
     let mut left: Vec<&str> = alike().collect();
-    for group in ALIKE.iter().take_while(|_| pace.goes_on()) {
+    for group in ALIKE.iter().filter(|group| taken.contains(&group[0])).take_while(|_| pace.goes_on()) {
         s.delete(group[0]).await?;
         left.retain(|key| *key != group[0]);
         for other in group[1..].iter().filter(|other| left.contains(other)) {
@@ -188,12 +190,11 @@ pub async fn a_key_is_one_key(c: Context) -> Outcome {
         "a", "a/", "a/b", "a/b/", "a/b/c", "a//", "a//b", "a b", "ab", "a*", "a%", "a_", "a?", "a.", "a.b", "a\\",
         "a\\b", "a~1", "b/", "b/c", "/", "/a", "c/d/e", "c/d/", "[ab]", "{a,b}", "^a", "a$",
     ];
-    put_all(s, all).await?;
-    let mut left = all.to_vec();
-    for (i, key) in ["a/", "b/", "a*", "a%", "a_", "a?", "a", "c/d/", "/", "[ab]", "{a,b}", "a\\", "a//", "c/", "b"]
-        .into_iter()
-        .enumerate()
-    {
+    let all = usable(s, all);
+    put_all(s, &all).await?;
+    let mut left = all.clone();
+    let gone = ["a/", "b/", "a*", "a%", "a_", "a?", "a", "c/d/", "/", "[ab]", "{a,b}", "a\\", "a//", "c/", "b"];
+    for (i, key) in usable(s, gone).into_iter().enumerate() {
         left.retain(|other| *other != key);
         match i % 3 {
             0 => s.delete(key).await?,
@@ -210,8 +211,8 @@ pub async fn a_key_is_one_key(c: Context) -> Outcome {
         expect_eq(&format!("the keys without {key:?}"), keys(s, "").await?, sorted(&left))?;
     }
     // Deleted alone they go all the same.
-    put_all(s, all).await?;
-    for key in ["a/", "a/b/", "a//", "/", "b/", "c/d/"] {
+    put_all(s, &all).await?;
+    for key in usable(s, ["a/", "a/b/", "a//", "/", "b/", "c/d/"]) {
         s.delete(key).await?;
         expect_value(s, key, None).await?;
     }
@@ -259,9 +260,13 @@ pub async fn a_prefix_reaches_to_its_end(c: Context) -> Outcome {
     all.extend(["b", "a0", "a\u{80}y", "b\u{10ffff}", "A\u{10ffff}", "\u{ffff}", "🦀"].map(str::to_owned));
     all.sort();
     all.dedup();
+    let mut all = usable(s, all);
     put_all(s, &all).await?;
     for prefix in prefixes {
         let below: Vec<&String> = all.iter().filter(|key| key.starts_with(prefix)).collect();
+        if below.is_empty() {
+            continue;
+        }
         expect_eq(&format!("the keys with the prefix {prefix:?}"), keys(s, prefix).await?, sorted(&below))?;
         let middle = below[below.len() / 2].as_str();
         let options = ListOptions::new().prefix(prefix).start_after(middle);
