@@ -17,11 +17,11 @@ table! {
     calls_what_is_ambiguous_definite = CallsItDefinite => ["faults/fail_after"];
     denies_half_a_rename = DeniesHalfARename => ["faults/fail_before"];
     takes_a_part_for_the_whole = PartForTheWhole => ["faults/short_body"];
-    takes_a_broken_listing_for_whole = BrokenIsWhole::Listing => [];
-    takes_a_broken_answer_for_whole = BrokenIsWhole::Answer => [];
-    takes_broken_versions_for_all = BrokenIsWhole::Versions => [];
-    finds_nothing_where_nothing_answers = FindsNothing => [];
-    denies_its_own_creation = DeniesCreation => [];
+    takes_a_broken_listing_for_whole = BrokenIsWhole::Listing => ["faults/broken_streams"];
+    takes_a_broken_answer_for_whole = BrokenIsWhole::Answer => ["faults/broken_streams"];
+    takes_broken_versions_for_all = BrokenIsWhole::Versions => ["faults/broken_streams"];
+    finds_nothing_where_nothing_answers = FindsNothing => ["faults/failed_reads"];
+    denies_its_own_creation = DeniesCreation => ["faults/failed_conditions_and_batches"];
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];
     logs_its_password = Logs => ["errors/secrets_redacted"];

@@ -20,17 +20,17 @@ use super::{
 };
 
 table! {
-    renames_at_once = Begins(|base| RenamesAtOnce { base }) => [];
-    versions_are_those_outside = Begins(|base| VersionsOutside { base }) => [];
-    write_skew_through_stat = ForgetsReads(Reads::Stat) => [];
-    write_skew_through_a_listing = ForgetsReads(Reads::List) => [];
-    both_create_a_key = Begins(|base| BothCreate { base, created: Mutex::default() }) => [];
-    deletes_whatever_the_condition = Begins(|_| DeletesAnyhow) => [];
-    deletes_what_was_updated = Begins(|base| DeletesUpdated { base, deleted: Mutex::default(), others: AtomicUsize::new(0) }) => [];
-    range_of_a_large_value_is_shifted = Begins(|_| ShiftedRange) => [];
-    listing_ends_at_256_deleted = Begins(|_| EndsAtDeleted { deleted: Mutex::default() }) => [];
-    created_is_reset = CreatedIsReset { written: Arc::default() } => [];
-    commits_500_writes = Begins(|_| Commits500 { written: Mutex::default() }) => [];
+    renames_at_once = Begins(|base| RenamesAtOnce { base }) => ["isolation/conditions_hold_in_every_way", "isolation/nothing_gets_out_before_the_end"];
+    versions_are_those_outside = Begins(|base| VersionsOutside { base }) => ["isolation/own_versions_are_seen"];
+    write_skew_through_stat = ForgetsReads(Reads::Stat) => ["isolation/every_read_before_every_write"];
+    write_skew_through_a_listing = ForgetsReads(Reads::List) => ["isolation/every_read_before_every_write"];
+    both_create_a_key = Begins(|base| BothCreate { base, created: Mutex::default() }) => ["isolation/every_read_before_every_write"];
+    deletes_whatever_the_condition = Begins(|_| DeletesAnyhow) => ["isolation/conditions_hold_in_every_way"];
+    deletes_what_was_updated = Begins(|base| DeletesUpdated { base, deleted: Mutex::default(), others: AtomicUsize::new(0) }) => ["isolation/every_read_before_every_write"];
+    range_of_a_large_value_is_shifted = Begins(|_| ShiftedRange) => ["isolation/ranges_of_large_values_within"];
+    listing_ends_at_256_deleted = Begins(|_| EndsAtDeleted { deleted: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed", "isolation/listings_pass_over_deleted_keys"];
+    created_is_reset = CreatedIsReset { written: Arc::default() } => ["isolation/created_stays"];
+    commits_500_writes = Begins(|_| Commits500 { written: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed"];
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

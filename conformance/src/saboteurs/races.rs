@@ -18,16 +18,17 @@ use super::{
 };
 
 table! {
-    delete_batch_ignores_conditions = DeleteBatchIgnores => [];
-    streams_share_a_staging_place = SharedStaging::default() => [];
-    keeps_the_bytes_of_a_failed_stream = KeepsBytes::default() => [];
-    copy_checks_first = ChecksFirst::Copy => [];
-    rename_checks_first = ChecksFirst::Rename => [];
-    rename_deletes_what_was_written_meanwhile = RenameDeletes => [];
-    copy_reads_twice = CopyReadsTwice => [];
-    copy_shows_the_bytes_first = CopyShowsBytesFirst => [];
-    torn_where_sizes_are_equal = TornAtEqualSize => [];
-    listing_holds_the_lock = ListingHoldsTheLock::default() => [];
+    delete_batch_ignores_conditions = DeleteBatchIgnores => ["batch/conditions_of_each_delete", "races/one_updater_wins_whatever_the_way"];
+    streams_share_a_staging_place = SharedStaging::default() => ["races/streams_at_once_keep_apart"];
+    keeps_the_bytes_of_a_failed_stream = KeepsBytes::default() => ["races/broken_streams_leave_nothing_behind"];
+    copy_checks_first = ChecksFirst::Copy => ["races/one_creator_wins_whatever_the_way"];
+    rename_checks_first = ChecksFirst::Rename => ["races/one_creator_wins_whatever_the_way"];
+    rename_deletes_what_was_written_meanwhile = RenameDeletes => ["races/rename_spares_what_was_written_meanwhile"];
+    copy_reads_twice = CopyReadsTwice => ["races/every_call_beside_every_other"];
+    copy_shows_the_bytes_first = CopyShowsBytesFirst => ["races/every_call_beside_every_other"];
+    torn_where_sizes_are_equal = TornAtEqualSize { waits: true } => ["races/every_call_beside_every_other"];
+    torn_between_threads = TornAtEqualSize { waits: false } => ["concurrency/no_torn_reads", "races/every_call_beside_every_other_on_threads"];
+    listing_holds_the_lock = ListingHoldsTheLock::default() => ["races/open_streams_block_nobody"];
 }
 
 #[derive(Debug)]
@@ -192,7 +193,10 @@ impl Fault for CopyShowsBytesFirst {
 
 /// A long value is read in two halves. That its size changed meanwhile is noticed, that its bytes did is not.
 #[derive(Debug)]
-struct TornAtEqualSize;
+struct TornAtEqualSize {
+    /// Whether others of the same task can come in between.
+    waits: bool,
+}
 
 #[async_trait]
 impl Fault for TornAtEqualSize {
@@ -203,7 +207,11 @@ impl Fault for TornAtEqualSize {
         if !plain || !long(&first) {
             return Ok(Some(first));
         }
-        yield_now().await;
+        if self.waits {
+            yield_now().await;
+        } else {
+            std::thread::sleep(std::time::Duration::from_micros(20));
+        }
         let second = s.inner.get(key, GetOptions::new()).await?;
         let Some(second) = second.filter(|second| second.entry.size == first.entry.size) else {
             return Ok(Some(first));
