@@ -5,6 +5,7 @@
 
 mod batches;
 mod below;
+mod commits;
 mod conditions;
 mod conflicts;
 mod copies;
@@ -20,6 +21,7 @@ mod network;
 mod numbers;
 mod processes;
 mod queries;
+mod races;
 mod ranges;
 mod streams;
 mod transactions;
@@ -136,6 +138,8 @@ pub fn saboteurs() -> Vec<Saboteur> {
         versions::ALL,
         transactions::ALL,
         conflicts::ALL,
+        commits::ALL,
+        races::ALL,
         copies::ALL,
         damage::ALL,
         lifecycle::ALL,

@@ -163,6 +163,52 @@ pub async fn conditions_of_each_item(c: Context) -> Outcome {
     expect_eq("the keys", keys(s, "").await?, ["last", "new", "there"])
 }
 
+/// In a batch of deletes too, a condition decides for its item alone, however many items there are; with `atomic` for all.
+/// Needs: conditional_delete
+pub async fn conditions_of_each_delete(c: Context) -> Outcome {
+    let s = &c.storage;
+    for n in [1, 2, 9, 40, 130] {
+        let names: Vec<String> = (0..n).map(|i| format!("k{i:03}")).collect();
+        let first = s.put_batch(names.iter().map(|name| (name, "old"))).await?;
+        // Every third item is written again; the first and the last are among them, or are not.
+        let stale: Vec<usize> = (0..n).filter(|i| (i + n) % 3 == 0 || n == 1).collect();
+        s.put_batch(stale.iter().map(|i| (&names[*i], "newer"))).await?;
+        let items = |absent: bool| {
+            let items = names.iter().zip(&first).enumerate().map(|(i, (name, entry))| {
+                let condition = entry.etag.clone().map(Condition::IfMatch);
+                let mut options = DeleteOptions::new();
+                // Others have none.
+                options.condition = condition.filter(|_| i % 4 != 1 || stale.contains(&i));
+                (name.clone(), options)
+            });
+            let etag = first[0].etag.clone().map(Condition::IfMatch);
+            let mut missing = DeleteOptions::new();
+            missing.condition = etag;
+            items.chain(absent.then(|| ("absent".to_owned(), missing))).collect::<Vec<_>>()
+        };
+        if s.info().capabilities.transactions {
+            let refused = s.delete_batch_with(items(false), BatchOptions::new().atomic(true)).await;
+            expect_kind("an atomic batch of deletes with a stale etag", refused, ErrorKind::PreconditionFailed)?;
+            expect_eq("the number of keys afterwards", keys(s, "").await?.len(), n)?;
+        }
+        let results = s.delete_batch_with(items(true), BatchOptions::new()).await?;
+        expect_eq("the number of results", results.len(), n + 1)?;
+        for (i, result) in results.into_iter().enumerate() {
+            if i == n {
+                expect_kind("a delete of an absent key by its etag", result, ErrorKind::PreconditionFailed)?;
+            } else if stale.contains(&i) {
+                expect_kind(&format!("delete {i} of {n} with a stale etag"), result, ErrorKind::PreconditionFailed)?;
+            } else {
+                result?;
+            }
+        }
+        let left: Vec<&String> = stale.iter().map(|i| &names[*i]).collect();
+        expect_eq("the keys that were spared", keys(s, "").await?.iter().collect::<Vec<_>>(), &left[..])?;
+        s.clear().await?;
+    }
+    Ok(())
+}
+
 /// With `atomic` all items are written, in order, the last of a key winning.
 /// Needs: transactions
 pub async fn atomic_form(c: Context) -> Outcome {

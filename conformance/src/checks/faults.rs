@@ -19,8 +19,9 @@ use crate::{
     faults::Settings,
     process::{Child, say},
     proxy::Mode,
+    reads::each_read_is_honest,
     support::{all, expect_value, keeps_metadata, keys, noise, with_on},
-    writes::each_write_is_honest,
+    writes::{CALLS, each_other_write_is_honest, each_write_is_honest},
 };
 
 /// When a call of the store below fails before it did anything, the operation succeeds all the same, or its error is
@@ -69,6 +70,71 @@ async fn sweep(c: &Context, fault: fn(&mut Settings)) -> Outcome {
         });
     };
     each_write_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await
+}
+
+/// When a read of the store below fails, whichever it is, a reader gets an error to try again or what is there, never less, and
+/// never that nothing is there.
+pub async fn failed_reads(c: Context) -> Outcome {
+    let plan = c.faults()?;
+    let plant = |call| {
+        plan.change(|plan| (plan.before, plan.once_after) = (1.0, Some(call)));
+    };
+    each_read_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await
+}
+
+/// When a listing, an answer or a body from the store below breaks off in the midst of its stream, or at its very end, what was made of
+/// it is an error or whole: a reader gets no part as if it were all, and no write is told as done that is not.
+pub async fn broken_streams(c: Context) -> Outcome {
+    let plan = c.faults()?;
+    for at in [1, 11] {
+        let plant = |call| {
+            plan.change(|plan| (plan.reset, plan.reset_at, plan.once_after) = (1.0, Some(at), Some(call)));
+        };
+        // What has no stream is not struck, so the calls that have one are found by trying all.
+        each_read_is_honest(&c.storage, &format!("with a stream broken off after {at} of"), plant, || {
+            let met = plan.met();
+            plan.forget();
+            met
+        })
+        .await?;
+    }
+    for key in ["k/1", "k/2", "k/3"] {
+        c.storage.put(key, "value").await?;
+    }
+    for call in 0..CALLS {
+        plan.change(|plan| (plan.reset, plan.reset_at, plan.once_after) = (1.0, Some(1), Some(call)));
+        let cleared = c.storage.clear_prefix("k/").await;
+        let met = plan.met();
+        plan.forget();
+        let left = keys(&c.storage, "k/").await?;
+        let honest = cleared.as_ref().map_or_else(storage_core::Error::is_retryable, |()| left.is_empty());
+        expect(honest, || {
+            format!("a clear with a listing broken off: expected an error, or no key, saw {cleared:?} and {left:?}")
+        })?;
+        if !met {
+            break;
+        }
+        for key in ["k/1", "k/2", "k/3"] {
+            c.storage.put(key, "value").await?;
+        }
+    }
+    Ok(())
+}
+
+/// When a call below a write under a condition, of several keys or in a transaction fails, before or after it did its work, the error is
+/// honest all the same: a creation that may have been done is not denied because it finds itself.
+pub async fn failed_conditions_and_batches(c: Context) -> Outcome {
+    let plan = c.faults()?;
+    for fault in [|plan: &mut Settings| plan.before = 1.0, |plan: &mut Settings| plan.after = 1.0] {
+        let plant = |call| {
+            plan.change(|plan| {
+                fault(plan);
+                plan.once_after = Some(call);
+            });
+        };
+        each_other_write_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await?;
+    }
+    Ok(())
 }
 
 /// On a full disk a write fails with an error that can be tried again, what was stored stays whole, and when there is

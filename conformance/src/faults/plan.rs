@@ -32,6 +32,8 @@ pub(crate) struct Settings {
     pub(crate) after: f64,
     pub(crate) short_body: f64,
     pub(crate) reset: f64,
+    /// After how many items or bytes a stream is broken off by `reset`; drawn where nobody says.
+    pub(crate) reset_at: Option<usize>,
     pub(crate) stall: f64,
     pub(crate) stall_streams: f64,
     pub(crate) latency: u32,
@@ -49,6 +51,7 @@ impl Default for Settings {
             after: 0.0,
             short_body: 0.0,
             reset: 0.0,
+            reset_at: None,
             stall: 0.0,
             stall_streams: 0.0,
             latency: 0,
@@ -76,6 +79,11 @@ impl Plan {
     pub(crate) fn forget(&self) -> bool {
         self.change(|settings| *settings = Settings::default());
         self.planted.swap(0, Ordering::Relaxed) > 0
+    }
+
+    /// Whether the call was made that `once_after` waits for, whatever became of it.
+    pub(crate) fn met(&self) -> bool {
+        self.read(|settings| settings.once_after.is_some_and(|left| left > usize::MAX / 2))
     }
 
     /// Changes what is planted from now on.
@@ -206,7 +214,7 @@ impl Injured for Arc<dyn Transaction> {
 impl<T: Send + 'static> Injured for BoxStream<'static, Result<T>> {
     fn injured(self, plan: &Arc<Plan>) -> Self {
         if plan.strikes(|s| s.reset) {
-            let until = plan.random(|rng| rng.usize(0..8));
+            let until = plan.read(|s| s.reset_at).unwrap_or_else(|| plan.random(|rng| rng.usize(0..8)));
             return self.take(until).chain(stream::iter([Err(broken_off())])).boxed();
         }
         if plan.strikes(|s| s.stall_streams) {

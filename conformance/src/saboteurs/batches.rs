@@ -50,7 +50,7 @@ table! {
     ];
     batch_is_not_atomic = NotAtomic => ["batch/atomic_all_or_nothing", "batch/atomic_with_much_metadata"];
     batch_in_steps_of_a_hundred = InSteps => ["batch/atomic_with_much_metadata"];
-    batch_deletes_until_missing = DeletesUntilMissing => ["batch/deletes", "batch/duplicates_last_wins", "damaged/can_be_replaced_and_removed"];
+    batch_deletes_until_missing = DeletesUntilMissing => ["batch/conditions_of_each_delete", "batch/deletes", "batch/duplicates_last_wins", "damaged/can_be_replaced_and_removed"];
     batch_ignores_conditions = IgnoresConditions => ["batch/conditions_of_each_item"];
     batch_refuses_duplicates_if_atomic = RefusesDuplicates => ["batch/atomic_form"];
 }

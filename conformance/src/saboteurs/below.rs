@@ -1,14 +1,14 @@
 //! Layers that make the wrong thing of what fails below them, or print what they must not.
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::ready, stream::BoxStream};
 use storage_core::{
-    Body, Bytes, Capabilities, Entry, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions, ListStream, Object,
-    PutOptions, RenameOptions, Result, async_trait, defaults,
+    Body, Bytes, Capabilities, Entry, EntryStream, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions,
+    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, async_trait, defaults,
 };
 
 use super::{
     Saboteur, table,
-    wrap::{Fault, Sides, listed, streamed, wrap},
+    wrap::{Fault, Sides, listed, streamed, whole, wrap},
 };
 use crate::{Namespace, faults::Settings};
 
@@ -17,6 +17,11 @@ table! {
     calls_what_is_ambiguous_definite = CallsItDefinite => ["faults/fail_after"];
     denies_half_a_rename = DeniesHalfARename => ["faults/fail_before"];
     takes_a_part_for_the_whole = PartForTheWhole => ["faults/short_body"];
+    takes_a_broken_listing_for_whole = BrokenIsWhole::Listing => ["faults/broken_streams"];
+    takes_a_broken_answer_for_whole = BrokenIsWhole::Answer => ["faults/broken_streams"];
+    takes_broken_versions_for_all = BrokenIsWhole::Versions => ["faults/broken_streams"];
+    finds_nothing_where_nothing_answers = FindsNothing => ["faults/failed_reads"];
+    denies_its_own_creation = DeniesCreation => ["faults/failed_conditions_and_batches"];
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];
     logs_its_password = Logs => ["errors/secrets_redacted"];
@@ -106,6 +111,61 @@ impl Fault for PartForTheWhole {
             entry.size = bytes.len() as u64;
         }
         Ok(Some(Object::new(entry, Bytes::from(bytes))))
+    }
+}
+
+/// What came before a stream of entries broke off is all there is.
+#[derive(Debug, PartialEq)]
+enum BrokenIsWhole {
+    Listing,
+    Answer,
+    Versions,
+}
+
+fn unbroken<T: Send + 'static>(stream: BoxStream<'static, Result<T>>) -> BoxStream<'static, Result<T>> {
+    stream.take_while(|item| ready(item.is_ok())).boxed()
+}
+
+#[async_trait]
+impl Fault for BrokenIsWhole {
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let listing = s.inner.list(options).await?;
+        Ok(if *self == Self::Listing { unbroken(listing) } else { listing })
+    }
+
+    async fn query(&self, s: Sides<'_>, query: Query) -> Result<EntryStream> {
+        let answer = s.inner.query(query).await?;
+        Ok(if *self == Self::Answer { unbroken(answer) } else { answer })
+    }
+
+    async fn versions(&self, s: Sides<'_>, key: &Key) -> Result<EntryStream> {
+        let versions = s.inner.versions(key).await?;
+        Ok(if *self == Self::Versions { unbroken(versions) } else { versions })
+    }
+}
+
+#[derive(Debug)]
+struct FindsNothing;
+
+#[async_trait]
+impl Fault for FindsNothing {
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        Ok(s.inner.stat(key, options).await.unwrap_or_default())
+    }
+}
+
+/// A creation that may have been done is tried again, and finds itself.
+#[derive(Debug)]
+struct DeniesCreation;
+
+#[async_trait]
+impl Fault for DeniesCreation {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let bytes = whole(body).await?;
+        match s.inner.put(key, bytes.clone().into(), options.clone()).await {
+            Err(e) if e.is_ambiguous() && options.condition.is_some() => s.inner.put(key, bytes.into(), options).await,
+            done => done,
+        }
     }
 }
 

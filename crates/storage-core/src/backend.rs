@@ -166,7 +166,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     ///
     /// # For callers
     /// The default is a copy and a delete: for a moment both exist, and after a failure both may. A source that was written
-    /// meanwhile is kept, where the backend can tell (`conditional_delete`), and the call fails with `Conflict`.
+    /// meanwhile is never removed where `conditional_delete` is declared: the call fails with `Conflict`, and both are kept.
+    /// Elsewhere the etag is looked at just before the delete, and what is written between the two is lost.
     ///
     /// # Errors
     /// `NotFound` when the source does not exist; those of `put` and `delete`.

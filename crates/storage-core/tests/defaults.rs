@@ -294,9 +294,13 @@ async fn a_rename_spares_a_source_written_meanwhile() {
     assert_eq!(value(&plain, "a").await.unwrap(), "meanwhile");
     assert_eq!(value(&plain, "b").await.unwrap(), "value");
 
-    // Without conditional deletes nobody can tell.
+    // Without conditional deletes the etag is looked at before the delete.
     plain.info.capabilities.conditional_delete = false;
     plain.log();
+    let error = plain.rename(&key("a"), &key("c"), RenameOptions::new()).await.unwrap_err();
+    assert!(error.kind() == ErrorKind::Conflict && error.is_ambiguous());
+    assert_eq!(plain.log(), ["put c"]);
+    plain.meanwhile = None;
     plain.rename(&key("a"), &key("c"), RenameOptions::new()).await.unwrap();
     assert_eq!(plain.log(), ["put c", "delete a"]);
 }

@@ -118,7 +118,8 @@ pub async fn copy<S: StorageBackend + ?Sized>(this: &S, from: &Key, to: &Key, op
     this.put(to, source.body, write).await.map_err(|e| e.with_key(to))
 }
 
-/// A copy and a delete; the delete spares a source that was written meanwhile, where `conditional_delete` can tell.
+/// A copy and a delete; the delete spares a source that was written meanwhile. With `conditional_delete` that is certain;
+/// without, the etag is looked at just before the delete, and what is written between the two is lost.
 ///
 /// # Errors
 /// `NotFound` for a missing source, `Conflict` for one written meanwhile; those of the read, write and delete.
@@ -143,17 +144,27 @@ pub async fn rename<S: StorageBackend + ?Sized>(
     let mut delete = DeleteOptions::new();
     if this.info().capabilities.conditional_delete {
         delete.condition = source.entry.etag.map(Condition::IfMatch);
+    } else if source.entry.etag.is_some() {
+        let now = this.stat(from, StatOptions::new()).await.map_err(Error::ambiguous)?;
+        if now.is_some_and(|now| now.etag != source.entry.etag) {
+            return Err(written_meanwhile(from));
+        }
     }
     match this.delete(from, delete).await {
-        Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(Error::new(
-            ErrorKind::Conflict,
-            "the source was written during the rename; it was kept, and the target holds its earlier value",
-        )
-        .ambiguous()
-        .with_key(from)),
+        Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(written_meanwhile(from)),
         // The target is written already.
         done => done.map(|()| entry).map_err(Error::ambiguous),
     }
+}
+
+/// The target of the rename is written already.
+fn written_meanwhile(source: &Key) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "the source was written during the rename; it was kept, and the target holds its earlier value",
+    )
+    .ambiguous()
+    .with_key(source)
 }
 
 /// A listing made of entries that come in the order of keys: prefix, `start_after`, `one_level`, `limit` and `metadata` are
