@@ -51,7 +51,8 @@ impl Job {
     /// The program as `cargo test` would run it, and told where the servers are.
     pub(crate) fn command(&self) -> Result<Command> {
         let mut command = Command::new(&self.program);
-        command.current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory).stdin(Stdio::null());
+        command.current_dir(&self.directory).env("CARGO_MANIFEST_DIR", &self.directory);
+        command.env("CARGO_PKG_NAME", &self.package).stdin(Stdio::null());
         services::provide(&mut command)?;
         Ok(command)
     }
@@ -104,6 +105,8 @@ struct Message {
     reason: String,
     #[serde(default)]
     manifest_path: PathBuf,
+    #[serde(default)]
+    package_id: String,
     target: Option<Built>,
     executable: Option<PathBuf>,
     profile: Option<Profile>,
@@ -136,13 +139,19 @@ pub(crate) fn build() -> Result<Vec<Job>> {
             continue;
         }
         let directory = message.manifest_path.parent().unwrap_or(Path::new(".")).to_owned();
-        let package = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let package = package(&message.package_id).to_owned();
         let kind = target.kind.first().map_or("", String::as_str);
         let name = if kind == "test" { format!("{package}/{}", target.name) } else { format!("{package} ({kind})") };
         let alone = alone.contains(&name);
         jobs.push(Job { package, name, program, directory, alone, expected: 1.0 });
     }
     if child.wait()?.success() { Ok(jobs) } else { Err("the tests do not build".into()) }
+}
+
+/// The name in an id: `path+file:///…/xtask#0.1.0`, or `path+file:///…/conformance#storage-conformance@0.1.0`.
+fn package(id: &str) -> &str {
+    let (place, name) = id.split_once('#').unwrap_or((id, ""));
+    name.split_once('@').map_or_else(|| place.rsplit('/').next().unwrap_or_default(), |(name, _)| name)
 }
 
 /// The tests that packages name in `[package.metadata.storage-tests] alone`.
@@ -310,7 +319,13 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use super::{counts, duration};
+    use super::{counts, duration, package};
+
+    #[test]
+    fn an_id_names_its_package() {
+        assert_eq!(package("path+file:///a/xtask#0.1.0"), "xtask");
+        assert_eq!(package("path+file:///a/conformance#storage-conformance@0.1.0"), "storage-conformance");
+    }
 
     #[test]
     fn results_are_summed() {
