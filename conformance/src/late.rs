@@ -213,7 +213,7 @@ impl Round {
 
     /// Not below the prefix that is cleared.
     fn elsewhere(&self) -> String {
-        format!("elsewhere {}", self.below)
+        format!("elsewhere {}other", self.below)
     }
 
     async fn set_up(&self) -> Result<()> {

@@ -6,7 +6,7 @@ use storage_core::{Entry, GetOptions, ListItem, ListOptions, Metadata, Order, Or
 use crate::{
     Outcome,
     assert::{brief, expect},
-    support::{noise, with},
+    support::{noise, with_on},
     writes::CALLS,
 };
 
@@ -83,13 +83,17 @@ pub(crate) async fn each_read_is_honest(
 ) -> Outcome {
     for i in 0..KEYS {
         let odd = Metadata::new().field("odd", i % 2 == 1);
-        s.put_with(format!("k/{i:02}"), format!("{i}").repeat(i + 1), with(odd)).await?;
+        s.put_with(format!("k/{i:02}"), format!("{i}").repeat(i + 1), with_on(s, odd)).await?;
     }
     for n in 0..5 {
         s.put("k/01", format!("version {n}")).await?;
     }
-    s.put_with("large", noise(s.info().limits.value.min(LARGE) as usize, 1), with(Metadata::new().field("odd", true)))
-        .await?;
+    s.put_with(
+        "large",
+        noise(s.info().limits.value.min(LARGE) as usize, 1),
+        with_on(s, Metadata::new().field("odd", true)),
+    )
+    .await?;
     for (what, read) in READS {
         let expected = read(s.clone()).await?;
         for call in 0..CALLS {

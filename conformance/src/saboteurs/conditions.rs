@@ -52,6 +52,7 @@ table! {
         "conditional/read_conditions",
         "conditional/update_race_one_winner",
         "copy/conditional",
+        "dropped/batch_is_never_late",
         "entries/an_equal_write_is_a_write",
         "entries/etag_sees_every_byte",
         "entries/every_write_returns_its_entry",

@@ -22,6 +22,7 @@ table! {
         "concurrency/linearizable_history",
         "concurrency/no_torn_reads",
         "concurrency/read_during_replace",
+        "damaged/can_be_replaced_and_removed",
         "entries/created_stays_whatever_writes",
         "faults/fail_after",
         "faults/fail_before",

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, LazyLock, Mutex, PoisonError, Weak},
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use futures_util::{StreamExt, TryStreamExt, future::ready};
@@ -49,6 +52,8 @@ impl Fault for Small {
 pub(super) struct Plain {
     /// Held from the first step of a write to its last, though its caller goes away.
     writing: Arc<Lock<()>>,
+    /// Whether the caller of the write under way has gone away: then who comes later waits for its end.
+    orphaned: AtomicBool,
     /// Whether it keeps no metadata either, and refuses every shape of keys that it may.
     bytes_alone: bool,
 }
@@ -60,7 +65,15 @@ impl Plain {
         let place = stores.entry(namespace.name().to_owned()).or_default();
         let writing = place.upgrade().unwrap_or_default();
         *place = Arc::downgrade(&writing);
-        Self { writing, bytes_alone }
+        Self { writing, orphaned: AtomicBool::new(false), bytes_alone }
+    }
+
+    /// Waits for a write whose caller has gone away.
+    async fn settled(&self) {
+        if self.orphaned.load(Ordering::SeqCst) {
+            let _writing = self.writing.lock().await;
+            self.orphaned.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -77,6 +90,7 @@ impl Fault for Plain {
     }
 
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        self.settled().await;
         let asked = options.range.map_or_else(GetOptions::new, |range| GetOptions::new().range(range));
         let mut object = s.inner.get(key, asked).await?;
         if let Some(object) = &mut object {
@@ -101,7 +115,10 @@ impl Fault for Plain {
             bare(&mut entry);
             Ok(entry)
         });
-        steps.await.map_err(|e| Error::new(ErrorKind::Other, "a write ended early").with_source(e))?
+        let mut caller = Caller { orphaned: &self.orphaned, waits: true };
+        let result = steps.await;
+        caller.waits = false;
+        result.map_err(|e| Error::new(ErrorKind::Other, "a write ended early").with_source(e))?
     }
 
     async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
@@ -110,12 +127,14 @@ impl Fault for Plain {
     }
 
     async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        self.settled().await;
         let mut entry = s.inner.stat(key, options).await?;
         entry.iter_mut().for_each(bare);
         Ok(entry)
     }
 
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        self.settled().await;
         let bare_item = |mut item: ListItem| {
             if let ListItem::Entry(entry) = &mut item {
                 bare(entry);
@@ -123,6 +142,20 @@ impl Fault for Plain {
             ready(Ok(item))
         };
         Ok(s.inner.list(options).await?.and_then(bare_item).boxed())
+    }
+}
+
+/// Who waits for a write.
+struct Caller<'a> {
+    orphaned: &'a AtomicBool,
+    waits: bool,
+}
+
+impl Drop for Caller<'_> {
+    fn drop(&mut self) {
+        if self.waits {
+            self.orphaned.store(true, Ordering::SeqCst);
+        }
     }
 }
 
