@@ -41,7 +41,12 @@ pub(crate) fn attach(metadata: Option<&Metadata>, note: Note) -> Metadata {
     stored
 }
 
-/// The caller's metadata and the note; `None` for a value that this layer did not write.
+/// Whether there is a note, readable or not.
+pub(crate) fn is_there(stored: &Metadata) -> bool {
+    stored.fields.contains_key(FIELD)
+}
+
+/// The caller's metadata and the note; `None` for a value that this layer did not write, and for a note that is damaged.
 pub(crate) fn detach(stored: &Arc<Metadata>) -> Option<(Arc<Metadata>, Note)> {
     let note = match stored.fields.get(FIELD) {
         Some(FieldValue::Int(-1)) => Note::InTrailer,

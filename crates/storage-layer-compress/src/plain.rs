@@ -8,7 +8,7 @@ use crate::{
     Foreign,
     decode::decoded,
     format::{HEADER, TRAILER, corrupt, read_header, read_trailer},
-    note::{Note, detach},
+    note::{self, Note, detach},
     pieces::Pieces,
     range::{Tail, pinned, replaced},
 };
@@ -32,11 +32,13 @@ impl<S: ?Sized> Clone for Plain<S> {
 }
 
 impl<S: StorageBackend + ?Sized> Plain<S> {
-    /// The plain entry for a stored one; `None` when the value was deleted in the meantime. One that this layer did not write, or
-    /// that is damaged, stays as it is: it is listed so, and reading it fails.
+    /// The plain entry for a stored one; `None` when the value was deleted in the meantime.
+    ///
+    /// # Errors
+    /// `Corrupt` for one that is damaged, or that this layer did not write, unless those are passed.
     pub(crate) async fn entry(&self, mut stored: Entry) -> Result<Option<Entry>> {
         for _ in 0..ATTEMPTS {
-            let Some(note) = note_of(&stored) else {
+            let Some(note) = self.note_of(&stored)? else {
                 return Ok(Some(stored));
             };
             let size = match note {
@@ -48,8 +50,7 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
                 // Replaced or deleted after it was found: what counts is what is there now.
                 Ok(None) => {}
                 Err(e) if e.kind() == ErrorKind::PreconditionFailed => {}
-                Err(e) if e.kind() == ErrorKind::Corrupt => return Ok(Some(stored)),
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.with_key(&stored.key)),
             }
             let mut options = StatOptions::new();
             options.version = stored.version.clone().filter(|_| self.inner.info().capabilities.versioning);
@@ -61,15 +62,42 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
         Err(replaced(&stored.key))
     }
 
-    /// As `entry`, for a listing: when the version that was found is gone, the key may have another.
+    /// As `entry`, for listings and queries: one that cannot be read is damaged, and ends none.
+    pub(crate) async fn listed(&self, stored: Entry) -> Result<Option<Entry>> {
+        if stored.damaged.is_some() {
+            return Ok(Some(stored));
+        }
+        let bare = stored.clone();
+        match self.entry(stored).await {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(bare.into_damaged(e))),
+            done => done,
+        }
+    }
+
+    /// What the metadata says of the plain size; `None` for a value that is passed as it is.
+    fn note_of(&self, stored: &Entry) -> Result<Option<Note>> {
+        let Some(metadata) = &stored.metadata else {
+            return Ok(None);
+        };
+        match (detach(metadata), self.foreign) {
+            (Some((_, note)), _) => Ok(Some(note)),
+            (None, _) if note::is_there(metadata) => Err(unreadable(&stored.key)),
+            (None, Foreign::Pass) => Ok(None),
+            (None, Foreign::Refuse) => Err(foreign(&stored.key)),
+        }
+    }
+
+    /// As `listed`, for a listing: when the version that was found is gone, the key may have another.
     pub(crate) async fn current(&self, stored: Entry) -> Result<Option<Entry>> {
         let key = stored.key.clone();
-        if let Some(entry) = self.entry(stored).await? {
+        if let Some(entry) = self.listed(stored).await? {
             return Ok(Some(entry));
         }
-        match self.inner.stat(&key, StatOptions::new()).await? {
-            Some(now) => self.entry(now).await,
-            None => Ok(None),
+        match self.inner.stat(&key, StatOptions::new()).await {
+            Ok(Some(now)) => self.listed(now).await,
+            Ok(None) => Ok(None),
+            Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(Entry::new(key, 0).into_damaged(e))),
+            Err(e) => Err(e),
         }
     }
 
@@ -117,11 +145,8 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
         let Some(tail) = Tail::of_range(&*self.inner, key, options).await? else {
             return Ok(None);
         };
-        let Some(note) = note_of(&tail.entry) else {
-            return match self.foreign {
-                Foreign::Pass => tail.range_as_it_is(&*self.inner, key, wanted).await.map(Some),
-                Foreign::Refuse => Err(foreign(key)),
-            };
+        let Some(note) = self.note_of(&tail.entry)? else {
+            return tail.range_as_it_is(&*self.inner, key, wanted).await.map(Some);
         };
         let named = |e: Error| e.with_key(key);
         let size = tail.size().and_then(|size| agreed(note, size)).map_err(named)?;
@@ -140,11 +165,8 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
 
     /// The plain value of a whole stored one.
     async fn decode(&self, key: &Key, stored: Object, options: GetOptions) -> Result<Object> {
-        let Some(note) = note_of(&stored.entry) else {
-            return match self.foreign {
-                Foreign::Pass => Ok(stored),
-                Foreign::Refuse => Err(foreign(key)),
-            };
+        let Some(note) = self.note_of(&stored.entry)? else {
+            return Ok(stored);
         };
         let again = pinned(options, &stored.entry);
         let end = match &stored.body {
@@ -172,10 +194,6 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
     }
 }
 
-fn note_of(stored: &Entry) -> Option<Note> {
-    stored.metadata.as_ref().and_then(detach).map(|(_, note)| note)
-}
-
 /// The size, if it is not another than the metadata says.
 fn agreed(note: Note, size: u64) -> Result<u64> {
     match note {
@@ -192,6 +210,10 @@ pub(crate) fn plain_entry(mut stored: Entry, size: u64) -> Entry {
     stored.stored_size = Some(stored.stored_size.unwrap_or(stored.size));
     stored.size = size;
     stored
+}
+
+fn unreadable(key: &Key) -> Error {
+    Error::new(ErrorKind::Corrupt, "the note of the value's size is not readable: it was changed below").with_key(key)
 }
 
 fn foreign(key: &Key) -> Error {

@@ -83,7 +83,7 @@ impl<S: StorageBackend + ?Sized> Compressed<S> {
         let plain = self.plain.clone();
         let entries = stored.map(move |entry| {
             let plain = plain.clone();
-            async move { plain.entry(entry?).await }
+            async move { plain.listed(entry?).await }
         });
         entries.buffered(AT_ONCE).try_filter_map(|entry| ready(Ok(entry))).boxed()
     }
@@ -188,7 +188,14 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
         if !is_the_same_below(&query) {
             return defaults::query(self, query).await;
         }
-        Ok(self.entries(self.inner().query(query).await?))
+        if !query.filters.iter().any(Filter::is_on_metadata) {
+            return Ok(self.entries(self.inner().query(query).await?));
+        }
+        // The store below finds values by their metadata that are damaged here. They are no answer, and do not count.
+        let mut below = query;
+        let limit = below.limit.take().unwrap_or(usize::MAX);
+        let sound = self.entries(self.inner().query(below).await?);
+        Ok(sound.try_filter(|entry| ready(entry.damaged.is_none())).take(limit).boxed())
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
@@ -237,12 +244,13 @@ impl<S: Transaction + ?Sized> Transaction for Compressed<S> {
     }
 }
 
-/// Whether the store below, which knows other sizes and one field more, gives the same answer.
+/// Whether the store below, which knows other sizes and one field more, gives the same answer, but for damaged entries.
 fn is_the_same_below(query: &Query) -> bool {
     let by_field = |name: &str| !note::is_ours(name);
     let order = match &query.order.by {
         OrderBy::Key | OrderBy::Created | OrderBy::Modified => true,
-        OrderBy::Field(name) => by_field(name),
+        // A damaged entry has no field to be ordered by; below it has.
+        OrderBy::Field(name) => by_field(name) && query.filters.iter().any(Filter::is_on_metadata),
         _ => false,
     };
     order

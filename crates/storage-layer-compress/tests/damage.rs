@@ -35,8 +35,10 @@ async fn foreign_values_are_an_error_that_loses_nothing_or_pass_as_they_are() ->
     for value in [Bytes::new(), text(5), noise(100_000), looks_like_ours] {
         below.put("plain", value.clone()).await?;
         let above = over(memory.clone(), zstd());
-        assert_eq!(above.stat("plain").await?.unwrap().size, value.len() as u64);
-        assert_eq!(above.list("").await?.collect::<Vec<_>>().await.len(), 1);
+        assert_eq!(above.stat("plain").await.unwrap_err().kind(), ErrorKind::Corrupt);
+        let listed: Vec<_> = above.list("").await?.try_collect().await?;
+        assert_eq!((listed.len(), listed[0].size), (1, value.len() as u64));
+        assert!(listed[0].damaged.as_ref().is_some_and(|e| e.kind() == ErrorKind::Corrupt));
         let error = above.get("plain").await.unwrap_err();
         assert!(error.kind() == ErrorKind::Corrupt && error.to_string().contains("set `foreign` to `pass`"), "{error}");
         let error = above.get_with("plain", GetOptions::new().range(0..1)).await.unwrap_err();

@@ -47,6 +47,7 @@ pub struct EncryptLayer {
     pub(crate) keys: Arc<dyn KeyProvider>,
     pub(crate) algorithm: Algorithm,
     pub(crate) encrypt_metadata: bool,
+    pub(crate) allow_plain_metadata: bool,
 }
 
 impl EncryptLayer {
@@ -58,7 +59,7 @@ impl EncryptLayer {
     /// As [`new`](EncryptLayer::new).
     #[must_use]
     pub fn from_arc(keys: Arc<dyn KeyProvider>) -> Self {
-        Self { keys, algorithm: Algorithm::default(), encrypt_metadata: false }
+        Self { keys, algorithm: Algorithm::default(), encrypt_metadata: false, allow_plain_metadata: false }
     }
 
     /// Writes with this algorithm; reading takes either.
@@ -68,12 +69,24 @@ impl EncryptLayer {
         self
     }
 
-    /// Encrypts the metadata of what is written too; reading takes either. The store then sees only its size, and takes
+    /// Encrypts the metadata of what is written too. Metadata in the clear is then `Corrupt`, for whoever can write to the store
+    /// can write it; see [`allow_plain_metadata`](Self::allow_plain_metadata). The store sees only its size, and takes
     /// about three quarters of the metadata that it otherwise would. Key id and wrapped key of the provider may have 82
     /// bytes together, which leaves 22 for an id of [`StaticKeys`](crate::StaticKeys).
     #[must_use]
     pub fn encrypt_metadata(mut self, encrypt: bool) -> Self {
         self.encrypt_metadata = encrypt;
+        self
+    }
+
+    /// With [`encrypt_metadata`](Self::encrypt_metadata), also reads values that were written before, with their metadata in the
+    /// clear. Set it only until each is written again (`docs/encryption.md`, *Migrating to encrypted metadata*): an old value
+    /// with its old metadata, brought back, is then taken for the present one. It costs a read of 256 bytes for each such entry in a
+    /// `stat`, a listing or a query, by which its metadata is authenticated. A warning is logged when the layer is put
+    /// around a store. Without `encrypt_metadata` it changes nothing.
+    #[must_use]
+    pub fn allow_plain_metadata(mut self, allow: bool) -> Self {
+        self.allow_plain_metadata = allow;
         self
     }
 }
@@ -82,6 +95,12 @@ impl<S: StorageBackend + ?Sized> Layer<S> for EncryptLayer {
     type Backend = Encrypt<S>;
 
     fn layer(self, inner: Arc<S>) -> Encrypt<S> {
+        if self.encrypt_metadata && self.allow_plain_metadata {
+            tracing::warn!(
+                backend = &*inner.info().id,
+                "values whose metadata is in the clear are read: write them again, then take `allow_plain_metadata` away"
+            );
+        }
         Encrypt::new(inner, EncryptTransform::new(self))
     }
 }

@@ -116,6 +116,15 @@ pub(crate) fn changed() -> Error {
     Error::new(ErrorKind::Corrupt, "the stored metadata is not that which was stored with the value: it was changed")
 }
 
+/// The metadata is in the clear, and this layer encrypts it.
+pub(crate) fn in_the_clear() -> Error {
+    Error::new(
+        ErrorKind::Corrupt,
+        "the stored metadata is in the clear, though metadata is encrypted here: it was changed, or written before \
+         `encrypt_metadata`; to read values written before, set `allow_plain_metadata` and write them again",
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -40,6 +40,11 @@ impl EncryptTransform {
         Self { settings, random: SystemRandom::new() }
     }
 
+    /// Metadata in the clear is believed where it is written so, or where a store is being migrated.
+    fn takes_plain_metadata(&self) -> bool {
+        !self.settings.encrypt_metadata || self.settings.allow_plain_metadata
+    }
+
     /// A fresh data key, the header that holds it, and the metadata to be stored beside.
     async fn seal(
         &self,
@@ -67,6 +72,9 @@ impl EncryptTransform {
         let metadata = stored.metadata.take().unwrap_or_default();
         let (cipher, metadata) = match header.metadata {
             MetadataForm::Plain => {
+                if !self.takes_plain_metadata() {
+                    return Err(metadata::in_the_clear());
+                }
                 let context = plain_context(header.algorithm, key, Some(&metadata));
                 let cipher = self.cipher(header.algorithm, key, &header.wrapped, &context).await?;
                 (cipher, metadata::detach(metadata))
@@ -92,14 +100,27 @@ impl EncryptTransform {
         Cipher::new(algorithm, &data_key, key)
     }
 
-    /// The plain metadata of an entry whose value was not read.
-    async fn open_metadata(&self, key: &Key, stored: Arc<Metadata>) -> Result<Arc<Metadata>> {
-        let Some(sealed) = Sealed::parse(&stored)? else {
-            return Ok(metadata::detach(stored));
+    /// The plain metadata of an entry whose value was not read; `None` for what is in the clear.
+    async fn open_metadata(&self, key: &Key, stored: &Metadata) -> Result<Option<Arc<Metadata>>> {
+        let Some(sealed) = Sealed::parse(stored)? else {
+            return Ok(None);
         };
         let context = sealed_context(sealed.algorithm, key);
         let cipher = self.cipher(sealed.algorithm, key, &sealed.wrapped, &context).await?;
-        sealed.open(&cipher)
+        sealed.open(&cipher).map(Some)
+    }
+
+    /// The plain entry of a value whose metadata is in the clear where it should not be: the header of the value, which nobody
+    /// makes without the keys, says whether it was written so. `None` when it was deleted meanwhile.
+    async fn migrated<S: StorageBackend + ?Sized>(&self, inner: &S, stored: &Entry) -> Result<Option<Entry>> {
+        let mut head = GetOptions::new().range(..HEADER).whole(true);
+        head.version = stored.version.clone().filter(|_| inner.info().capabilities.versioning);
+        // What comes is of one version, its entry and metadata included; a newer one is as good.
+        let Some(head) = inner.get(&stored.key, head).await? else {
+            return Ok(None);
+        };
+        let header = head.body.bytes(HEADER).await?;
+        self.open(&stored.key, head.entry, &header).await.map(|(_, entry)| Some(entry))
     }
 
     /// One attempt at a range: the header first, then the chunks, of the same version of the value. Where the range begins in
@@ -224,12 +245,22 @@ impl Transform for EncryptTransform {
         }
     }
 
-    async fn entry(&self, mut stored: Entry) -> Result<Entry> {
-        if let Some(metadata) = stored.metadata.take() {
-            let plain = self.open_metadata(&stored.key, metadata).await;
-            stored.metadata = Some(plain.map_err(|e| e.with_key(&stored.key))?);
+    async fn entry<S: StorageBackend + ?Sized>(&self, inner: &S, mut stored: Entry) -> Result<Option<Entry>> {
+        if plain_size(stored.size).is_none() {
+            return Err(truncated(&stored.key));
         }
-        Ok(plain_sizes(stored))
+        if let Some(metadata) = stored.metadata.take() {
+            let plain = self.open_metadata(&stored.key, &metadata).await;
+            stored.metadata = match plain.map_err(|e| e.with_key(&stored.key))? {
+                Some(plain) => Some(plain),
+                None if !self.settings.encrypt_metadata => Some(metadata::detach(metadata)),
+                None if self.settings.allow_plain_metadata => {
+                    return self.migrated(inner, &stored).await.map_err(|e| e.with_key(&stored.key));
+                }
+                None => return Err(metadata::in_the_clear().with_key(&stored.key)),
+            };
+        }
+        Ok(Some(plain_sizes(stored)))
     }
 }
 

@@ -2,7 +2,7 @@
 //! ring of keys beside the values.
 
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, DataKey, Result, Storage, StorageBackend};
+use storage_core::{Capabilities, DataKey, Key, Metadata, PutOptions, Result, Storage, StorageBackend};
 use storage_fs::Fs;
 use storage_layer_encrypt::{Algorithm, EncryptLayer, Keyring, StaticKeys};
 use storage_layer_prefix::PrefixLayer;
@@ -25,6 +25,17 @@ fn keys() -> Result<StaticKeys> {
     StaticKeys::new("test", &DataKey::new(KEY))
 }
 
+/// The value of others: too short for an encrypted one.
+async fn plain_value(ns: Namespace, key: Key) -> Result<()> {
+    ns.stored_below()?.put(key, "plain").await.map(drop)
+}
+
+/// The value of others, of a size that an encrypted one can have, with metadata in the clear.
+async fn plain_metadata(ns: Namespace, key: Key) -> Result<()> {
+    let options = PutOptions::new().metadata(Metadata::new().content_type("text/plain").tag("t").field("n", 1));
+    ns.stored_below()?.put_with(key, vec![0; 300], options).await.map(drop)
+}
+
 fn with_metadata() -> Result<EncryptLayer> {
     Ok(EncryptLayer::new(keys()?).encrypt_metadata(true).algorithm(Algorithm::ChaCha20Poly1305))
 }
@@ -35,6 +46,7 @@ storage_conformance::main!(
     })
     .volatile()
     .secret(KEY)
+    .damage(plain_value)
     .requires(over_memory()),
     Target::new("encrypt-fs", |ns: Namespace| async move {
         let below = ns.below(Fs::open(ns.dir()).await?);
@@ -42,18 +54,21 @@ storage_conformance::main!(
     })
     .secret(KEY)
     .group("files")
+    .damage(plain_value)
     .requires(OVER_FS),
     Target::new("encrypt-metadata", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Memory::new())).layer(with_metadata()?).backend().clone())
     })
     .volatile()
     .secret(KEY)
+    .damage(plain_metadata)
     .requires(over_memory()),
     Target::new("encrypt-metadata-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(with_metadata()?).backend().clone())
     })
     .secret(KEY)
     .group("files")
+    .damage(plain_metadata)
     .requires(OVER_FS),
     Target::new("encrypt-keyring", |ns: Namespace| async move {
         let below = Storage::new(ns.below(Fs::open(ns.dir()).await?));
@@ -64,5 +79,6 @@ storage_conformance::main!(
     })
     .secret(KEY)
     .group("files")
+    .damage(|ns, key| async move { plain_metadata(ns, Key::parse(&format!("values/{key}"))?).await })
     .requires(OVER_FS),
 );

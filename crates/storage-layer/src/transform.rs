@@ -32,7 +32,15 @@ pub trait Transform: Debug + Send + Sync + 'static {
         options: GetOptions,
     ) -> impl Future<Output = Result<Option<Object>>> + Send;
 
-    /// From a stored entry to the plain one. An entry that this layer did not write stays as it is, is listed so, and
-    /// reading it fails: an error here ends a listing, and is for what the layer did write and somebody changed.
-    fn entry(&self, stored: Entry) -> impl Future<Output = Result<Entry>> + Send;
+    /// From a stored entry to the plain one; `None` where it turns out to be gone. Without metadata, what a listing without
+    /// metadata or a write answers, it looks at sizes alone.
+    ///
+    /// # Errors
+    /// `Corrupt` for what this layer did not write or somebody changed, `Config` where it lacks what it needs to read it: a
+    /// listing then yields the entry as [damaged](Entry::damaged). Any other error ends the listing.
+    fn entry<S: StorageBackend + ?Sized>(
+        &self,
+        inner: &S,
+        stored: Entry,
+    ) -> impl Future<Output = Result<Option<Entry>>> + Send;
 }

@@ -2,11 +2,11 @@
 
 use std::{future::ready, mem, sync::Arc};
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, TryStreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key, ListItem,
-    ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListItem, ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -46,21 +46,50 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
     }
 
     fn entries(&self, stored: EntryStream) -> EntryStream {
-        let transform = self.transform.clone();
+        let (transform, inner) = (self.transform.clone(), self.inner.clone());
         let plain = stored.map(move |stored| {
-            let transform = transform.clone();
-            async move { transform.entry(stored?).await }
+            let (transform, inner) = (transform.clone(), inner.clone());
+            async move { listed(&*transform, &*inner, stored?).await }
         });
-        until_error(plain.buffered(AT_ONCE)).boxed()
+        until_error(plain.buffered(AT_ONCE)).try_filter_map(|entry| ready(Ok(entry))).boxed()
     }
 
     /// The entry of a write. The metadata is what was given, so it need not be had from what is stored.
     async fn written(&self, mut stored: Entry, metadata: Option<Arc<Metadata>>) -> Result<Entry> {
         stored.metadata = None;
-        let mut plain = self.transform.entry(stored).await.map_err(Error::ambiguous)?;
+        let key = stored.key.clone();
+        let plain = self.transform.entry(&*self.inner, stored).await.map_err(Error::ambiguous)?;
+        let mut plain = plain.ok_or_else(|| {
+            Error::new(ErrorKind::Conflict, "the value was deleted as soon as it was written")
+                .with_key(&key)
+                .ambiguous()
+        })?;
         plain.metadata = Some(metadata.unwrap_or_default());
         Ok(plain)
     }
+}
+
+/// The plain entry, for a listing, which one that cannot be read does not end.
+async fn listed<T: Transform, S: StorageBackend + ?Sized>(
+    transform: &T,
+    inner: &S,
+    mut stored: Entry,
+) -> Result<Option<Entry>> {
+    let reason = match stored.damaged.take() {
+        Some(reason) => reason,
+        None => match transform.entry(inner, stored.clone()).await {
+            Err(e) if e.kind() == ErrorKind::Corrupt => e,
+            Err(e) if e.kind() == ErrorKind::Config => {
+                Error::new(ErrorKind::Corrupt, "the entry cannot be read with this configuration; see the cause")
+                    .with_source(e)
+            }
+            done => return done,
+        },
+    };
+    stored.metadata = None;
+    // Its sizes may still be those of a value that the layer wrote.
+    let plain = transform.entry(inner, stored.clone()).await.ok().flatten();
+    Ok(Some(plain.unwrap_or(stored).into_damaged(reason)))
 }
 
 /// A listing ends after an error, whoever made it.
@@ -102,23 +131,23 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         match self.inner.stat(key, options).await? {
-            Some(stored) => self.transform.entry(stored).await.map(Some),
+            Some(stored) => self.transform.entry(&*self.inner, stored).await,
             None => Ok(None),
         }
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
-        let transform = self.transform.clone();
+        let (transform, inner) = (self.transform.clone(), self.inner.clone());
         let plain = self.inner.list(options).await?.map(move |item| {
-            let transform = transform.clone();
+            let (transform, inner) = (transform.clone(), inner.clone());
             async move {
                 match item? {
-                    ListItem::Entry(stored) => transform.entry(stored).await.map(ListItem::Entry),
-                    prefix => Ok(prefix),
+                    ListItem::Entry(stored) => Ok(listed(&*transform, &*inner, stored).await?.map(ListItem::Entry)),
+                    prefix => Ok(Some(prefix)),
                 }
             }
         });
-        Ok(until_error(plain.buffered(AT_ONCE)).boxed())
+        Ok(until_error(plain.buffered(AT_ONCE)).try_filter_map(|item| ready(Ok(item))).boxed())
     }
 
     async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {

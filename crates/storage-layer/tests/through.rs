@@ -59,6 +59,12 @@ impl Marked {
     }
 }
 
+/// The entry of the plain value.
+fn plain_entry(mut stored: Entry) -> Entry {
+    stored.size -= 5;
+    stored
+}
+
 impl Transform for Marked {
     fn info(&self, inner: &BackendInfo) -> BackendInfo {
         inner.clone()
@@ -71,7 +77,7 @@ impl Transform for Marked {
 
     async fn decode(&self, key: &Key, stored: Object) -> Result<Object> {
         let plain = self.unmarked(key, stored.body.bytes(u64::MAX).await?)?;
-        Ok(Object::new(self.entry(stored.entry).await?, plain))
+        Ok(Object::new(plain_entry(stored.entry), plain))
     }
 
     async fn read_range<S: StorageBackend + ?Sized>(
@@ -89,9 +95,8 @@ impl Transform for Marked {
         Ok(Some(plain))
     }
 
-    async fn entry(&self, mut stored: Entry) -> Result<Entry> {
-        stored.size -= 5;
-        Ok(stored)
+    async fn entry<S: StorageBackend + ?Sized>(&self, _: &S, stored: Entry) -> Result<Option<Entry>> {
+        Ok(Some(plain_entry(stored)))
     }
 }
 

@@ -44,8 +44,8 @@ impl Transform for Chunked {
         }
     }
 
-    async fn entry(&self, stored: Entry) -> Result<Entry> {
-        Ok(stored)
+    async fn entry<S: StorageBackend + ?Sized>(&self, _: &S, stored: Entry) -> Result<Option<Entry>> {
+        Ok(Some(stored))
     }
 }
 

@@ -87,8 +87,8 @@ impl Transform for Same {
         inner.get(key, options.range(range)).await
     }
 
-    async fn entry(&self, stored: Entry) -> Result<Entry> {
-        Ok(stored)
+    async fn entry<S: StorageBackend + ?Sized>(&self, _: &S, stored: Entry) -> Result<Option<Entry>> {
+        Ok(Some(stored))
     }
 }
 
