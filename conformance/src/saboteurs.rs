@@ -117,7 +117,7 @@ impl Fault for Derived {
 /// How keys begin that others have put into the store of a saboteur: its target must plant one.
 pub const FOREIGN: &str = "foreign ";
 /// The secret that a saboteur gives away: its target must name it.
-pub const PASSWORD: &str = "correct horse battery staple";
+pub const PASSWORD: &str = "correct \"horse\" battery 100% staple?";
 
 /// All saboteurs.
 #[must_use]

@@ -1,5 +1,6 @@
 //! Layers that make the wrong thing of what fails below them, or print what they must not.
 
+use data_encoding::BASE64;
 use futures_util::{StreamExt, future::ready, stream::BoxStream};
 use storage_core::{
     Body, Bytes, Capabilities, Entry, EntryStream, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions,
@@ -25,6 +26,13 @@ table! {
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];
     logs_its_password = Logs => ["errors/secrets_redacted"];
+    prints_its_password_percent_encoded = Writes(|| percent_encoded(super::PASSWORD)) => [];
+    prints_its_password_encoded_twice = Writes(|| percent_encoded(super::PASSWORD).replace('%', "%25")) => [];
+    prints_its_password_as_a_form = Writes(|| percent_encoded(super::PASSWORD).replace("%20", "+")) => [];
+    prints_its_password_escaped = Writes(|| format!("{:?}", super::PASSWORD)) => [];
+    prints_its_password_escaped_twice = Writes(|| format!("{:?}", format!("{:?}", super::PASSWORD))) => [];
+    prints_its_password_in_user_info = Writes(|| format!("Basic {}", BASE64.encode(format!("me:{}", super::PASSWORD).as_bytes())))
+        => [];
 }
 
 /// Writes reach the store by a way on which the faults of the suite do not lie.
@@ -195,6 +203,25 @@ impl Fault for Prints {
             Error::new(e.kind(), "the server refused; see the cause").with_source(cause)
         })
     }
+}
+
+/// The password in another notation, in the error of a read.
+#[derive(Debug)]
+struct Writes(fn() -> String);
+
+#[async_trait]
+impl Fault for Writes {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        s.inner.get(key, options).await.map_err(|e| Error::new(e.kind(), format!("GET {} failed", self.0())))
+    }
+}
+
+fn percent_encoded(text: &str) -> String {
+    let encoded = text.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 #[derive(Debug)]
