@@ -50,6 +50,7 @@ pub use namespace::Namespace;
 pub use process::answer;
 pub use recorder::{Log, Recorder};
 pub use runner::run;
+pub use secrets::Secrets;
 pub use selection::Selection;
 pub use server::server;
 pub use target::{IntoTarget, Target};

@@ -26,13 +26,13 @@ table! {
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];
     logs_its_password = Logs => ["errors/secrets_redacted"];
-    prints_its_password_percent_encoded = Writes(|| percent_encoded(super::PASSWORD)) => [];
-    prints_its_password_encoded_twice = Writes(|| percent_encoded(super::PASSWORD).replace('%', "%25")) => [];
-    prints_its_password_as_a_form = Writes(|| percent_encoded(super::PASSWORD).replace("%20", "+")) => [];
-    prints_its_password_escaped = Writes(|| format!("{:?}", super::PASSWORD)) => [];
-    prints_its_password_escaped_twice = Writes(|| format!("{:?}", format!("{:?}", super::PASSWORD))) => [];
+    prints_its_password_percent_encoded = Writes(|| percent_encoded(super::PASSWORD)) => ["errors/secrets_redacted"];
+    prints_its_password_encoded_twice = Writes(|| percent_encoded(super::PASSWORD).replace('%', "%25")) => ["errors/secrets_redacted"];
+    prints_its_password_as_a_form = Writes(|| percent_encoded(super::PASSWORD).replace("%20", "+")) => ["errors/secrets_redacted"];
+    prints_its_password_escaped = Writes(|| format!("{:?}", super::PASSWORD)) => ["errors/secrets_redacted"];
+    prints_its_password_escaped_twice = Writes(|| format!("{:?}", format!("{:?}", super::PASSWORD))) => ["errors/secrets_redacted"];
     prints_its_password_in_user_info = Writes(|| format!("Basic {}", BASE64.encode(format!("me:{}", super::PASSWORD).as_bytes())))
-        => [];
+        => ["errors/secrets_redacted"];
 }
 
 /// Writes reach the store by a way on which the faults of the suite do not lie.
