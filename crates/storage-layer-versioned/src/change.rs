@@ -39,6 +39,28 @@ pub(crate) enum Source {
     Copy(Key),
 }
 
+/// What a change finds.
+enum There {
+    Nothing,
+    Value(Object),
+    /// A value that cannot be read, and so cannot be kept. No etag tells whether it is still there when it is replaced.
+    Damaged(Entry),
+}
+
+impl There {
+    fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Nothing => None,
+            Self::Value(value) => Some(&value.entry),
+            Self::Damaged(entry) => Some(entry),
+        }
+    }
+
+    fn etag(&self) -> Option<Etag> {
+        self.entry().and_then(|entry| entry.etag.clone())
+    }
+}
+
 impl<S: StorageBackend + ?Sized> Versioned<S> {
     pub(crate) async fn put_value(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         let source = match body {
@@ -104,26 +126,29 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let stored = names::key_below(key)?;
         let _turn = self.turn(key).await;
         for _ in 0..ATTEMPTS {
-            let (value, damaged) = match self.inner.get(&stored, GetOptions::new()).await {
-                Err(e) if e.kind() == ErrorKind::Corrupt => (None, Some(Entry::new(stored.clone(), 0).into_damaged(e))),
-                value => (value?, None),
-            };
+            let there = self.there(key, &stored).await?;
             if let Some(condition) = &condition {
-                condition.check(value.as_ref().map(|value| &value.entry).or(damaged.as_ref()))?;
+                condition.check(there.entry())?;
             }
-            let there = value.is_some() || damaged.is_some();
-            if !there && matches!(change, Change::Delete) {
+            if matches!((&there, &change), (There::Nothing, Change::Delete)) {
                 return Ok(None);
             }
-            let etag = value.as_ref().and_then(|value| value.entry.etag.clone());
-            let past = match self.archive(key, value).await {
+            let (etag, is_absent) = (there.etag(), matches!(there, There::Nothing));
+            let archived = match there {
+                There::Value(value) => self.archive(key, Some(value)).await,
+                There::Nothing | There::Damaged(_) => self.archive(key, None).await,
+            };
+            let past = match archived {
                 // The value was replaced while it was read.
                 Err(e) if e.kind() == ErrorKind::Conflict && self.has_changed(&stored, &etag).await? => continue,
-                // What cannot be read to its end cannot become an older version.
-                Err(e) if e.kind() == ErrorKind::Corrupt => self.past(key, false).await?,
+                // What cannot be read cannot be kept, and must not stay for ever either.
+                Err(e) if e.kind() == ErrorKind::Corrupt => {
+                    tracing::warn!(error = %e, "a damaged value is replaced without being kept as a version");
+                    self.past(key, false).await?
+                }
                 past => past?,
             };
-            let now = etag.map(Condition::IfMatch).or((!there).then_some(Condition::IfAbsent));
+            let now = etag.map(Condition::IfMatch).or(is_absent.then_some(Condition::IfAbsent));
             match self.apply(&stored, &mut change, condition.clone().or(now)).await {
                 Err(e) if condition.is_none() && is_overtaken(&e) => {}
                 Err(e) => return Err(e),
@@ -138,6 +163,22 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
             }
         }
         Err(beaten())
+    }
+
+    /// What is there now.
+    async fn there(&self, key: &Key, stored: &Key) -> Result<There> {
+        match self.inner.get(stored, GetOptions::new()).await {
+            Ok(Some(value)) => match self.view.value(key.clone(), value.entry.clone()) {
+                damaged if damaged.damaged.is_some() => Ok(There::Damaged(damaged)),
+                _ => Ok(There::Value(value)),
+            },
+            Ok(None) => Ok(There::Nothing),
+            Err(e) if e.kind() == ErrorKind::Corrupt => {
+                tracing::warn!(error = %e, "a damaged value is replaced without being kept as a version");
+                Ok(There::Damaged(Entry::new(key.clone(), 0).into_damaged(e)))
+            }
+            Err(e) => Err(e),
+        }
     }
 
     /// Gives a new value its token, where etags do not tell versions apart.
@@ -212,7 +253,11 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
 
     /// Drops the oldest versions beyond the limit. The write has happened: what fails here is done by the next one.
     async fn prune(&self, past: Vec<Past>, there_is_a_value: bool) {
-        let keep = self.settings.max_versions.get() - usize::from(there_is_a_value);
+        // With one version, a deleted key keeps none.
+        let keep = match self.settings.max_versions.get() {
+            1 => 0,
+            most => most - usize::from(there_is_a_value),
+        };
         let excess = past.len().saturating_sub(keep);
         for oldest in past.into_iter().take(excess) {
             if let Err(e) = self.discard(oldest.stored).await {

@@ -67,7 +67,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
                 Ok(Some(stored)) => stored,
                 Err(e) => return Err(e),
             };
-            match entry(key, stored)? {
+            match entry(key, stored) {
                 // What a damaged one is, only its mark tells.
                 Some(entry) if entry.damaged.is_some() || entry.version.as_ref() == Some(version) => {
                     found.push((past, entry));
@@ -116,7 +116,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let mut past = self.past(key, true).await?;
         past.sort_by_key(|past| Reverse(past.number));
         for past in past {
-            let Some(entry) = entry(key, past.stored)? else {
+            let Some(entry) = entry(key, past.stored) else {
                 continue;
             };
             // A crash between archiving a value and replacing it leaves both.
@@ -163,23 +163,21 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
     }
 }
 
-/// The user's entry for the entry of an older version; `None` for what others put among them. A damaged one has no version id.
-fn entry(key: &Key, mut stored: Entry) -> Result<Option<Entry>> {
-    if let Some(reason) = stored.damaged.take() {
-        stored.key = key.clone();
-        stored.version = None;
-        return Ok(Some(stored.into_damaged(reason)));
-    }
-    let Some((metadata, Some(note))) = stored.metadata.as_ref().map(stamp::detach) else {
-        return Ok(None);
-    };
+/// The user's entry for the entry of an older version, damaged if its stamp is; `None` for what others put among them.
+fn entry(key: &Key, mut stored: Entry) -> Option<Entry> {
     stored.key = key.clone();
-    stored.metadata = Some(metadata);
-    match stamp::read(&note, &mut stored) {
-        Err(e) if e.kind() == ErrorKind::Corrupt => {
-            stored.version = None;
-            Ok(Some(stored.into_damaged(e)))
+    let reason = match (stored.damaged.take(), stored.metadata.as_ref().map(stamp::detach)) {
+        (Some(reason), _) => reason.map_key(|_| None),
+        (None, Some(Err(reason))) => reason,
+        (None, None | Some(Ok((_, None)))) => return None,
+        (None, Some(Ok((metadata, Some(note))))) => {
+            stored.metadata = Some(metadata);
+            match stamp::read(&note, &mut stored) {
+                Ok(()) => return Some(stored),
+                Err(reason) => reason,
+            }
         }
-        read => read.map(|()| Some(stored)),
-    }
+    };
+    stored.version = None;
+    Some(stored.into_damaged(reason))
 }

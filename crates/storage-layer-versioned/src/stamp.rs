@@ -26,14 +26,24 @@ pub(crate) fn attach(metadata: Option<&Metadata>, note: &str) -> Metadata {
 }
 
 /// The metadata without the note, and the note. What has none was written by others and stays as it is.
-pub(crate) fn detach(metadata: &Arc<Metadata>) -> (Arc<Metadata>, Option<String>) {
-    let Some(FieldValue::String(note)) = metadata.fields.get(FIELD) else {
-        return (metadata.clone(), None);
+///
+/// # Errors
+/// `Corrupt` when there is a note that this layer did not write.
+pub(crate) fn detach(metadata: &Arc<Metadata>) -> Result<(Arc<Metadata>, Option<String>)> {
+    let note = match metadata.fields.get(FIELD) {
+        None => return Ok((metadata.clone(), None)),
+        Some(FieldValue::String(note)) => note,
+        Some(_) => {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the note of the version is not readable; write the value again",
+            ));
+        }
     };
     let mut plain = Metadata::clone(metadata);
     plain.fields.remove(FIELD);
     plain.fields = renamed(plain.fields, |name| name.truncate(name.len() - 1));
-    (Arc::new(plain), Some(note.clone()))
+    Ok((Arc::new(plain), Some(note.clone())))
 }
 
 /// Moves the fields whose names are ours but for apostrophes.

@@ -111,18 +111,32 @@ impl View {
     /// The user's entry for the entry of a value.
     pub(crate) fn value(self, key: Key, mut stored: Entry) -> Entry {
         stored.key = key;
+        if let Some(reason) = stored.damaged.take() {
+            stored.version = None;
+            return stored.into_damaged(reason.map_key(|_| None));
+        }
         let by_etag = stored.etag.as_ref().map(|etag| VersionId::new(etag.as_str()));
         stored.version = match &stored.metadata {
             _ if !self.tokens => by_etag,
             // The token was not loaded.
             None => None,
-            Some(metadata) => {
-                let (plain, token) = stamp::detach(metadata);
-                stored.metadata = Some(plain);
-                token.map(VersionId::new).or(by_etag)
-            }
+            Some(metadata) => match stamp::detach(metadata) {
+                Ok((plain, token)) => {
+                    stored.metadata = Some(plain);
+                    token.map(VersionId::new).or(by_etag)
+                }
+                Err(reason) => return stored.into_damaged(reason),
+            },
         };
         stored
+    }
+
+    /// The user's value for a stored one.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged one.
+    pub(crate) fn object(self, key: Key, object: Object) -> Result<Object> {
+        Ok(Object::new(self.value(key, object.entry).sound()?, object.body))
     }
 
     /// The user's entry for one of a listing.
@@ -145,7 +159,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
             return self.get_version(key, &version, options).await;
         }
         let object = self.inner.get(&names::key_below(key)?, options).await?;
-        Ok(object.map(|object| Object::new(self.view.value(key.clone(), object.entry), object.body)))
+        object.map(|object| self.view.object(key.clone(), object)).transpose()
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
@@ -164,7 +178,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
             return Ok(self.find(key, &version).await?.map(|found| found.entry));
         }
         let stored = self.inner.stat(&names::key_below(key)?, options).await?;
-        Ok(stored.map(|entry| self.view.value(key.clone(), entry)))
+        stored.map(|entry| self.view.value(key.clone(), entry).sound()).transpose()
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
@@ -182,10 +196,10 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
             keys.push(key);
         }
         let objects = self.inner.get_batch(below).await?;
-        let plain = keys.into_iter().zip(objects).map(|(key, result)| {
-            let plain = |object: Object| Object::new(self.view.value(key, object.entry), object.body);
-            result.map(|object| object.map(plain))
-        });
+        let plain = keys
+            .into_iter()
+            .zip(objects)
+            .map(|(key, result)| result?.map(|object| self.view.object(key, object)).transpose());
         Ok(plain.collect())
     }
 

@@ -49,13 +49,15 @@ async fn exactly_the_newest_are_kept() {
             let expected: Vec<_> = (0..=n).rev().take(max).map(|n: i32| n.to_string()).collect();
             assert_eq!(values(&storage, "a/b").await, expected);
         }
-        let newest: Vec<_> = (0..25).rev().take(max).map(|n: i32| n.to_string()).collect();
+        // Where one is kept, a deleted key keeps none.
+        let kept = if max == 1 { 0 } else { max };
+        let newest: Vec<_> = (0..25).rev().take(kept).map(|n: i32| n.to_string()).collect();
         storage.delete("a/b").await.unwrap();
         assert_eq!(values(&storage, "a/b").await, newest, "a delete keeps the versions");
-        assert_eq!(keys(&Storage::new(memory.clone())).await.len(), max, "nothing else is left below");
+        assert_eq!(keys(&Storage::new(memory.clone())).await.len(), kept, "nothing else is left below");
         assert_eq!(keys(&storage).await, [""; 0]);
         storage.put("a/b", "25").await.unwrap();
-        assert_eq!(values(&storage, "a/b").await[1..], newest[..max - 1]);
+        assert_eq!(values(&storage, "a/b").await[1..], newest[..kept.saturating_sub(1)]);
     }
 }
 
@@ -272,4 +274,22 @@ async fn nothing_goes_around() -> Result<()> {
     assert!(all[1..].iter().all(|name| name.starts_with("transaction.")), "{all:?}");
     assert_eq!(values(&storage, "k").await, ["4", "1"]);
     Ok(())
+}
+
+#[tokio::test]
+async fn with_one_version_a_deleted_key_keeps_none() {
+    let below = Memory::new();
+    let storage = over(below.clone(), 1);
+    for key in ["deleted", "cleared", "moved"] {
+        storage.put(key, "older").await.unwrap();
+        storage.put(key, "newer").await.unwrap();
+    }
+    storage.delete("deleted").await.unwrap();
+    storage.clear_prefix("cleared").await.unwrap();
+    storage.rename("moved", "target").await.unwrap();
+    for key in ["deleted", "cleared", "moved"] {
+        assert_eq!(versions(&storage, key).await, [], "{key}");
+    }
+    let below: Vec<Key> = Storage::new(below).keys().await.unwrap().try_collect().await.unwrap();
+    assert_eq!(below.len(), 1, "{below:?}");
 }

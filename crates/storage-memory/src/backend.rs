@@ -56,7 +56,7 @@ impl Memory {
         if let Some(max) = config.max_value {
             info.limits.value = max;
         }
-        Self::over(Arc::new(info), Store::new(config.max_versions, clock))
+        Self::over(Arc::new(info), Store::new(config.max_versions, config.max_deleted, clock))
     }
 
     fn over(info: Arc<BackendInfo>, store: Store) -> Self {

@@ -14,15 +14,18 @@ use crate::Memory;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
-    /// How many versions of a key are kept, the newest included; 10 unless set.
+    /// How many versions of a key are kept, the newest included; 10 unless set. With 1, a deleted key keeps none.
     pub max_versions: NonZeroUsize,
+    /// Of how many deleted keys the versions are kept; 10,000 unless set. Beyond, the key deleted first is forgotten with all its
+    /// versions.
+    pub max_deleted: usize,
     /// The most bytes of a value; without it, as many as there is memory for.
     pub max_value: Option<u64>,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { max_versions: const { NonZeroUsize::new(10).unwrap() }, max_value: None }
+        Self { max_versions: const { NonZeroUsize::new(10).unwrap() }, max_deleted: 10_000, max_value: None }
     }
 }
 

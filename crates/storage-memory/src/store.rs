@@ -23,13 +23,24 @@ pub(crate) type Chains = OrdMap<Key, Chain>;
 #[derive(Clone)]
 pub(crate) struct Store {
     chains: Chains,
+    /// The hidden keys, in the order of their deletions.
+    deleted: OrdMap<u64, Key>,
+    deletions: u64,
     max_versions: NonZeroUsize,
+    max_deleted: usize,
     ticker: Arc<Ticker>,
 }
 
 impl Store {
-    pub(crate) fn new(max_versions: NonZeroUsize, clock: Arc<dyn Clock>) -> Self {
-        Self { chains: Chains::new(), max_versions, ticker: Arc::new(Ticker::new(clock)) }
+    pub(crate) fn new(max_versions: NonZeroUsize, max_deleted: usize, clock: Arc<dyn Clock>) -> Self {
+        let (chains, deleted, ticker) = (Chains::new(), OrdMap::new(), Arc::new(Ticker::new(clock)));
+        Self { chains, deleted, deletions: 0, max_versions, max_deleted, ticker }
+    }
+
+    /// A copy for a transaction. It forgets no deleted keys: they are none that the transaction has touched, and others may have
+    /// written them by the time that it is merged.
+    pub(crate) fn for_transaction(&self) -> Self {
+        Self { max_deleted: usize::MAX, ..self.clone() }
     }
 
     pub(crate) fn chains(&self) -> &Chains {
@@ -74,7 +85,12 @@ impl Store {
         entry.metadata = Some(options.metadata.unwrap_or_default());
         let version = Arc::new(Version { entry: entry.clone(), value });
         match self.chains.get_mut(key) {
-            Some(chain) => chain.push(version, self.max_versions),
+            Some(chain) => {
+                if let Some(deletion) = chain.hidden() {
+                    self.deleted.remove(&deletion);
+                }
+                chain.push(version, self.max_versions);
+            }
             None => {
                 self.chains.insert(key.clone(), Chain::new(version));
             }
@@ -169,26 +185,50 @@ impl Store {
             );
         }
         for key in ours {
-            match mine.chains.get(key) {
-                Some(chain) => self.chains.insert(key.clone(), chain.clone()),
-                None => self.chains.remove(key),
-            };
+            self.remove(key);
+            if let Some(chain) = mine.chains.get(key) {
+                let is_hidden = chain.hidden().is_some();
+                self.chains.insert(key.clone(), chain.clone());
+                if is_hidden {
+                    // Deletions are counted anew, for others have deleted keys since.
+                    self.hide(key);
+                }
+            }
         }
         Ok(())
     }
 
+    /// Leaves a key without a value. Its versions stay, if the store keeps more than one and not too many such keys.
     fn hide(&mut self, key: &Key) {
-        if let Some(chain) = self.chains.get_mut(key) {
-            chain.hide();
+        if self.max_versions.get() == 1 {
+            self.remove(key);
+            return;
+        }
+        let Some(chain) = self.chains.get_mut(key) else { return };
+        chain.hide(self.deletions);
+        self.deleted.insert(self.deletions, key.clone());
+        self.deletions += 1;
+        while self.deleted.len() > self.max_deleted {
+            let Some((_, oldest)) = self.deleted.get_min().cloned() else { break };
+            self.remove(&oldest);
         }
     }
 
     fn forget(&mut self, key: &Key, version: &VersionId) {
-        if let Some(chain) = self.chains.get_mut(key) {
-            chain.forget(version);
-            if chain.is_empty() {
-                self.chains.remove(key);
-            }
+        let is_value = self.find(key, None).is_some_and(|current| current.is(version));
+        let Some(chain) = self.chains.get_mut(key) else { return };
+        chain.forget(version);
+        if chain.is_empty() {
+            self.remove(key);
+        } else if is_value {
+            // No older value comes back by itself.
+            self.hide(key);
+        }
+    }
+
+    fn remove(&mut self, key: &Key) {
+        if let Some(deletion) = self.chains.remove(key).and_then(|chain| chain.hidden()) {
+            self.deleted.remove(&deletion);
         }
     }
 }
@@ -207,4 +247,86 @@ fn require(condition: Option<Condition>, current: Option<&Version>) -> Result<()
 
 fn no_source(key: &Key) -> Error {
     Error::new(ErrorKind::NotFound, "the source does not exist").with_key(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_core::SystemClock;
+
+    use super::*;
+
+    fn store(max_versions: usize, max_deleted: usize) -> Store {
+        Store::new(NonZeroUsize::new(max_versions).unwrap(), max_deleted, Arc::new(SystemClock))
+    }
+
+    fn key(i: usize) -> Key {
+        Key::parse(&format!("{i:06}")).unwrap()
+    }
+
+    fn put(store: &mut Store, i: usize) {
+        store.put(&key(i), Bytes::from_static(b"v"), PutOptions::new()).unwrap();
+    }
+
+    /// Chains, and of these the hidden ones.
+    fn counted(store: &Store) -> (usize, usize) {
+        (store.chains.len(), store.deleted.len())
+    }
+
+    #[test]
+    fn a_store_of_one_version_keeps_nothing_of_a_deleted_key() {
+        let mut store = store(1, 10);
+        for i in 0..1000 {
+            put(&mut store, i);
+            match i % 3 {
+                0 => store.delete(&key(i), DeleteOptions::new()).unwrap(),
+                1 => store.clear(key(i).as_str()),
+                _ => drop(store.rename(&key(i), &key(0), RenameOptions::new()).unwrap()),
+            }
+        }
+        assert_eq!(counted(&store), (1, 0));
+    }
+
+    #[test]
+    fn of_many_deleted_keys_the_first_are_forgotten() {
+        let mut store = store(3, 10);
+        for i in 0..100 {
+            put(&mut store, i);
+            store.delete(&key(i), DeleteOptions::new()).unwrap();
+        }
+        assert_eq!(counted(&store), (10, 10));
+        assert!(store.chains.contains_key(&key(90)) && !store.chains.contains_key(&key(89)));
+        // One that is there again is none of them, and one deleted again is the latest.
+        put(&mut store, 90);
+        assert_eq!(counted(&store), (10, 9));
+        store.delete(&key(90), DeleteOptions::new()).unwrap();
+        for i in 200..300 {
+            put(&mut store, i);
+        }
+        store.clear("0002");
+        assert_eq!(counted(&store), (10, 10));
+        let version = store.chains[&key(299)].newest_first().next().unwrap().entry.version.clone().unwrap();
+        let mut options = DeleteOptions::new();
+        options.version = Some(version);
+        store.delete(&key(299), options).unwrap();
+        assert_eq!(counted(&store), (9, 9), "its only version was deleted");
+    }
+
+    #[test]
+    fn a_transaction_forgets_nothing_that_others_wrote_meanwhile() {
+        let mut store = store(3, 2);
+        for i in 0..2 {
+            put(&mut store, i);
+            store.delete(&key(i), DeleteOptions::new()).unwrap();
+        }
+        let base = store.clone();
+        let mut mine = base.for_transaction();
+        for i in 10..20 {
+            put(&mut mine, i);
+            mine.delete(&key(i), DeleteOptions::new()).unwrap();
+        }
+        put(&mut store, 0);
+        store.merge(&base, &mine, |key| key.as_str() >= "000010").unwrap();
+        assert!(store.find(&key(0), None).is_some(), "it was written while the transaction ran");
+        assert_eq!(counted(&store), (3, 2));
+    }
 }

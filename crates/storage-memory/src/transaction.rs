@@ -42,7 +42,7 @@ impl Footprint {
 
 impl MemoryTransaction {
     pub(crate) fn new(parent: Memory, base: Store) -> Self {
-        Self { local: parent.fork(base.clone()), parent, base, footprint: Mutex::default() }
+        Self { local: parent.fork(base.for_transaction()), parent, base, footprint: Mutex::default() }
     }
 
     /// The private copy, after noting that these keys are read or written.

@@ -123,17 +123,32 @@ pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) 
         return Ok(());
     };
     archive(db, &[*id]).await?;
-    remove(db, &db.store.tables.entries, "id", &[*id]).await
+    remove(db, &db.store.tables.entries, "id", &[*id]).await?;
+    if keeps_one(db) {
+        let past = &db.store.tables.past;
+        db.execute(format!("DELETE FROM {past} WHERE entry_key = ?"), vec![key.into()]).await?;
+    }
+    Ok(())
+}
+
+/// Whether there are no older versions, so that a deleted key keeps none.
+fn keeps_one(db: &Db<'_>) -> bool {
+    db.store.versions.is_some_and(|kept| kept == 1)
 }
 
 /// Deletes the keys in a range, and keeps their values as versions.
 pub(crate) async fn clear(db: &mut Db<'_>, bounds: Vec<Value>) -> Result<()> {
     let (entries, for_update) = (&db.store.tables.entries, db.store.dialect.lock());
     let sql = format!("SELECT id FROM {entries} WHERE entry_key >= ? AND entry_key < ?{for_update}");
-    let rows = db.fetch(sql, bounds).await?;
+    let rows = db.fetch(sql, bounds.clone()).await?;
     let ids = rows.into_iter().map(|mut row| row.int()).collect::<Result<Vec<i64>>>()?;
     archive(db, &ids).await?;
-    remove(db, entries, "id", &ids).await
+    remove(db, entries, "id", &ids).await?;
+    if keeps_one(db) {
+        let past = &db.store.tables.past;
+        db.execute(format!("DELETE FROM {past} WHERE entry_key >= ? AND entry_key < ?"), bounds).await?;
+    }
+    Ok(())
 }
 
 /// Forgets the oldest versions of these keys, of which a newest one was just written.

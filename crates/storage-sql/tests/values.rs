@@ -272,3 +272,25 @@ async fn older_versions_keep_their_chunks_until_they_are_forgotten() {
         assert_eq!(place.count("SELECT count(*) FROM storage_past").await, 0);
     }
 }
+
+#[tokio::test]
+async fn with_one_version_a_deleted_key_keeps_none() {
+    for place in Place::all() {
+        let mut config = place.config();
+        (config.versions, config.chunk_size) = (std::num::NonZeroU32::new(1), CHUNK);
+        let storage = place.connect(config).await;
+        for key in ["deleted", "cleared", "moved"] {
+            storage.put(key, "older").await.unwrap();
+            storage.put(key, noise(3 * CHUNK)).await.unwrap();
+        }
+        storage.delete("deleted").await.unwrap();
+        storage.clear_prefix("cleared").await.unwrap();
+        storage.rename("moved", "target").await.unwrap();
+        for key in ["deleted", "cleared", "moved"] {
+            let versions: Vec<_> = storage.versions(key).await.unwrap().try_collect().await.unwrap();
+            assert_eq!(versions, [], "{key}");
+        }
+        nothing_staged(&place).await;
+        assert_eq!(storage.get("target").await.unwrap().unwrap(), noise(3 * CHUNK));
+    }
+}

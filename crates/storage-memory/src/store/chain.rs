@@ -29,23 +29,29 @@ pub(crate) struct Chain(Arc<Versions>);
 struct Versions {
     /// Never empty but on the way out of the store.
     oldest_first: Vec<Arc<Version>>,
-    hidden: bool,
+    /// Which deletion hides the key, if one does.
+    hidden: Option<u64>,
 }
 
 impl Chain {
     pub(super) fn new(version: Arc<Version>) -> Self {
-        Self(Arc::new(Versions { oldest_first: vec![version], hidden: false }))
+        Self(Arc::new(Versions { oldest_first: vec![version], hidden: None }))
     }
 
     /// The value of the key.
     pub(crate) fn current(&self) -> Option<&Version> {
         let newest = self.0.oldest_first.last();
-        newest.filter(|_| !self.0.hidden).map(|newest| &**newest)
+        newest.filter(|_| self.0.hidden.is_none()).map(|newest| &**newest)
     }
 
     /// All versions, hidden or not.
     pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Version> {
         self.0.oldest_first.iter().rev().map(|version| &**version)
+    }
+
+    /// The deletion that hides the key.
+    pub(super) fn hidden(&self) -> Option<u64> {
+        self.0.hidden
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -58,20 +64,17 @@ impl Chain {
         chain.oldest_first.push(version);
         let excess = chain.oldest_first.len().saturating_sub(max.get());
         chain.oldest_first.drain(..excess);
-        chain.hidden = false;
+        chain.hidden = None;
     }
 
     /// Leaves the key without a value.
-    pub(super) fn hide(&mut self) {
-        Arc::make_mut(&mut self.0).hidden = true;
+    pub(super) fn hide(&mut self, deletion: u64) {
+        Arc::make_mut(&mut self.0).hidden = Some(deletion);
     }
 
-    /// Drops one version. If it is the value, the key is hidden: no older value comes back by itself.
+    /// Drops one version.
     pub(super) fn forget(&mut self, version: &VersionId) {
-        let is_value = self.current().is_some_and(|current| current.is(version));
-        let chain = Arc::make_mut(&mut self.0);
-        chain.oldest_first.retain(|kept| !kept.is(version));
-        chain.hidden |= is_value;
+        Arc::make_mut(&mut self.0).oldest_first.retain(|kept| !kept.is(version));
     }
 }
 
