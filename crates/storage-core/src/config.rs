@@ -1,5 +1,6 @@
 //! From a URI and options to a backend's own configuration, and the factories that connect.
 
+mod nearest;
 mod value;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -12,12 +13,14 @@ use serde::{
 };
 
 use crate::{Error, ErrorKind, Result, Secret, StorageBackend, StorageContext};
+pub use nearest::nearest;
 use value::{Value, names_of};
 
 /// Where a store is and how to use it: `scheme:location?option=value&…`, and further options.
 ///
-/// Location and option values are percent-decoded, so `%3F` stands for a `?` in a path. `Debug` shows neither location nor
-/// values, which may hold secrets.
+/// Location and option values are percent-decoded, so `%3F` stands for a `?` in a path. Any part of it may be a secret, or be
+/// taken for another part because a secret was not encoded: so neither `Debug` nor an error repeats any of it, but for names
+/// that are known.
 #[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConnectionConfig {
@@ -88,15 +91,28 @@ impl ConnectionConfig {
     /// What stands between the scheme and the `?`, without leading `//`, decoded.
     ///
     /// # Errors
-    /// `Config` when the escapes do not decode to UTF-8, and when [`credentials`](ConnectionConfig::credentials) were given:
-    /// a location as a whole has no place for them.
+    /// `Config` when the escapes do not decode to UTF-8, and when [`credentials`](ConnectionConfig::credentials) were given or
+    /// stand in the URI, as in `fs://user:password@host`: a location as a whole has no place for them.
     pub fn location(&self) -> Result<String> {
-        if self.has_credentials {
+        let encoded = self.encoded_location();
+        let location = decode(encoded)?;
+        let begins_with_a_host = self.uri.split_once(':').is_some_and(|(_, rest)| rest.starts_with("//"));
+        let has_user = |location: &str| {
+            let host = location.split('/').next().unwrap_or_default();
+            let Some((user, word)) = host.split_once(':') else {
+                return begins_with_a_host && host.contains('@');
+            };
+            let is_drive = user.len() == 1 && word.is_empty();
+            // A password may hold a `/`.
+            !is_drive && (begins_with_a_host || location.contains('@'))
+        };
+        if self.has_credentials || has_user(encoded) || has_user(&location) {
             return Err(config_error(
-                "this backend takes no user and no password; leave them out of the configuration",
+                "this backend takes no user and no password; leave them out of the configuration, and write `./` before a \
+                 path with a `:` or `@` in its first part",
             ));
         }
-        decode(self.encoded_location())
+        Ok(location)
     }
 
     /// The same as it stands in the URI, for a location of several parts that are told apart before they are decoded, as in
@@ -128,7 +144,7 @@ impl ConnectionConfig {
     pub fn take<T: DeserializeOwned>(&mut self) -> Result<T> {
         let names = names_of::<T>();
         let mut all = self.all()?;
-        all.retain(|name, _| names.contains(&name.as_str()));
+        all.values.retain(|name, _| names.contains(&name.as_str()));
         let taken = self.read(all)?;
         self.options.retain(|name, _| !names.contains(&name.as_str()));
         if let Some((place, pairs)) = self.uri.split_once('?') {
@@ -144,43 +160,87 @@ impl ConnectionConfig {
         Ok(taken)
     }
 
-    fn all(&self) -> Result<BTreeMap<String, Value>> {
-        let mut all: BTreeMap<String, Value> = BTreeMap::new();
+    fn all(&self) -> Result<All> {
+        let mut all = All::default();
         for (name, value) in &self.options {
-            all.insert(name.clone(), Value::Json(name.clone(), value.clone()));
+            all.values.insert(name.clone(), Value::Json(name.clone(), value.clone()));
         }
         let pairs = self.uri.split_once('?').map_or("", |(_, query)| query);
         for pair in pairs.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, "true"));
             let (name, value) = (decode(name)?, decode(value)?);
             let value = Value::Text(name.clone(), value);
-            if all.insert(name.clone(), value).is_some() {
-                return Err(config_error(format!("the option `{name}` is given twice")));
+            if all.values.insert(name.clone(), value).is_some() {
+                all.twice = Some(name);
             }
         }
         Ok(all)
     }
 
-    fn read<T: DeserializeOwned>(&self, options: BTreeMap<String, Value>) -> Result<T> {
-        T::deserialize(MapDeserializer::<_, de::value::Error>::new(options.into_iter())).map_err(|e| {
-            let (name, mut message) = (self.scheme().unwrap_or_default(), e.to_string());
-            if !message.starts_with(&format!("{name}: ")) {
-                message = format!("{name}: {message}");
-            }
-            if !self.taken.is_empty() && message.contains("unknown field") {
-                message += &format!(", or of what wraps it `{}`", self.taken.join("`, `"));
-            }
-            config_error(message)
-        })
+    fn read<T: DeserializeOwned>(&self, all: All) -> Result<T> {
+        let scheme = self.scheme().unwrap_or_default();
+        let about = |message: String| match message.strip_prefix(&format!("{scheme}: ")) {
+            Some(_) => config_error(message),
+            None => config_error(format!("{scheme}: {message}")),
+        };
+        let known = names_of::<T>();
+        if let Some(name) = all.twice.filter(|name| !self.taken.contains(&name.as_str())) {
+            return Err(about(match known.contains(&name.as_str()) {
+                true => format!("the option `{name}` is given twice"),
+                false => "an option is given twice".to_owned(),
+            }));
+        }
+        if !known.is_empty() && all.values.keys().any(|name| !known.contains(&name.as_str())) {
+            return Err(about(self.unknown(known, all.values.keys())));
+        }
+        T::deserialize(MapDeserializer::<_, de::value::Error>::new(all.values.into_iter()))
+            .map_err(|e| about(without_names(&e.to_string())))
     }
+
+    /// That there are options that nobody knows, but not which: what stands there may be a part of a password.
+    fn unknown<'a>(&self, known: &[&str], names: impl Iterator<Item = &'a String>) -> String {
+        let list = |names: &[&str]| format!("`{}`", names.join("`, `"));
+        let mut message = format!("unknown option; known are {}", list(known));
+        if !self.taken.is_empty() {
+            message += &format!(", and of what wraps it {}", list(&self.taken));
+        }
+        let all = || known.iter().chain(&self.taken).copied();
+        let mut unknown = names.filter(|name| !known.contains(&name.as_str()));
+        if let Some(meant) = unknown.find_map(|name| nearest(name, all())) {
+            message += &format!(" (did you mean `{meant}`?)");
+        }
+        if self.uri.contains('@') {
+            message +=
+                "; in a user or password write `?` as `%3F`, `&` as `%26`, `#` as `%23`, `%` as `%25`, `/` as `%2F`";
+        }
+        message
+    }
+}
+
+/// What is given, and the name of an option that is given twice.
+#[derive(Default)]
+struct All {
+    values: BTreeMap<String, Value>,
+    twice: Option<String>,
+}
+
+/// serde's message about a field or variant that it does not know repeats its name, which may be anything.
+fn without_names(message: &str) -> String {
+    for what in ["unknown field `", "unknown variant `", "duplicate field `", "invalid value: ", "invalid type: "] {
+        let Some((before, rest)) = message.split_once(what) else { continue };
+        let what = what.trim_end_matches([' ', '`', ':']);
+        // The name itself may hold whatever stands behind it.
+        return match rest.rsplit_once(", expected ") {
+            Some((_, expected)) => format!("{before}{what}, expected {expected}"),
+            None => format!("{before}{what}"),
+        };
+    }
+    message.to_owned()
 }
 
 impl fmt::Debug for ConnectionConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionConfig")
-            .field("scheme", &self.scheme().unwrap_or("?"))
-            .field("options", &self.options.keys())
-            .finish_non_exhaustive()
+        f.debug_struct("ConnectionConfig").field("options", &self.options.len()).finish_non_exhaustive()
     }
 }
 

@@ -24,7 +24,7 @@ pub use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use backend::{EntryStream, ListStream, StorageBackend, Transaction, defaults};
 pub use body::{Body, BodyStream, ByteStream, Object};
-pub use config::{BackendFactory, ConnectionConfig, Durability, LayerFactory};
+pub use config::{BackendFactory, ConnectionConfig, Durability, LayerFactory, nearest};
 pub use context::{Clock, CredentialProvider, KeyProvider, StorageContext, SystemClock, WrappedKey};
 pub use entry::{Entry, Etag, ListItem, VersionId};
 pub use error::{Error, ErrorKind, Result};

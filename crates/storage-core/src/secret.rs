@@ -27,26 +27,26 @@ impl Secret {
     /// that file without a line break at its end, `plain:TEXT` is `TEXT`, and anything else is itself.
     ///
     /// # Errors
-    /// `Config` when the variable is not set or empty, or the file cannot be read or is empty. The message names the variable
-    /// or the file.
+    /// `Config` when the variable is not set or empty, or the file cannot be read or is empty. The message does not repeat the
+    /// text: what stands where a secret is expected may be one, whatever it begins with.
     pub fn resolve(text: &str) -> Result<Self> {
-        let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+        let wrong = |message: &str| Err(Error::new(ErrorKind::Config, message));
         match text.split_once(':') {
             Some(("plain", text)) => Ok(Self::new(text)),
             Some(("env", name)) => match env::var(name) {
                 Ok(value) if !value.is_empty() => Ok(Self::new(value)),
-                _ => wrong(format!(
-                    "set the environment variable {name:?} to the secret: it is missing, empty or no text"
-                )),
+                _ => wrong(
+                    "the environment variable that `env:` names is unset, empty or not valid UTF-8; set it to the secret",
+                ),
             },
             Some(("file", path)) => {
                 let content = match fs::read_to_string(path) {
                     Ok(content) => Zeroizing::new(content),
-                    Err(e) => return wrong(format!("the file {path:?} with the secret cannot be read: {}", e.kind())),
+                    Err(e) => return wrong(&format!("the file that `file:` names cannot be read: {}", e.kind())),
                 };
                 let line = content.strip_suffix('\n').unwrap_or(&content);
                 match line.strip_suffix('\r').unwrap_or(line) {
-                    "" => wrong(format!("write the secret into the file {path:?}: it is empty")),
+                    "" => wrong("the file that `file:` names is empty; write the secret into it"),
                     secret => Ok(Self::new(secret)),
                 }
             }

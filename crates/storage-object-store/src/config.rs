@@ -93,11 +93,9 @@ impl BackendFactory for ObjectStoreFactory {
                 return Err(Error::new(ErrorKind::Config, message));
             }
             "object-store+memory" => (Arc::new(InMemory::new()), Profile::memory()),
-            scheme => {
-                let message = format!(
-                    "the scheme `{scheme}` is not one of object_store's own stores; write `object-store+file:` and a directory, \
-                     or `object-store+memory:`"
-                );
+            _ => {
+                let message = "the scheme is not one of object_store's own stores; write `object-store+file:` and a directory, or \
+                               `object-store+memory:`";
                 return Err(Error::new(ErrorKind::Config, message));
             }
         };

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, fs, path::Path};
 use serde::Deserialize;
 use storage_core::{ConnectionConfig, Error, ErrorKind, Result, StorageContext};
 
-use crate::nearest::suggest;
+use crate::Registry;
 pub use connection::Connection;
 pub use layer::LayerConfig;
 #[cfg(feature = "toml")]
@@ -23,9 +23,9 @@ pub type Options = BTreeMap<String, serde_json::Value>;
 /// A store and the layers around it. Start from [`StorageConfig::new`] and assign, or read one from TOML, JSON or the
 /// environment; `docs/configuration.md` shows the format. Without anything it is a store in memory.
 ///
-/// `Debug` shows names only, for values may be secrets.
+/// `Debug` shows known schemes and layers and how many options there are: anything else may be a secret.
 #[derive(Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(try_from = "serde_json::Value")]
 #[non_exhaustive]
 pub struct StorageConfig {
     /// The scheme, as `sqlite`, or a whole URI, as `sqlite:./data.db?table=docs`; `memory` unless set.
@@ -86,15 +86,15 @@ impl StorageConfig {
         let path = path.as_ref();
         let read = || {
             fs::read_to_string(path)
-                .map_err(|e| wrong(format!("the configuration {path:?} cannot be read: {}", e.kind())))
+                .map_err(|e| wrong(format!("the configuration{} cannot be read: {}", shown(path), e.kind())))
         };
         match path.extension().and_then(|extension| extension.to_str()) {
             #[cfg(feature = "toml")]
             Some("toml") => Self::from_toml(&read()?),
             Some("json") => Self::from_json(&read()?),
-            _ => Err(wrong(format!(
-                "the name of the configuration {path:?} must end in `.json`, or in `.toml` with the cargo feature `toml`"
-            ))),
+            _ => Err(wrong(
+                "the name of a configuration file must end in `.json`, or in `.toml` with the cargo feature `toml`",
+            )),
         }
     }
 
@@ -104,7 +104,8 @@ impl StorageConfig {
         };
         let empty = ConnectionConfig::new("configuration:");
         let all = fields.into_iter().fold(empty, |config, (name, value)| config.option(name, value));
-        all.typed().map_err(suggest)
+        let Fields { backend, connection, options, retry, timeout, layers } = all.typed()?;
+        Ok(Self { backend, connection, options, retry, timeout, layers })
     }
 
     /// What the backend's factory is given.
@@ -141,18 +142,49 @@ impl StorageConfig {
     }
 }
 
+/// What a configuration may write.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Fields {
+    backend: String,
+    connection: Connection,
+    options: Options,
+    retry: Option<Options>,
+    timeout: Option<Options>,
+    layers: Vec<LayerConfig>,
+}
+
+/// For those who have a configuration within another one. No message of this crate repeats what stands there, but the parser of
+/// the whole may quote the line: read text with [`StorageConfig::from_toml`] or [`StorageConfig::from_json`].
+impl TryFrom<serde_json::Value> for StorageConfig {
+    type Error = Error;
+
+    fn try_from(json: serde_json::Value) -> Result<Self> {
+        Self::read(json)
+    }
+}
+
 impl fmt::Debug for StorageConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let registry = Registry::new();
         let scheme = self.backend.split(':').next().unwrap_or_default();
+        // Whatever else stands there may be a secret in the wrong place.
+        let known = registry.schemes().find(|known| known.eq_ignore_ascii_case(scheme));
         f.debug_struct("StorageConfig")
-            .field("backend", &scheme)
+            .field("backend", &known.unwrap_or(if self.backend.is_empty() { "" } else { "…" }))
             .field("connection", &self.connection)
-            .field("options", &self.options.keys())
-            .field("retry", &self.retry.as_ref().map(BTreeMap::keys))
-            .field("timeout", &self.timeout.as_ref().map(BTreeMap::keys))
+            .field("options", &self.options.len())
+            .field("retry", &self.retry.as_ref().map(BTreeMap::len))
+            .field("timeout", &self.timeout.as_ref().map(BTreeMap::len))
             .field("layers", &self.layers)
             .finish()
     }
+}
+
+/// A path, unless it is a URI that was put there by mistake, with a password in it.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.contains(['@', '?']) || text.contains("://") { String::new() } else { format!(" {path:?}") }
 }
 
 pub(crate) fn wrong(message: impl Into<String>) -> Error {

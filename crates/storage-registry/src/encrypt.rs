@@ -17,6 +17,8 @@ struct Options {
     algorithm: Algorithm,
     /// Whether metadata is encrypted too.
     encrypt_metadata: bool,
+    /// Whether values are read that were written before, with their metadata in the clear.
+    allow_plain_metadata: bool,
     /// The id of the key that encrypts. It may be left out if there is only one.
     current: Option<String>,
     /// From ids to references: `env:NAME`, `file:PATH`.
@@ -25,7 +27,10 @@ struct Options {
 
 /// Whether these are options of the layer, and name keys. Whether there must be any, only the context tells.
 pub(crate) fn check(config: &ConnectionConfig) -> Result<()> {
-    let Options { current, keys, .. } = config.typed()?;
+    let Options { current, keys, encrypt_metadata, allow_plain_metadata, .. } = config.typed()?;
+    if allow_plain_metadata && !encrypt_metadata {
+        return Err(wrong("`allow_plain_metadata` is for stores that encrypt metadata; set `encrypt_metadata` too"));
+    }
     if keys.is_empty() { Ok(()) } else { read(current, &keys).map(drop) }
 }
 
@@ -34,13 +39,14 @@ pub(crate) fn layer(
     context: &StorageContext,
     inner: Arc<dyn StorageBackend>,
 ) -> Result<Arc<dyn StorageBackend>> {
-    let Options { algorithm, encrypt_metadata, current, keys } = config.typed()?;
+    let Options { algorithm, encrypt_metadata, allow_plain_metadata, current, keys } = config.typed()?;
     let layer = match &context.keys {
         Some(provider) if keys.is_empty() && current.is_none() => EncryptLayer::from_arc(provider.clone()),
         Some(_) => return Err(wrong("the context has a key provider; leave `keys` and `current` out")),
         None => EncryptLayer::new(read(current, &keys)?),
     };
-    Ok(Arc::new(layer.algorithm(algorithm).encrypt_metadata(encrypt_metadata).layer(inner)))
+    let layer = layer.encrypt_metadata(encrypt_metadata).allow_plain_metadata(allow_plain_metadata);
+    Ok(Arc::new(layer.algorithm(algorithm).layer(inner)))
 }
 
 fn read(current: Option<String>, keys: &BTreeMap<String, String>) -> Result<StaticKeys> {
@@ -55,23 +61,27 @@ fn read(current: Option<String>, keys: &BTreeMap<String, String>) -> Result<Stat
         (None, _) => return Err(wrong("there are several keys; name the one that encrypts in `current`")),
     };
     let Some(reference) = keys.get(&current) else {
-        let ids = keys.keys().map(String::as_str).collect::<Vec<_>>().join("`, `");
-        return Err(wrong(format!("`current` names none of the keys, which are `{ids}`")));
+        return Err(wrong("`current` names none of the `keys`; write the id of one of them"));
     };
-    let mut all = StaticKeys::new(&current, &key(&current, reference)?)?;
+    // Ids are not repeated either: whoever exchanges id and key has written the key there.
+    let which = |id: &String| match keys.keys().position(|other| other == id) {
+        Some(at) if keys.len() > 1 => format!("key {} of {}, in the order of their ids", at + 1, keys.len()),
+        _ => "the key".to_owned(),
+    };
+    let mut all = StaticKeys::new(&current, &key(&which(&current), reference)?)?;
     for (id, reference) in keys.iter().filter(|(id, _)| **id != current) {
-        all = all.with_older(id, &key(id, reference)?)?;
+        all = all.with_older(id, &key(&which(id), reference)?)?;
     }
     Ok(all)
 }
 
-fn key(id: &str, reference: &str) -> Result<DataKey> {
+fn key(which: &str, reference: &str) -> Result<DataKey> {
     if !reference.starts_with("env:") && !reference.starts_with("file:") {
         return Err(wrong(format!(
-            "the key {id:?} must not stand in the configuration itself; write `env:NAME` or `file:PATH` for where it is"
+            "{which} must not stand in the configuration itself; write `env:NAME` or `file:PATH` for where it is"
         )));
     }
-    let text = Secret::resolve(reference).map_err(|e| wrong(format!("the key {id:?}: {}", e.message())))?;
+    let text = Secret::resolve(reference).map_err(|e| wrong(format!("{which}: {}", e.message())))?;
     let text = text.expose().trim().as_bytes();
     let decoded = match text.len() {
         64 => HEXLOWER_PERMISSIVE.decode(text),
@@ -82,7 +92,7 @@ fn key(id: &str, reference: &str) -> Result<DataKey> {
     let key = decoded.and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok());
     key.map(DataKey::new).ok_or_else(|| {
         wrong(format!(
-            "the key {id:?} must be 32 bytes as base64 or hexadecimal digits, as `openssl rand -base64 32` prints them"
+            "{which} must be 32 bytes as base64 or hexadecimal digits, as `openssl rand -base64 32` prints them"
         ))
     })
 }

@@ -4,11 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, LayerFactory, Result, Storage, StorageContext};
 
-use crate::{
-    LayerConfig, StorageConfig, layers,
-    nearest::{hint, suggest},
-    order,
-};
+use crate::{LayerConfig, StorageConfig, layers, nearest::hint, order};
 
 /// Schemes and names of layers, and who answers to them.
 #[derive(Clone, Default)]
@@ -99,7 +95,7 @@ impl Registry {
         let scheme = config.scheme()?.to_ascii_lowercase();
         let factory = self.factories.get(scheme.as_str()).ok_or_else(|| self.unknown(&scheme))?;
         let backend = factory.connect(config, &self.context).await;
-        let backend = backend.map_err(|e| suggest(e).with_operation("connect").with_backend(&scheme.into()));
+        let backend = backend.map_err(|e| e.with_operation("connect").with_backend(&scheme.into()));
         backend.map(Storage::from_arc)
     }
 
@@ -113,13 +109,13 @@ impl Registry {
         let layers = order::arrange(config)?;
         let factories = layers.iter().map(|layer| self.layer_named(layer)).collect::<Result<Vec<_>>>()?;
         for (layer, factory) in layers.iter().zip(&factories) {
-            factory.check(&layer.options).map_err(|e| suggest(e).with_operation("connect"))?;
+            factory.check(&layer.options).map_err(|e| e.with_operation("connect"))?;
         }
         let connection = config.connection(&self.context).await?;
         let mut backend = self.connect(&connection).await?.backend().clone();
         for (layer, factory) in layers.iter().zip(factories).rev() {
             let put = factory.layer(&layer.options, &self.context, backend).await;
-            backend = put.map_err(|e| suggest(e).with_operation("connect"))?;
+            backend = put.map_err(|e| e.with_operation("connect"))?;
         }
         Ok(Storage::from_arc(backend))
     }
@@ -132,7 +128,7 @@ impl Registry {
             Error::new(
                 ErrorKind::Config,
                 format!(
-                    "there is no layer `{name}`{}; known are `{known}`; others are enabled by cargo features of \
+                    "layers: there is no such layer{}; known are `{known}`; others are enabled by cargo features of \
                      storage-registry or added with `register_layer`",
                     hint(name, self.layers())
                 ),
@@ -145,7 +141,7 @@ impl Registry {
         Error::new(
             ErrorKind::Config,
             format!(
-                "no backend answers to `{scheme}:`{}; known are `{}`; others are enabled by cargo features of \
+                "no backend answers to this scheme{}; known are `{}`; others are enabled by cargo features of \
                  storage-registry or added with `register`",
                 hint(scheme, self.schemes()),
                 known.join("`, `")

@@ -293,11 +293,11 @@ async fn a_key_comes_from_a_file_or_the_context_and_another_does_not_read() -> R
         ("keys.a = \"hunter2\"", "must not stand in the configuration"),
         ("keys.a = \"plain:hunter2\"", "must not stand in the configuration"),
         ("keys.a = \"@nonsense\"", "32 bytes as base64"),
-        ("keys.a = \"@empty\"", "it is empty"),
+        ("keys.a = \"@empty\"", "is empty"),
         ("keys.a = \"@nowhere\"", "cannot be read"),
-        ("keys.a = \"env:NOBODY_SETS_THIS\"", "NOBODY_SETS_THIS"),
+        ("keys.a = \"env:NOBODY_SETS_THIS\"", "the key: the environment variable"),
         ("keys = { a = \"@hex\", b = \"@other\" }", "`current`"),
-        ("current = \"c\", keys.a = \"@hex\"", "`a`"),
+        ("current = \"c\", keys.a = \"@hex\"", "none of the `keys`"),
         ("algorithm = \"rot13\", keys.a = \"@hex\"", "`aes-256-gcm`, `chacha20-poly1305`"),
     ] {
         let message = refused(build(&config(keys)).await.expect_err(keys));
@@ -387,11 +387,11 @@ async fn secrets_are_taken_from_where_they_are_and_nothing_else_is_replaced() {
 #[test]
 fn debug_shows_no_value() {
     let config = toml(
-        "backend = \"postgres://me:hunter2@host/db\"\nconnection.password = \"hunter2\"\noptions.token = \"hunter2\"\n\
+        "backend = \"sqlite://me:hunter2@host/db\"\nconnection.password = \"hunter2\"\noptions.token = \"hunter2\"\n\
          retry.retries = 7\nlayers = [{ name = \"cache\", key = \"hunter2\" }, \"trace?key=hunter2\"]",
     );
     let shown = format!("{config:?}");
-    for part in ["postgres", "token", "retries", "cache", "trace"] {
+    for part in ["sqlite", "cache", "trace"] {
         assert!(shown.contains(part), "{shown}");
     }
     assert!(!shown.contains("hunter2") && !shown.contains("host"), "{shown}");

@@ -84,7 +84,7 @@ async fn keys_are_looked_at_before_the_store_is_opened() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("never made");
     for (keys, says) in [
-        ("keys = { a = \"env:STORAGE_TEST_NOT_SET\" }", "STORAGE_TEST_NOT_SET"),
+        ("keys = { a = \"env:STORAGE_TEST_NOT_SET\" }", "the environment variable"),
         ("keys = { a = \"file:/nowhere\", b = \"file:/nowhere\" }", "`current`"),
     ] {
         let text = format!("backend = \"fs\"\nconnection = {root:?}\nlayers = [{{ name = \"encrypt\", {keys} }}]");

@@ -144,10 +144,11 @@ impl Config {
             "postgres" | "postgresql" => Place::Postgres(server()),
             "mysql" | "mariadb" => Place::MariaDb(server()),
             _ => {
-                return Err(wrong(format!(
-                    "the scheme `{scheme}` is not one of a SQL database; write `sqlite:` and the path of a file, or `postgres://` \
-                 or `mariadb://` and a server"
-                )));
+                return Err(wrong(
+                    "the scheme is not one of a SQL database; write `sqlite:` and the path of a file, or `postgres://` or \
+                     `mariadb://` and a server"
+                        .into(),
+                ));
             }
         };
         let config = Self { place, ..connection.typed()? };
@@ -160,7 +161,20 @@ impl Config {
             Place::Sqlite(path) => self.check_file(path)?,
             Place::Postgres(server) | Place::MariaDb(server) => {
                 let location = server.0.expose();
-                let place = location.rsplit_once('@').map_or(location, |(_, place)| place);
+                let (who, place) = location.rsplit_once('@').unwrap_or(("", location));
+                if who.contains(['/', '#', '@', '[', ']']) {
+                    return Err(wrong(
+                        "write `/` in the user or password as `%2F`, `#` as `%23`, `@` as `%40`, `[` as `%5B`, `]` as `%5D`"
+                            .into(),
+                    ));
+                }
+                let port = place.split('/').next().unwrap_or_default().rsplit_once(':');
+                if port.is_some_and(|(_, port)| !port.ends_with(']') && port.parse::<u16>().is_err()) {
+                    return Err(wrong(
+                        "write the server as `user:password@host:port/database`: what stands behind the `:` is no port"
+                            .into(),
+                    ));
+                }
                 if place.split_once('/').is_none_or(|(host, database)| host.is_empty() || database.is_empty()) {
                     return Err(wrong("name the server and the database, as in `postgres://host/database`".into()));
                 }

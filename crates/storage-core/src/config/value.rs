@@ -94,10 +94,8 @@ impl<'de> de::Deserializer<'de> for Value {
         let Self::Json(name, serde_json::Value::Object(map)) = self else {
             return self.deserialize_any(visitor);
         };
-        let values = map.into_iter().map(|(key, value)| {
-            let name = format!("{name}.{key}");
-            (key, Self::Json(name, value))
-        });
+        // What stands within is not named: its names are the caller's own, and may be secrets.
+        let values = map.into_iter().map(|(key, value)| (key, Self::Json(name.clone(), value)));
         let mut values = MapDeserializer::new(values);
         let seen = visitor.visit_map(&mut values)?;
         values.end().map(|()| seen)

@@ -6,7 +6,6 @@ use serde::Deserialize;
 use storage_core::{ConnectionConfig, Error, Result, Secret, StorageContext};
 
 use super::wrong;
-use crate::nearest::suggest;
 
 /// What stands behind the scheme in a URI, or its parts. In a configuration it is a text, or a table of `location`, `user`
 /// and `password`.
@@ -40,7 +39,7 @@ impl TryFrom<serde_json::Value> for Connection {
             serde_json::Value::Object(fields) => {
                 let empty = ConnectionConfig::new("connection:");
                 let all = fields.into_iter().fold(empty, |config, (name, value)| config.option(name, value));
-                let Table { location, user, password } = all.typed().map_err(suggest)?;
+                let Table { location, user, password } = all.typed()?;
                 Ok(Self { location, user, password: password.map(Secret::new) })
             }
             _ => Err(wrong("connection: it must be a text, or a table of `location`, `user` and `password`")),

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, env, ffi::OsString};
 
-use storage_core::Result;
+use storage_core::{Result, nearest};
 
 use super::{Connection, Options, StorageConfig, wrong};
-use crate::nearest::nearest;
 
 const OURS: &str = "STORAGE_";
 const KNOWN: [&str; 3] = ["CONFIG", "LAYERS", "URI"];

@@ -1,6 +1,6 @@
 //! One layer of a configuration.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
 use storage_core::{ConnectionConfig, Error, Result};
@@ -8,8 +8,8 @@ use storage_core::{ConnectionConfig, Error, Result};
 use super::{Options, wrong};
 
 /// A layer by its name, with options. In a configuration it is a text, `cache` or `cache?max_bytes=1000000`, or a table of
-/// `name` and options.
-#[derive(Clone, Debug, Deserialize)]
+/// `name` and options. `Debug` shows the name if it is that of a known layer: anything else may be a secret.
+#[derive(Clone, Deserialize)]
 #[serde(try_from = "serde_json::Value")]
 pub struct LayerConfig {
     name: String,
@@ -38,6 +38,14 @@ impl LayerConfig {
 
     pub(crate) fn with_options(self, options: &Options) -> Self {
         options.iter().fold(self, |layer, (name, value)| layer.option(name, value.clone()))
+    }
+}
+
+impl fmt::Debug for LayerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let registry = crate::Registry::new();
+        let known = registry.layers().find(|known| *known == self.name);
+        f.debug_struct("LayerConfig").field("name", &known.unwrap_or("…")).field("options", &self.options).finish()
     }
 }
 
