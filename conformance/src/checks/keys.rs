@@ -536,7 +536,11 @@ pub async fn foreign_names_do_not_break_listing(c: Context) -> Outcome {
         expect_value(&s, key, Some(key.as_bytes())).await?;
     }
     for key in &listed {
-        expect(s.stat(key).await?.is_some(), || format!("expected an entry of {key:?}, which is listed, saw none"))?;
+        match s.stat(key).await {
+            // A layer that changes bytes cannot read what is none of its own.
+            Err(e) if e.kind() == ErrorKind::Corrupt => {}
+            stat => expect(stat?.is_some(), || format!("expected an entry of {key:?}, which is listed, saw none"))?,
+        }
     }
     positions(&s, ListOptions::new().one_level(true)).await?;
     positions(&s, ListOptions::new().metadata(true)).await?;
