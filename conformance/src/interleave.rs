@@ -154,6 +154,15 @@ impl Gate {
 
     /// Waits for the others; whether the race goes on.
     pub(crate) fn wait(&self) -> bool {
+        self.pass(10)
+    }
+
+    /// The same where all are to go on at the same moment: who gives the processor away comes back too late to meet anybody.
+    pub(crate) fn start(&self) -> bool {
+        self.pass(20_000)
+    }
+
+    fn pass(&self, patience: u32) -> bool {
         let turn = self.arrived.fetch_add(1, Ordering::SeqCst) / self.threads;
         let mut spins = 0_u32;
         while self.arrived.load(Ordering::SeqCst) < (turn + 1) * self.threads {
@@ -161,7 +170,7 @@ impl Gate {
                 return false;
             }
             spins += 1;
-            if spins < 200 { std::hint::spin_loop() } else { thread::yield_now() }
+            if spins < patience { std::hint::spin_loop() } else { thread::yield_now() }
         }
         !self.broken.load(Ordering::SeqCst)
     }

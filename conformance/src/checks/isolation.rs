@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use futures_util::TryStreamExt;
 use storage_core::{
-    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, Etag, GetOptions, ListItem,
-    ListOptions, PutOptions, RenameOptions, Result, Storage, StorageBackend,
+    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, Etag, GetOptions, Isolation, ListItem,
+    ListOptions, PutOptions, Query, RenameOptions, Result, Storage, StorageBackend, Tx,
 };
+
+use tokio::time::timeout;
 
 use crate::{
     Context, Failure, Outcome,
@@ -15,7 +17,7 @@ use crate::{
     clients::{If, Op, Verb, every_op},
     interleave::Pace,
     meet::{Round, Turn, calls, in_one_task, on_threads, there_for},
-    support::{entry, expect_value, keys, noise, pieces, positions, put_all},
+    support::{entry, expect_value, keys, keys_of, noise, pieces, positions, put_all},
 };
 
 /// Transactions that read in one way and write in another have an order, whichever the ways are: none sees half of another,
@@ -74,6 +76,128 @@ fn transactions(c: &Context, rng: &mut Rng, times: usize) -> Vec<Round> {
         Round::new(rng, there, programs)
     };
     pairs.into_iter().map(round).collect()
+}
+
+/// Whatever a transaction has found, in whichever way, still holds when it commits, if others have relied on what it has not yet
+/// written: of two that each change what the other has found one gives way, or comes after the other.
+/// Needs: transactions
+pub async fn what_was_found_still_holds(c: Context) -> Outcome {
+    if c.info().isolation < Isolation::Serializable {
+        return Err(Failure::NotRun("the target's isolation is not serializable".into()));
+    }
+    let (s, other) = (&c.storage, c.second_handle().await?);
+    for (what, there) in FINDS {
+        s.clear().await?;
+        put_all(s, ["source", "d/1"]).await?;
+        if there {
+            put_all(s, ["d/x"]).await?;
+        }
+        let first = s.begin().await?;
+        find(&first, what).await?;
+        // It relies on what the first has not yet written, and changes what the first has found.
+        let other = other.clone();
+        let mut second = tokio::spawn(async move {
+            let tx = other.begin().await?;
+            let saw = tx.get("mine").await?.is_some();
+            if there {
+                tx.delete("d/x").await?;
+            } else {
+                tx.put("d/x", "new").await?;
+            }
+            tx.commit().await.map(|()| saw)
+        });
+        let waited = timeout(Duration::from_millis(60), &mut second).await;
+        let committed = async {
+            first.put("mine", "new").await?;
+            first.commit().await
+        };
+        let committed = gave_way(what, committed.await)?.is_some();
+        let second = match waited {
+            Ok(ended) => ended,
+            Err(_) => second.await,
+        };
+        let second = second.map_err(|e| format!("a task of the check ended early: {e}"))?;
+        let saw = gave_way(what, second)?;
+        expect(!committed || saw != Some(false), || {
+            let change = if there { "deleted" } else { "created" };
+            format!(
+                "{what}: expected a conflict for a transaction that found \"d/x\" before another {change} it, saw both commit"
+            )
+        })?;
+    }
+    Ok(())
+}
+
+/// Ways to find out about `d/x`, and whether it is there.
+const FINDS: [(&str, bool); 25] = [
+    ("a get", true),
+    ("a get", false),
+    ("a stat", true),
+    ("a stat", false),
+    ("has", true),
+    ("has", false),
+    ("a range", true),
+    ("a range", false),
+    ("a batch of gets", true),
+    ("a batch of gets", false),
+    ("a listing", true),
+    ("a listing", false),
+    ("a listing of everything", false),
+    ("one level", true),
+    ("one level", false),
+    ("keys behind another", false),
+    ("a query", true),
+    ("a query", false),
+    ("a copy", true),
+    ("a refused creation", true),
+    ("a refused copy", true),
+    ("a delete", false),
+    ("a batch of deletes", false),
+    ("a clear", false),
+    ("a get among a thousand writes", true),
+];
+
+async fn find(tx: &Tx, what: &str) -> Outcome {
+    let absent = || Condition::IfAbsent;
+    match what {
+        "a get" => drop(tx.get("d/x").await?),
+        "a stat" => drop(tx.stat("d/x").await?),
+        "has" => drop(tx.has("d/x").await?),
+        "a range" => drop(tx.get_with("d/x", GetOptions::new().range(0..1)).await?),
+        "a batch of gets" => drop(tx.get_batch(["d/1", "d/x"]).await?),
+        "a listing" => drop(keys(tx, "d/").await?),
+        "a listing of everything" => drop(keys(tx, "").await?),
+        "one level" => drop(positions(tx, ListOptions::new().prefix("d/").one_level(true)).await?),
+        "keys behind another" => drop(positions(tx, ListOptions::new().start_after("d/1").limit(5)).await?),
+        "a query" => drop(keys_of(tx.query(Query::new().prefix("d/")).await?).await?),
+        "a copy" => drop(tx.copy("d/x", "copy").await?),
+        "a refused creation" => {
+            let options = PutOptions::new().condition(absent());
+            expect_kind("a creation of what exists", tx.put_with("d/x", "v", options).await, ErrorKind::AlreadyExists)?;
+        }
+        "a refused copy" => {
+            let options = CopyOptions::new().condition(absent());
+            let refused = tx.copy_with("source", "d/x", options).await;
+            expect_kind("a copy over what exists", refused, ErrorKind::AlreadyExists)?;
+        }
+        "a delete" => tx.delete("d/x").await?,
+        "a batch of deletes" => tx.delete_batch(["d/x"]).await?,
+        "a clear" => tx.clear_prefix("d/x").await?,
+        _ => {
+            expect_value(tx, "d/x", Some(b"d/x")).await?;
+            put_all(tx, (0..1050).map(|i| format!("many/{i:04}"))).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What a transaction returned; `None` for one that met a conflict.
+fn gave_way<T>(what: &str, result: Result<T>) -> Outcome<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(e) if e.kind() == ErrorKind::Conflict => Ok(None),
+        Err(e) => Err(format!("{what}: expected success or a conflict, saw {e:?}").into()),
+    }
 }
 
 /// Whatever is done in a transaction, nobody outside sees it before its end, and after a rollback nobody ever does.

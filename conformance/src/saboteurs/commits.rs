@@ -22,8 +22,8 @@ use super::{
 table! {
     renames_at_once = Begins(|base| RenamesAtOnce { base }) => ["isolation/conditions_hold_in_every_way", "isolation/nothing_gets_out_before_the_end"];
     versions_are_those_outside = Begins(|base| VersionsOutside { base }) => ["isolation/own_versions_are_seen"];
-    write_skew_through_stat = ForgetsReads(Reads::Stat) => ["isolation/every_read_before_every_write"];
-    write_skew_through_a_listing = ForgetsReads(Reads::List) => ["isolation/every_read_before_every_write"];
+    write_skew_through_stat = ForgetsReads(Reads::Stat) => ["isolation/what_was_found_still_holds"];
+    write_skew_through_a_listing = ForgetsReads(Reads::List) => ["isolation/what_was_found_still_holds"];
     both_create_a_key = Begins(|base| BothCreate { base, created: Mutex::default() }) => ["isolation/every_read_before_every_write"];
     deletes_whatever_the_condition = Begins(|_| DeletesAnyhow) => ["isolation/conditions_hold_in_every_way"];
     deletes_what_was_updated = Begins(|base| DeletesUpdated { base, deleted: Mutex::default(), others: AtomicUsize::new(0) }) => ["isolation/every_read_before_every_write"];
