@@ -55,7 +55,9 @@ async fn run(args: &[&str]) -> Result<bool> {
     let [uri, command @ ..] = args else { return Err(USAGE.into()) };
     // The configuration's own error does not repeat the name: what stands there may be a secret in the wrong place.
     if env::var_os("FILES_KEY").is_none() {
-        return Err("set the environment variable FILES_KEY to the key: 32 bytes as base64 or hexadecimal digits".into());
+        return Err(
+            "set the environment variable FILES_KEY to the key: 32 bytes as base64 or hexadecimal digits".into()
+        );
     }
     let storage = open(uri).await?;
     match command {
