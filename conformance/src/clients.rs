@@ -342,8 +342,9 @@ impl<'w, B: StorageBackend + ?Sized> Client<'w, B> {
                 Step::new([Action::Other(op.key, self.matched(op))])
             }
             ErrorKind::NotFound if moves => Step::new([Action::Seen(op.other(), Some(0), 0)]),
-            // The source was written meanwhile; the target may have been, too.
-            ErrorKind::Conflict if op.verb == Verb::Rename && error.is_ambiguous() => {
+            // The source was written meanwhile, or the copy was gone before the store could be asked what it is; the target may have
+            // been written.
+            ErrorKind::Conflict if moves && error.is_ambiguous() => {
                 let slot = self.world.slot();
                 let taken = Step::new([Action::Take(slot, op.other())]).perhaps();
                 let written = [&self.found(op)[..], &[Action::Paste(op.key, slot, 0)]].concat();

@@ -217,6 +217,17 @@ impl Round {
     }
 
     async fn set_up(&self) -> Result<()> {
+        for _ in 0..TRIES {
+            match self.fill().await {
+                // A store on a network may break a connection of its own accord.
+                Err(e) if e.is_retryable() => sleep(Duration::from_millis(5)).await,
+                done => return done,
+            }
+        }
+        self.fill().await
+    }
+
+    async fn fill(&self) -> Result<()> {
         let Values { old, source, elsewhere, .. } = &*self.values;
         self.s.put(self.key("a"), old.clone()).await?;
         self.s.put(self.key("b"), source.clone()).await?;
