@@ -170,7 +170,9 @@ mod tests {
         for check in checks() {
             let runs: Vec<usize> = (0..3).filter(|index| !left[*index].contains_key(&check.path())).collect();
             assert_eq!(runs.len(), 1, "{}", check.path());
-            assert!(!check.needs.versioning || runs == [0], "{}", check.path());
+            // A check that needs more than any of them declares runs anywhere.
+            let only_versions = check.needs().eq(["versioning"]);
+            assert!(!only_versions || runs == [0], "{}", check.path());
         }
         assert!(left[..3].iter().all(|left| left.len() < checks().len()), "each target has its share");
     }
