@@ -44,7 +44,7 @@ fn all() -> Result<()> {
     // What an earlier run wrote must not be taken for this one's.
     let _ = fs::remove_dir_all(&reports);
     fs::create_dir_all(&reports)?;
-    testing::run(Some(&reports))?;
+    testing::run(Some(&reports), &[])?;
     step("SlateDB", || shell::step(&mut cargo(["test", "--package", "slatedb-on-storage"])))?;
     step("guide", guide::run)?;
     step("scaffold", new_backend::check)?;

@@ -37,7 +37,7 @@ type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 const HELP: &str = "\
 cargo xtask COMMAND
 
-  test                        all tests and doc-tests of the workspace
+  test [TEXT…]                all tests and doc-tests of the workspace, or the programs whose `package/test` contains a text
   conformance [OPTIONS]       the conformance suite, and a table of its outcome
       --backend A,B             only these (default: all that this machine can run)
       --format F                what to print: table, json, junit or html (default: table)
@@ -107,8 +107,14 @@ fn run() -> Result<ExitCode> {
     match command.as_str() {
         "help" => print!("{HELP}"),
         "test" => {
-            no_more(args)?;
-            testing::run(None)?;
+            let mut only = Vec::new();
+            while let Some(arg) = args.next()? {
+                match arg {
+                    Arg::Value(text) => only.push(text.string()?),
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            testing::run(None, &only)?;
         }
         "conformance" => return conformance::run(conformance::Options::parse(args)?),
         "services" => services::run(args)?,

@@ -68,10 +68,15 @@ struct Done {
     success: bool,
 }
 
-/// Builds all tests of the default members with all features and runs them. Reports of the suite go into the directory.
-pub(crate) fn run(reports: Option<&Path>) -> Result<()> {
+/// Builds all tests of the default members with all features and runs them, or only the programs whose `package/test` contains
+/// one of these texts. Reports of the suite go into the directory.
+pub(crate) fn run(reports: Option<&Path>, only: &[String]) -> Result<()> {
     let begun = Instant::now();
     let mut jobs = build()?;
+    jobs.retain(|job| only.is_empty() || only.iter().any(|text| job.name.contains(text.as_str())));
+    if jobs.is_empty() {
+        return Err(format!("no test program has a name with {}", only.join(" or ")).into());
+    }
     budget::note("build tests", begun.elapsed());
     let seconds = remembered();
     for job in &mut jobs {
@@ -83,11 +88,19 @@ pub(crate) fn run(reports: Option<&Path>) -> Result<()> {
     let done = run_all(jobs, reports)?;
     budget::note("run tests", begun.elapsed());
     remember(&done, seconds);
+    if !only.is_empty() {
+        return finish(&done, true);
+    }
     let begun = Instant::now();
     let mut documented = cargo(["test", "--quiet", "--doc", "--all-features"]);
     eprintln!("\n$ cargo test --doc --all-features");
     let documented = documented.status()?.success();
     budget::note("doc-tests", begun.elapsed());
+    finish(&done, documented)
+}
+
+/// Prints the sums, and fails if a test has.
+fn finish(done: &[Done], documented: bool) -> Result<()> {
     let sum = |of: fn(&Done) -> u64| done.iter().map(of).sum::<u64>();
     let failed: Vec<&str> = done.iter().filter(|done| !done.success).map(|done| done.name.as_str()).collect();
     println!("{} passed, {} failed, {} skipped", sum(|d| d.passed), sum(|d| d.failed), sum(|d| d.not_run));
