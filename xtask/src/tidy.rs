@@ -22,6 +22,7 @@ const LONGER: &[(&str, &str)] = &[
         "one method of the handle after the other; splitting them would hide which there are",
     ),
     ("conformance/src/clients.rs", "one arm for each kind of call, side by side"),
+    ("conformance/src/checks/isolation.rs", "a file is a group of checks"),
     ("conformance/src/checks/keys.rs", "a file is a group of checks"),
     ("conformance/src/checks/query.rs", "a file is a group of checks"),
     ("conformance/src/checks/transactions.rs", "a file is a group of checks"),
