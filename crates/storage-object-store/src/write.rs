@@ -323,13 +323,10 @@ impl Upload {
         let Some(mut native) = self.native.take() else {
             return Err(Error::new(ErrorKind::Other, "the upload has ended already"));
         };
-        let done = native.complete().await.map_err(error::overwrite).and_then(|done| match done.e_tag.as_deref() {
-            // Ceph answers so when the end of an upload was sent again.
-            Some("" | "\"\"") => {
-                let message = "the store did not say what it had stored; try again";
-                Err(Error::new(ErrorKind::Unavailable, message).ambiguous())
-            }
-            _ => Ok(done),
+        let done = native.complete().await.map_err(error::overwrite).map(|mut done| {
+            // Ceph answers so when the end of an upload was sent again: then it is asked.
+            done.e_tag = done.e_tag.filter(|etag| !bare(etag).is_empty());
+            done
         });
         // What may be complete, or about to be, is not aborted.
         if done.as_ref().is_err_and(|e| !e.is_ambiguous()) {
