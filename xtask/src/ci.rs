@@ -74,11 +74,11 @@ fn features() -> Result<()> {
         let none = (package == "storage-registry").then_some("");
         for feature in none.into_iter().chain(features.filter(alone)) {
             let mut lint = cargo(["clippy", "--quiet", "--package", package, "--no-default-features"]);
-            let mut enabled = format!("{package}/{feature}");
+            let mut enabled = feature.to_owned();
             if package == "storage-registry" {
                 lint.args(["--package", "storage-sql"]);
                 beside.iter().for_each(|beside| _ = lint.args(["--package", beside]));
-                enabled = if feature.is_empty() { String::new() } else { enabled + "," };
+                enabled = if feature.is_empty() { enabled } else { format!("{package}/{feature},") };
                 enabled += "storage-sql/sqlite,storage-sql/postgres,storage-sql/mysql,storage-sql/tls";
             }
             shell::step(lint.args(["--features", &enabled, "--", "--deny", "warnings"]))?;
