@@ -123,7 +123,7 @@ fn memory() -> Storage {
     let mut config = storage_memory::Config::default();
     // The peers keep no older versions.
     config.max_versions = std::num::NonZeroUsize::MIN;
-    Storage::new(Memory::with_config(config)).erase()
+    Storage::new(Memory::with_config(config))
 }
 
 fn in_memory() -> Arc<dyn ObjectStore> {
@@ -134,7 +134,7 @@ async fn fs(root: &TempDir, durability: Durability) -> Result<Storage> {
     let mut config = storage_fs::Config::default();
     config.root = root.path().to_owned();
     config.durability = durability;
-    Ok(Storage::new(Fs::connect(config).await?).erase())
+    Ok(Storage::new(Fs::connect(config).await?))
 }
 
 fn local(root: &TempDir, fsync: bool) -> Result<Arc<dyn ObjectStore>> {

@@ -33,7 +33,7 @@ impl Subject for Storage {
     }
 
     async fn write(&self, key: &str, pieces: Vec<Bytes>) -> Result<()> {
-        let body = Body::sized(LARGE as u64, stream::iter(pieces.into_iter().map(Ok)));
+        let body = Body::with_len(LARGE as u64, stream::iter(pieces.into_iter().map(Ok)));
         Storage::put(self, key, body).await?;
         Ok(())
     }

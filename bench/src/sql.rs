@@ -7,7 +7,8 @@ use sqlx::{
     pool::PoolOptions,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
-use storage_core::{BatchOptions, ConnectionConfig, Metadata, PutOptions, Storage};
+use storage_config::ConnectionConfig;
+use storage_core::{BatchOptions, Metadata, PutOptions, Storage};
 use storage_sql::{Config, Sql};
 use tempfile::TempDir;
 
@@ -179,7 +180,7 @@ async fn ours(mut config: Config) -> Result<Storage> {
     config.table = "bench_ours".into();
     config.max_connections = CONNECTIONS;
     config.indexes = ["n".to_owned()].into();
-    let storage = Storage::new(Sql::connect(config).await?).erase();
+    let storage = Storage::new(Sql::connect(config).await?);
     storage.clear().await?;
     let items = described().into_iter().zip(0..).map(|((key, value), n)| {
         let n: i64 = n;

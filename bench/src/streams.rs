@@ -10,7 +10,8 @@ use object_store::{
     client::HttpRequestBody,
     path::Path as Place,
 };
-use storage_core::{Body, GetOptions, Secret, Storage};
+use storage_config::Secret;
+use storage_core::{Body, GetOptions, Storage};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 use tokio::process::Command;
 
@@ -92,7 +93,7 @@ pub(crate) async fn child(library: &str, arguments: &[String]) -> Result<String>
     transfer::run(&store, arguments).await
 }
 
-impl<B: storage_core::StorageBackend + 'static> Transfer for Storage<B> {
+impl Transfer for Storage {
     async fn up(&self, key: &str, pieces: Pieces) -> Result<()> {
         self.put(key, Body::stream(stream::iter(pieces.map(Ok)))).await?;
         Ok(())

@@ -15,7 +15,7 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_core::{
     BatchOptions, Body, Bytes, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions,
-    ListItem, ListOptions, Metadata, PutOptions, Query, RenameOptions, Result, Storage, StorageBackend,
+    ListItem, ListOptions, Metadata, PutOptions, Query, RenameOptions, Result, Storage,
 };
 
 use crate::{
@@ -263,15 +263,15 @@ impl World {
 
 /// A client of a history.
 #[derive(Debug)]
-pub(crate) struct Client<'w, B: ?Sized = dyn StorageBackend> {
-    pub(crate) s: Storage<B>,
+pub(crate) struct Client<'w> {
+    pub(crate) s: Storage,
     pub(crate) world: &'w World,
     pub(crate) number: usize,
     known: [Option<Etag>; KEYS],
 }
 
-impl<'w, B: StorageBackend + ?Sized> Client<'w, B> {
-    pub(crate) fn new(s: Storage<B>, world: &'w World, number: usize) -> Self {
+impl<'w> Client<'w> {
+    pub(crate) fn new(s: Storage, world: &'w World, number: usize) -> Self {
         Self { s, world, number, known: Default::default() }
     }
 

@@ -295,7 +295,7 @@ mod tests {
 
     /// Stores the value of one write with the metadata of another, and says whether that is found right.
     async fn is_right(stored: Option<(u64, u64)>, killed: &Killed) -> bool {
-        let storage = Storage::new(Memory::new()).erase();
+        let storage = Storage::new(Memory::new());
         if let Some((value, metadata)) = stored {
             let put = PutOptions::new().metadata(write(metadata).metadata());
             storage.put_with(write(0).key(), write(value).value(SEED), put).await.unwrap();

@@ -17,7 +17,7 @@ macro_rules! names {
 each_method!(names);
 
 /// Calls a method by its name, on the key `a` of a store that has a value there. A batch calls one item, streams are read to their end, a
-/// transaction is rolled back, and a `false` of `is_connected` is `Unavailable`.
+/// transaction is rolled back.
 ///
 /// # Errors
 /// Those of the call, of a stream and of an item; `InvalidInput` for a name that is none of [`METHODS`].
@@ -58,11 +58,7 @@ pub fn call<'a>(backend: &'a dyn StorageBackend, method: &'a str) -> BoxFuture<'
             "rename" => drop(backend.rename(&a, &b, RenameOptions::new()).await?),
             "versions" => drop(backend.versions(&a).await?.try_collect::<Vec<_>>().await?),
             "begin" => backend.begin().await?.rollback().await?,
-            "is_connected" => {
-                if !backend.is_connected().await {
-                    return Err(Error::new(ErrorKind::Unavailable, "the backend says that it is not connected"));
-                }
-            }
+            "health" => backend.health().await?,
             "disconnect" => backend.disconnect().await?,
             _ => return Err(Error::new(ErrorKind::InvalidInput, format!("there is no method `{method}`"))),
         }

@@ -176,7 +176,7 @@ async fn transaction(client: &mut Client<'_>, ops: &[Op], commit: bool) -> Outco
         Err(e) if conflicts(&e) => conflict = Some(e.kind()),
         begun => {
             let tx = begun?;
-            let mut within = Client::new(tx.clone(), world, client.number).knowing(client.known());
+            let mut within = Client::new(Storage::clone(&tx), world, client.number).knowing(client.known());
             for op in ops {
                 breathe().await;
                 match within.within(*op).await? {

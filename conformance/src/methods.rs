@@ -23,7 +23,7 @@ macro_rules! each_method {
             rename [from: &Key, to: &Key, options: RenameOptions] [from, to, options] -> Result<Entry>;
             versions [key: &Key] [key] -> Result<EntryStream>;
             begin [] [] -> Result<Arc<dyn Transaction>>;
-            is_connected [] [] -> bool;
+            health [] [] -> Result<()>;
             disconnect [] [] -> Result<()>;
         }
     };

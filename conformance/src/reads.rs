@@ -69,6 +69,7 @@ async fn shown(s: Storage, options: ListOptions) -> Result<String> {
     let told = items.into_iter().map(|item| match item {
         ListItem::Prefix(prefix) => prefix,
         ListItem::Entry(entry) => told(vec![entry]),
+        other => format!("{other:?}"),
     });
     Ok(told.collect::<Vec<_>>().join(" "))
 }

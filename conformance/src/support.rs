@@ -11,7 +11,6 @@ use std::{
 use futures_util::{Stream, TryStreamExt, stream};
 use storage_core::{
     BatchOptions, Bytes, Entry, EntryStream, Key, ListItem, ListOptions, Metadata, PutOptions, Result, Storage,
-    StorageBackend,
 };
 use tokio::{runtime::Handle, sync::oneshot, task::JoinHandle};
 
@@ -21,11 +20,7 @@ use crate::{
 };
 
 /// Fails unless the key has this value, or with `None` has none.
-pub(crate) async fn expect_value<B: StorageBackend + ?Sized>(
-    s: &Storage<B>,
-    key: &str,
-    expected: Option<&[u8]>,
-) -> Outcome {
+pub(crate) async fn expect_value(s: &Storage, key: &str, expected: Option<&[u8]>) -> Outcome {
     let seen = s.get(key).await?;
     match (seen, expected) {
         (None, None) => Ok(()),
@@ -38,26 +33,23 @@ pub(crate) async fn expect_value<B: StorageBackend + ?Sized>(
 }
 
 /// The entry of a key that must exist.
-pub(crate) async fn entry<B: StorageBackend + ?Sized>(s: &Storage<B>, key: &str) -> Outcome<Entry> {
+pub(crate) async fn entry(s: &Storage, key: &str) -> Outcome<Entry> {
     expect_some(&format!("the entry of {key:?}"), s.stat(key).await?)
 }
 
 /// The positions that a listing yields.
-pub(crate) async fn positions<B: StorageBackend + ?Sized>(
-    s: &Storage<B>,
-    options: ListOptions,
-) -> Outcome<Vec<String>> {
+pub(crate) async fn positions(s: &Storage, options: ListOptions) -> Outcome<Vec<String>> {
     let items: Vec<ListItem> = s.list_with(options).await?.try_collect().await?;
     Ok(items.iter().map(|item| item.position().to_owned()).collect())
 }
 
 /// The keys with a prefix, as listed.
-pub(crate) async fn keys<B: StorageBackend + ?Sized>(s: &Storage<B>, prefix: &str) -> Outcome<Vec<String>> {
+pub(crate) async fn keys(s: &Storage, prefix: &str) -> Outcome<Vec<String>> {
     positions(s, ListOptions::new().prefix(prefix)).await
 }
 
 /// The entries that a listing yields, with metadata.
-pub(crate) async fn entries<B: StorageBackend + ?Sized>(s: &Storage<B>, prefix: &str) -> Outcome<Vec<Entry>> {
+pub(crate) async fn entries(s: &Storage, prefix: &str) -> Outcome<Vec<Entry>> {
     let options = ListOptions::new().prefix(prefix).metadata(true);
     let items: Vec<ListItem> = s.list_with(options).await?.try_collect().await?;
     Ok(items.into_iter().filter_map(ListItem::into_entry).collect())
@@ -70,10 +62,7 @@ pub(crate) async fn keys_of(entries: EntryStream) -> Outcome<Vec<String>> {
 }
 
 /// Writes each key with itself as the value, in one batch.
-pub(crate) async fn put_all<B: StorageBackend + ?Sized, K: AsRef<str>>(
-    s: &Storage<B>,
-    keys: impl IntoIterator<Item = K>,
-) -> Outcome {
+pub(crate) async fn put_all<K: AsRef<str>>(s: &Storage, keys: impl IntoIterator<Item = K>) -> Outcome {
     let items = keys.into_iter().map(|key| {
         let key = key.as_ref().to_owned();
         (key.clone(), key, PutOptions::new())

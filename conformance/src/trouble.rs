@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use storage_core::{Entry, ErrorKind, Storage, StorageBackend};
+use storage_core::{Entry, ErrorKind, Storage};
 use tokio::time::timeout;
 
 use crate::{
@@ -50,10 +50,10 @@ impl Trouble {
 ///
 /// # Errors
 /// Failed where it is not so.
-pub async fn is_told_and_mended<B: StorageBackend, R: StorageBackend>(
+pub async fn is_told_and_mended(
     proxy: &Proxy,
-    storage: &Storage<B>,
-    retried: &Storage<R>,
+    storage: &Storage,
+    retried: &Storage,
     troubles: impl IntoIterator<Item = Trouble>,
 ) -> Outcome {
     let (old, new) = (noise(VALUE, 1), noise(VALUE, 2));
@@ -94,7 +94,7 @@ pub async fn is_told_and_mended<B: StorageBackend, R: StorageBackend>(
 ///
 /// # Errors
 /// Failed where it is not so.
-pub async fn is_mended_in_uploads<R: StorageBackend>(proxy: &Proxy, retried: &Storage<R>, fault: Fault) -> Outcome {
+pub async fn is_mended_in_uploads(proxy: &Proxy, retried: &Storage, fault: Fault) -> Outcome {
     let value = noise(LARGE, 3);
     for request in 0..CALLS {
         proxy.spoil(request, 1, fault.clone());

@@ -14,6 +14,7 @@ use std::{
 };
 
 use libtest_mimic::{Arguments, Trial};
+use storage_config::Durability;
 use storage_conformance::{
     Namespace, Selection, Target, answer, checks,
     report::{BackendReport, Status},
@@ -21,7 +22,7 @@ use storage_conformance::{
     saboteurs::{Base, FOREIGN, PASSWORD, SOUND, Saboteur, damage, damageable, saboteurs},
     unusual::{BYTES_ALONE, SLOW, UNUSUAL},
 };
-use storage_core::{Durability, Result, StorageBackend};
+use storage_core::{Result, StorageBackend};
 use storage_fs::Fs;
 use storage_memory::Memory;
 

@@ -9,7 +9,7 @@ use storage_memory::Memory;
 
 #[tokio::test]
 async fn a_fault_before_does_nothing_and_is_definite() {
-    let s = Storage::new(Faults::new(Memory::new(), 1).before(1.0).only(["put", "commit"]));
+    let s = Storage::typed(Faults::new(Memory::new(), 1).before(1.0).only(["put", "commit"]));
     let error = s.put("key", "v").await.unwrap_err();
     assert!(error.kind() == ErrorKind::Unavailable && !error.is_ambiguous());
     assert!(!s.has("key").await.unwrap());
@@ -21,7 +21,7 @@ async fn a_fault_before_does_nothing_and_is_definite() {
 
 #[tokio::test]
 async fn a_fault_after_is_ambiguous_for_writes_only() {
-    let s = Storage::new(Faults::new(Memory::new(), 1).after(1.0));
+    let s = Storage::typed(Faults::new(Memory::new(), 1).after(1.0));
     assert!(s.put("key", "v").await.unwrap_err().is_ambiguous());
     assert!(!s.get("key").await.unwrap_err().is_ambiguous());
     let below = Storage::from_arc(s.backend().inner().clone());
@@ -50,7 +50,7 @@ async fn what_stalls_never_answers() {
     Storage::new(memory.clone()).put("key", vec![b'x'; 1000]).await.unwrap();
     let s = Storage::new(Faults::new(memory.clone(), 2).stall(1.0));
     assert!(s.put("key", "v").now_or_never().is_none());
-    assert!(s.is_connected().now_or_never().is_none());
+    assert!(s.health().now_or_never().is_none());
     let s = Storage::new(Faults::new(memory, 2).stall_streams(1.0));
     let body = s.open("key", GetOptions::new()).await.unwrap().unwrap().body;
     assert!(body.bytes(u64::MAX).now_or_never().is_none());
@@ -93,7 +93,7 @@ async fn a_recorder_notes_every_method() {
     tx.commit().await.unwrap();
     s.delete("a").await.unwrap();
     s.clear().await.unwrap();
-    s.is_connected().await;
+    s.health().await.unwrap();
     s.disconnect().await.unwrap();
     let expected = [
         "put",
@@ -112,7 +112,7 @@ async fn a_recorder_notes_every_method() {
         "transaction.commit",
         "delete",
         "clear",
-        "is_connected",
+        "health",
         "disconnect",
     ];
     assert_eq!(log.take(), expected);

@@ -1,6 +1,7 @@
 //! The clouds, and how to connect to a server of each.
 
-use storage_core::{Result, Secret, Storage};
+use storage_config::Secret;
+use storage_core::{Result, Storage};
 use storage_object_store::ObjectStoreBackend;
 
 use crate::{Answer, Asked, Server, Store, azure, xml};
@@ -118,6 +119,6 @@ impl Server {
                 storage_gcs::connect(config).await
             }
         };
-        backend.map(Storage::new)
+        backend.map(Storage::typed)
     }
 }

@@ -106,8 +106,8 @@ pub(super) fn begin() -> String {
     "begin()".into()
 }
 
-pub(super) fn is_connected() -> String {
-    "is_connected()".into()
+pub(super) fn health() -> String {
+    "health()".into()
 }
 
 pub(super) fn disconnect() -> String {
@@ -147,13 +147,14 @@ pub(super) fn object(object: Option<&Object>) -> String {
 }
 
 fn value(body: &Body) -> String {
-    match body {
-        Body::Bytes(bytes) if bytes.len() <= SHOWN => format!("\"{}\"", bytes.escape_ascii()),
-        Body::Bytes(bytes) => format!("{} bytes", bytes.len()),
-        Body::Stream(stream) => match stream.declared_len() {
-            Some(len) => format!("a stream of {len} bytes"),
-            None => "a stream".into(),
-        },
+    match (body.buffer(), body.len()) {
+        (Some(buffer), _) if buffer.len() <= SHOWN as u64 => {
+            let shown: String = buffer.pieces().iter().map(|piece| piece.escape_ascii().to_string()).collect();
+            format!("\"{shown}\"")
+        }
+        (Some(buffer), _) => format!("{} bytes", buffer.len()),
+        (None, Some(len)) => format!("a stream of {len} bytes"),
+        (None, None) => "a stream".into(),
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    BackendInfo, BatchOptions, Body, BodyStream, Bytes, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
+    Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
     Transaction, async_trait,
 };
 
@@ -165,17 +165,8 @@ impl Told for Option<Object> {
 
     fn followed(self, returned: Returned) -> Self {
         self.map(|mut object| {
-            object.body = match object.body {
-                Body::Bytes(bytes) => Body::Bytes(bytes),
-                Body::Stream(pieces) => {
-                    let declared = pieces.declared_len();
-                    let pieces = Pieces { inner: pieces.boxed(), returned, seen: 0, what: "bytes" };
-                    match declared {
-                        Some(len) => Body::stored(len, pieces),
-                        None => Body::stream(pieces),
-                    }
-                }
-            };
+            let traced = |pieces: BodyStream| Pieces { inner: pieces.boxed(), returned, seen: 0, what: "bytes" };
+            object.body = object.body.map_stream(traced);
             object
         })
     }

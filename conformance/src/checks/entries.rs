@@ -2,9 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use storage_core::{
-    BatchOptions, Body, Bytes, CopyOptions, Entry, Etag, Metadata, PutOptions, Storage, StorageBackend, VersionId,
-};
+use storage_core::{BatchOptions, Body, Bytes, CopyOptions, Entry, Etag, Metadata, PutOptions, Storage, VersionId};
 
 use crate::{
     Context, Failure, Outcome,
@@ -183,19 +181,14 @@ fn differs(what: &str, last: &mut Option<Etag>, etag: Option<Etag>) -> Outcome {
 }
 
 /// Writes the value with the metadata under `to`.
-async fn write<B: StorageBackend + ?Sized>(
-    s: &Storage<B>,
-    way: Way,
-    value: &Bytes,
-    metadata: &Metadata,
-) -> Outcome<Entry> {
+async fn write(s: &Storage, way: Way, value: &Bytes, metadata: &Metadata) -> Outcome<Entry> {
     let options = || with(metadata.clone());
     let size = (value.len() / 3).max(1);
     let written = match way {
         Way::Put => s.put_with("to", value.clone(), options()).await?,
         Way::Streamed => s.put_with("to", Body::stream(pieces(value.clone(), size)), options()).await?,
         Way::Declared => {
-            let body = Body::sized(value.len() as u64, pieces(value.clone(), size));
+            let body = Body::with_len(value.len() as u64, pieces(value.clone(), size));
             s.put_with("to", body, options()).await?
         }
         Way::InBatch => {

@@ -23,7 +23,7 @@ pub async fn taxonomy(c: Context) -> Outcome {
     described(s, copy, ErrorKind::NotFound, "copy", "absent")?;
     let rename = s.rename("absent", "to").await.err();
     described(s, rename, ErrorKind::NotFound, "rename", "absent")?;
-    let short = s.put("key", Body::sized(5, stream::empty())).await.err();
+    let short = s.put("key", Body::with_len(5, stream::empty())).await.err();
     described(s, short, ErrorKind::InvalidInput, "put", "key")?;
     let error = Error::new(ErrorKind::PermissionDenied, "the check's own broken body");
     let broken = s.put("key", Body::stream(stream::iter([Ok(Bytes::from("a")), Err(error)]))).await.err();

@@ -6,7 +6,7 @@ use fastrand::Rng;
 use futures_util::TryStreamExt;
 use storage_core::{
     BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, Etag, GetOptions, Isolation, ListItem,
-    ListOptions, PutOptions, Query, RenameOptions, Result, Storage, StorageBackend, Tx,
+    ListOptions, PutOptions, Query, RenameOptions, Result, Storage, Tx,
 };
 
 use tokio::time::timeout;
@@ -245,7 +245,7 @@ pub async fn nothing_gets_out_before_the_end(c: Context) -> Outcome {
 }
 
 /// Keys, values, etags and versions.
-async fn picture<B: StorageBackend + ?Sized>(s: &Storage<B>) -> Outcome<Vec<String>> {
+async fn picture(s: &Storage) -> Outcome<Vec<String>> {
     let mut seen = Vec::new();
     for key in keys(s, "").await? {
         let entry = entry(s, &key).await?;
@@ -259,7 +259,7 @@ async fn picture<B: StorageBackend + ?Sized>(s: &Storage<B>) -> Outcome<Vec<Stri
     Ok(seen)
 }
 
-async fn versions<B: StorageBackend + ?Sized>(s: &Storage<B>, key: &str) -> Outcome<Vec<Option<Etag>>> {
+async fn versions(s: &Storage, key: &str) -> Outcome<Vec<Option<Etag>>> {
     let versions: Vec<Entry> = s.versions(key).await?.try_collect().await?;
     Ok(versions.into_iter().map(|entry| entry.etag).collect())
 }
@@ -385,7 +385,7 @@ pub async fn ranges_of_large_values_within(c: Context) -> Outcome {
             expect_bytes(&format!("the range {range:?} within a transaction"), &seen, &value[*start..*end])?;
         }
     }
-    let last = GetOptions::new().range(storage_core::ByteRange::Last(1000.min(len as u64)));
+    let last = GetOptions::new().range(storage_core::ByteRange::Suffix(1000.min(len as u64)));
     let seen = expect_some("the value", tx.get_with("large", last).await?)?;
     expect_bytes("the last 1,000 bytes within a transaction", &seen, &value[len - 1000.min(len)..])?;
     tx.commit().await?;
@@ -418,7 +418,7 @@ pub async fn listings_pass_over_deleted_keys(c: Context) -> Outcome {
     listed(s, &left, "after the commit").await
 }
 
-async fn listed<B: StorageBackend + ?Sized>(s: &Storage<B>, left: &[&String], when: &str) -> Outcome {
+async fn listed(s: &Storage, left: &[&String], when: &str) -> Outcome {
     expect_eq(&format!("the number of keys {when}"), keys(s, "").await?.len(), left.len())?;
     expect(keys(s, "").await?.iter().eq(left.iter().copied()), || {
         format!("expected the keys that are left {when}, saw others")

@@ -178,7 +178,7 @@ pub async fn broken_streams_leave_nothing_behind(c: Context) -> Outcome {
         let error = Error::new(ErrorKind::InvalidInput, "the check's own broken body");
         let broken = match round % 3 {
             0 => Body::stream(pieces(lost, piece).chain(stream::iter([Err(error)]))),
-            1 => Body::sized(size as u64 + 1, pieces(lost, piece)),
+            1 => Body::with_len(size as u64 + 1, pieces(lost, piece)),
             _ => Body::stream(pieces(lost, piece).chain(stream::pending())),
         };
         // The last one is dropped when its pieces are taken, wherever the store has put them by then.
@@ -192,7 +192,7 @@ pub async fn broken_streams_leave_nothing_behind(c: Context) -> Outcome {
         let key = if round % 2 == 0 { "key" } else { "other" };
         let body = match round / 3 % 3 {
             0 => Body::stream(pieces(next.clone(), piece)),
-            1 => Body::sized(next.len() as u64, pieces(next.clone(), piece)),
+            1 => Body::with_len(next.len() as u64, pieces(next.clone(), piece)),
             _ => next.clone().into(),
         };
         if round / 9 % 2 == 0 {

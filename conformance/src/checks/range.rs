@@ -23,7 +23,7 @@ pub async fn open(c: Context) -> Outcome {
 
 /// The last `n` bytes; all of a shorter value.
 pub async fn suffix(c: Context) -> Outcome {
-    let last = [1, 2, 99, 100, 101, u64::MAX].map(ByteRange::Last);
+    let last = [1, 2, 99, 100, 101, u64::MAX].map(ByteRange::Suffix);
     parts(&c, &last).await
 }
 
@@ -34,8 +34,11 @@ pub async fn clamped(c: Context) -> Outcome {
 
 /// A start at the very end is an empty range, and so is a range from a place to itself.
 pub async fn at_end_is_empty(c: Context) -> Outcome {
-    parts(&c, &[(100..).into(), (100..200).into(), (100..100).into(), (5..5).into(), (0..0).into(), ByteRange::Last(0)])
-        .await
+    parts(
+        &c,
+        &[(100..).into(), (100..200).into(), (100..100).into(), (5..5).into(), (0..0).into(), ByteRange::Suffix(0)],
+    )
+    .await
 }
 
 /// A start beyond the end is `RangeNotSatisfiable`.
@@ -59,7 +62,7 @@ pub async fn beyond_end(c: Context) -> Outcome {
 /// Every range of an empty value that does not start beyond it is empty.
 pub async fn of_an_empty_value(c: Context) -> Outcome {
     c.storage.put("key", "").await?;
-    for range in [ByteRange::from(0..), (0..1).into(), (0..0).into(), ByteRange::Last(5), ByteRange::Last(0)] {
+    for range in [ByteRange::from(0..), (0..1).into(), (0..0).into(), ByteRange::Suffix(5), ByteRange::Suffix(0)] {
         part(&c.storage, range, b"").await?;
     }
     Ok(())
@@ -68,7 +71,7 @@ pub async fn of_an_empty_value(c: Context) -> Outcome {
 /// The entry reports the size of the whole value, whatever range is read.
 pub async fn full_size_reported(c: Context) -> Outcome {
     c.storage.put("key", noise(100, 7)).await?;
-    for range in [ByteRange::from(10..20), (90..).into(), ByteRange::Last(3), (100..).into()] {
+    for range in [ByteRange::from(10..20), (90..).into(), ByteRange::Suffix(3), (100..).into()] {
         for whole in [false, true] {
             let options = GetOptions::new().range(range).whole(whole);
             let object = expect_some("the object", c.storage.open("key", options).await?)?;
@@ -92,7 +95,7 @@ pub async fn random_of_a_large_value(c: Context) -> Outcome {
         let slice = |start: u64, end: u64| value.slice(start as usize..end as usize);
         part(&c.storage, (start..end).into(), &slice(start, end)).await?;
         part(&c.storage, (start..).into(), &slice(start, len)).await?;
-        part(&c.storage, ByteRange::Last(start), &slice(len - start, len)).await?;
+        part(&c.storage, ByteRange::Suffix(start), &slice(len - start, len)).await?;
     }
     Ok(())
 }

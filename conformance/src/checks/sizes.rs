@@ -34,7 +34,7 @@ pub async fn of_values(c: Context) -> Outcome {
         if size > 1 << 20 && i % 2 == 0 {
             continue;
         }
-        let declared = Body::sized(size as u64, pieces(value.clone(), (size / 3).max(1)));
+        let declared = Body::with_len(size as u64, pieces(value.clone(), (size / 3).max(1)));
         let written = s.put("declared", declared).await?;
         is(s, &format!("put as a stream of declared length, of {size} bytes"), written, &value).await?;
     }
@@ -129,11 +129,11 @@ pub async fn of_ranges(c: Context) -> Outcome {
         ranges.push((start..start + length as u64).into());
     }
     for length in around(1025) {
-        ranges.extend([ByteRange::Last(length as u64), (len.saturating_sub(length as u64)..).into()]);
+        ranges.extend([ByteRange::Suffix(length as u64), (len.saturating_sub(length as u64)..).into()]);
     }
     // A few long ones, which cost time on a server.
     for border in [64 * KIB, 256 * KIB, 1024 * KIB, 5120 * KIB, 8192 * KIB] {
-        ranges.extend([(0..border).into(), ByteRange::Last(border), (len.saturating_sub(border)..).into()]);
+        ranges.extend([(0..border).into(), ByteRange::Suffix(border), (len.saturating_sub(border)..).into()]);
     }
     for (i, range) in ranges.into_iter().enumerate().take_while(|_| pace.goes_on()) {
         let part = range.resolve(len)?;

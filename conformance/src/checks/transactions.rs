@@ -93,7 +93,7 @@ pub async fn invisible_before_commit(c: Context) -> Outcome {
     }
     // A store may make a second transaction wait for the first; then there is nothing to see.
     if let Ok(second) = timeout(PATIENCE, other.begin()).await {
-        unchanged(&second?).await?;
+        unchanged(&*second?).await?;
     }
     tx.commit().await?;
     for handle in [s, &other] {
@@ -295,7 +295,7 @@ pub async fn all_or_nothing(c: Context) -> Outcome {
                 tx.put(key, n.to_string()).await?;
                 sleep(Duration::from_millis(1)).await;
             }
-            Ok(())
+            Ok::<_, Error>(())
         };
         Ok(s.transaction(work).await?)
     };
@@ -310,7 +310,7 @@ async fn together(s: &Storage, keys: [&'static str; 3]) -> Outcome {
             seen.push(tx.get(key).await?);
             tokio::task::yield_now().await;
         }
-        Ok(seen)
+        Ok::<_, Error>(seen)
     };
     let seen = s.transaction(work).await?;
     let same = seen.windows(2).all(|pair| pair[0] == pair[1]);
@@ -336,10 +336,9 @@ pub async fn serializable_excludes_write_skew(c: Context) -> Outcome {
                     if sum == 2 {
                         tx.put(["a", "b"][i], "0").await?;
                     }
-                    Ok(())
+                    Ok::<_, Failure>(())
                 })
-                .await?;
-                Ok(())
+                .await
             }
         })
         .await?;
@@ -448,7 +447,7 @@ pub async fn entries_survive_commit(c: Context) -> Outcome {
 }
 
 /// The store with `a` and `b` as they were put.
-async fn unchanged<B: storage_core::StorageBackend + ?Sized>(s: &Storage<B>) -> Outcome {
+async fn unchanged(s: &Storage) -> Outcome {
     expect_value(s, "a", Some(b"a")).await?;
     expect_value(s, "b", Some(b"b")).await?;
     expect_value(s, "c", None).await?;
@@ -456,7 +455,7 @@ async fn unchanged<B: storage_core::StorageBackend + ?Sized>(s: &Storage<B>) -> 
     expect_eq("the keys", keys(s, "").await?, ["a", "b"])
 }
 
-async fn number<B: storage_core::StorageBackend + ?Sized>(s: &Storage<B>, key: &str) -> storage_core::Result<i64> {
+async fn number(s: &Storage, key: &str) -> storage_core::Result<i64> {
     let value = s.get(key).await?.unwrap_or_default();
     let number = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
     number.ok_or_else(|| Error::new(ErrorKind::Corrupt, format!("expected a number, saw {value:?}")))

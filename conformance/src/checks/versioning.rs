@@ -304,7 +304,7 @@ pub async fn ranges_are_its_own(c: Context) -> Outcome {
             let len = value.len() as u64;
             for start in [len, 10, 25, 0, 65_536, len.saturating_sub(5)] {
                 for range in
-                    [ByteRange::from(start..start + 10), (start..).into(), ByteRange::Last(start), (0..start).into()]
+                    [ByteRange::from(start..start + 10), (start..).into(), ByteRange::Suffix(start), (0..start).into()]
                 {
                     let what = format!("{range:?} of an old version of {len} bytes");
                     let seen = s.get_with("key", GetOptions::new().version(version.clone()).range(range)).await;

@@ -35,7 +35,7 @@ pub(super) async fn provoke(child: Child) -> Outcome {
     s.get("key").await?;
     told("a range beyond the end", s.get_with("key", GetOptions::new().range(100..)).await.err())?;
     told("a copy of nothing", s.copy("absent", "to").await.err())?;
-    told("a short body", s.put("key", Body::sized(5, stream::empty())).await.err())?;
+    told("a short body", s.put("key", Body::with_len(5, stream::empty())).await.err())?;
     s.query(Query::new().equals("f", 1)).await?.try_collect::<Vec<_>>().await?;
     s.clear().await?;
     let network = |mode| child.namespace.network().map(|proxy| proxy.set(mode));

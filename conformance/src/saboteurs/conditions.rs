@@ -102,7 +102,7 @@ struct ChecksThenWrites {
 impl Fault for ChecksThenWrites {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
         let concerned = |condition: &Condition| matches!(condition, Condition::IfAbsent) == self.creates;
-        if let Body::Bytes(_) = body
+        if body.is_in_memory()
             && let Some(condition) = options.condition.take_if(|condition| concerned(condition))
         {
             if !holds(s, key, &condition).await? {

@@ -127,7 +127,7 @@ impl Fault for Late {
     }
 
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let call = if matches!(body, Body::Stream(_)) { Call::StreamPut } else { Call::Put };
+        let call = if !body.is_in_memory() { Call::StreamPut } else { Call::Put };
         let (inner, key, bytes) = (Arc::clone(s.inner), key.clone(), whole(body).await?);
         self.run(call, async move { inner.put(&key, bytes.into(), options).await }).await
     }

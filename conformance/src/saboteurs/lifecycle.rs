@@ -6,8 +6,8 @@ use std::{
 };
 
 use storage_core::{
-    BackendInfo, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key, Object, PutOptions,
-    Result, StatOptions, Transaction, async_trait,
+    BackendInfo, Body, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object,
+    PutOptions, Result, StatOptions, Transaction, async_trait,
 };
 
 use super::{
@@ -118,7 +118,7 @@ impl Fault for SixConnections {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         // One more is held by the table of all.
         if Arc::strong_count(&self.open) > 7 {
-            return Err(Error::new(storage_core::ErrorKind::Unavailable, "too many connections"));
+            return Err(Error::new(ErrorKind::Unavailable, "too many connections"));
         }
         s.inner.put(key, body, options).await
     }
@@ -266,8 +266,8 @@ struct NeverConnected;
 
 #[async_trait]
 impl Fault for NeverConnected {
-    async fn is_connected(&self, _: Sides<'_>) -> bool {
-        false
+    async fn health(&self, _: Sides<'_>) -> Result<()> {
+        Err(Error::new(ErrorKind::Unavailable, "not connected"))
     }
 }
 

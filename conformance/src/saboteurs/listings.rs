@@ -290,7 +290,7 @@ struct StagingIsListed;
 #[async_trait]
 impl Fault for StagingIsListed {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        if let Body::Bytes(_) = body {
+        if body.is_in_memory() {
             return s.inner.put(key, body, options).await;
         }
         let staged = Key::parse(".staging")?;

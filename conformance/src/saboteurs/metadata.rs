@@ -144,7 +144,7 @@ struct ForgetsOfStreams;
 #[async_trait]
 impl Fault for ForgetsOfStreams {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
-        options.metadata = options.metadata.filter(|_| matches!(body, Body::Bytes(_)));
+        options.metadata = options.metadata.filter(|_| body.is_in_memory());
         s.inner.put(key, body, options).await
     }
 }

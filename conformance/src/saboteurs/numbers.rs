@@ -67,9 +67,9 @@ impl Stores {
 #[async_trait]
 impl Fault for Stores {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let body = match body {
-            Body::Bytes(value) => (self.value)(value).into(),
-            Body::Stream(pieces) => {
+        let body = match body.into_buffer() {
+            Ok(value) => (self.value)(value.into_bytes()?).into(),
+            Err(pieces) => {
                 let pieces = (self.pieces)(pieces.try_collect().await?);
                 Body::stream(stream::iter(pieces.into_iter().map(Ok)))
             }
@@ -90,10 +90,8 @@ impl Fault for ItemsOf4096 {
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
         for (_, body, _) in &mut items {
-            if let Body::Bytes(value) = body
-                && value.len() == 4096
-            {
-                value.truncate(4095);
+            if let Some(value) = body.buffer().filter(|value| value.len() == 4096) {
+                *body = value.slice(0..4095).into();
             }
         }
         s.inner.put_batch(items, options).await
@@ -147,7 +145,7 @@ impl Fault for Lists {
         let items = listed(s, options).await?.into_iter().enumerate();
         let shown = items.filter_map(|(n, mut item)| match &mut item {
             ListItem::Entry(entry) => (self.0)(n, entry).then_some(item),
-            ListItem::Prefix(_) => Some(item),
+            _ => Some(item),
         });
         Ok(streamed(shown.collect()))
     }

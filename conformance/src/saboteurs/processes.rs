@@ -90,7 +90,7 @@ impl Fault for Around {
         match self {
             Self::Collects => body = super::wrap::whole(body).await?.into(),
             Self::LocksItself => {
-                let whole = matches!(body, Body::Bytes(_));
+                let whole = body.is_in_memory();
                 if let Some(Condition::IfMatch(etag)) = options.condition.clone().filter(|_| whole) {
                     lock = Some(LOCK.lock().await);
                     let current = s.inner.stat(key, StatOptions::new()).await?.and_then(|entry| entry.etag);

@@ -191,7 +191,7 @@ impl Fault for Answers {
             .collect();
         found.retain(|(seen, _)| match &query.continuation {
             Some(from) if self.behind_ties && query.order.by != OrderBy::Key => {
-                from.rank() != query.continuation_after(seen).rank() && query.continues_with(seen)
+                from.sort_key() != query.continuation_after(seen).sort_key() && query.continues_with(seen)
             }
             _ => query.continues_with(seen),
         });
@@ -201,7 +201,7 @@ impl Fault for Answers {
         }
         found.sort_by(|(a, _), (b, _)| {
             let (rank_a, rank_b) = (query.continuation_after(a), query.continuation_after(b));
-            let tie = self.ties_reversed && query.order.by != OrderBy::Key && rank_a.rank() == rank_b.rank();
+            let tie = self.ties_reversed && query.order.by != OrderBy::Key && rank_a.sort_key() == rank_b.sort_key();
             if tie { b.key.cmp(&a.key) } else { query.compare(a, b) }
         });
         found.truncate(query.limit.unwrap_or(usize::MAX));

@@ -58,7 +58,10 @@ struct SharedStaging {
 #[async_trait]
 impl Fault for SharedStaging {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let Body::Stream(mut body) = body else { return s.inner.put(key, body, options).await };
+        let mut body = match body.into_buffer() {
+            Ok(whole) => return s.inner.put(key, whole.into(), options).await,
+            Err(body) => body,
+        };
         let staged = || self.staged.lock().unwrap_or_else(PoisonError::into_inner);
         staged().remove(key);
         while let Some(piece) = body.next().await {
@@ -84,7 +87,10 @@ struct KeepsBytes {
 #[async_trait]
 impl Fault for KeepsBytes {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let Body::Stream(mut body) = body else { return s.inner.put(key, body, options).await };
+        let mut body = match body.into_buffer() {
+            Ok(whole) => return s.inner.put(key, whole.into(), options).await,
+            Err(body) => body,
+        };
         let mut bytes = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
         while let Some(piece) = body.next().await {
             match piece {

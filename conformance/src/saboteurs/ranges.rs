@@ -30,7 +30,7 @@ table! {
         "versioning/ranges_are_its_own",
     ];
     suffix_of_a_short_value_fails = Asks(|range, size| match range {
-        ByteRange::Last(n) if n > size && size > 0 => unsatisfiable(),
+        ByteRange::Suffix(n) if n > size && size > 0 => unsatisfiable(),
         other => Ok(other),
     }) => ["range/suffix", "sizes/of_ranges", "versioning/ranges_are_its_own"];
     beyond_the_end_is_empty = Asks(|range, size| Ok(match range {

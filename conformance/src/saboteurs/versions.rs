@@ -87,7 +87,7 @@ struct StreamsReplace;
 #[async_trait]
 impl Fault for StreamsReplace {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let streamed = matches!(body, Body::Stream(_));
+        let streamed = !body.is_in_memory();
         let written = s.inner.put(key, body, options).await?;
         if let Some(before) = versions_of(s, key).await?.get(1).filter(|_| streamed) {
             purge(s, before).await?;

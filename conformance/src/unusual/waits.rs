@@ -127,14 +127,7 @@ impl Slowed for Option<Entry> {}
 impl Slowed for Option<Object> {
     fn slowed(mut self, _: Duration) -> Self {
         if let Some(object) = &mut self {
-            let body = std::mem::take(&mut object.body);
-            object.body = match body {
-                Body::Bytes(bytes) => Body::Bytes(bytes),
-                Body::Stream(pieces) => match pieces.declared_len() {
-                    Some(len) => Body::stored(len, hesitant(pieces)),
-                    None => Body::stream(hesitant(pieces)),
-                },
-            };
+            object.body = std::mem::take(&mut object.body).map_stream(hesitant);
         }
         self
     }

@@ -181,5 +181,5 @@ fn in_pieces(bytes: Bytes) -> Body {
         let piece = rest.split_to(size.min(rest.len()));
         Some((Ok(piece), (rest, n + 1)))
     });
-    Body::stored(len, pieces)
+    Body::from_backend(len, pieces)
 }

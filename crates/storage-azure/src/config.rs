@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
-};
+use storage_config::{BackendFactory, ConnectionConfig, Secret, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend};
 use storage_object_store::http::HttpConfig;
 
 /// Where the container is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.
@@ -24,7 +23,7 @@ pub struct Config {
     pub account_key: Option<Secret>,
     /// A shared access signature, as in `sv=…&sig=…`. It needs the rights to read, write, delete and list in the container.
     pub sas: Option<Secret>,
-    /// Names what the [`CredentialProvider`](storage_core::CredentialProvider) of the [`StorageContext`] has: an account key, or
+    /// Names what the [`CredentialProvider`](storage_config::CredentialProvider) of the [`StorageContext`] has: an account key, or
     /// a shared access signature.
     pub credentials: Option<String>,
     /// Whether to ask without credentials.

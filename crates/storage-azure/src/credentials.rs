@@ -6,7 +6,8 @@ use object_store::{
     CredentialProvider as Native, StaticCredentialProvider,
     azure::{AzureAccessKey, AzureCredential, split_sas},
 };
-use storage_core::{CredentialProvider, Error, ErrorKind, Result};
+use storage_config::CredentialProvider;
+use storage_core::{Error, ErrorKind, Result};
 use storage_object_store::http::{Provided, is_address};
 
 use crate::{Config, config::wrong};
@@ -216,7 +217,7 @@ fn provided(text: &str) -> Result<AzureCredential> {
 
 #[cfg(test)]
 mod tests {
-    use storage_core::Secret;
+    use storage_config::Secret;
 
     use super::*;
 

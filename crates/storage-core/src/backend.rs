@@ -192,9 +192,12 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
         Err(Error::unsupported("transactions"))
     }
 
-    /// Whether the store can be reached and used right now.
-    async fn is_connected(&self) -> bool {
-        true
+    /// Whether the store can be reached and used right now, and if not, why.
+    ///
+    /// # Errors
+    /// Those of the store; `Closed` after `disconnect`.
+    async fn health(&self) -> Result<()> {
+        Ok(())
     }
 
     /// Gives up the connection. Afterwards every call through any handle is `Closed`.
@@ -204,9 +207,9 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// disconnected and its clones refuse further calls by themselves.
     ///
     /// # Errors
-    /// `Unsupported` when there is nothing to close; the handle does not pass that on.
+    /// Those of the store; the connection is given up all the same.
     async fn disconnect(&self) -> Result<()> {
-        Err(Error::unsupported("disconnecting"))
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -14,66 +15,112 @@ use futures_util::{
 
 use crate::{Entry, Error, ErrorKind, Result};
 
+mod buffer;
+
+pub use buffer::Buffer;
+
 /// Pieces of a value, in order.
 pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 
-/// The bytes of a value.
+/// The bytes of a value: in memory, as a stream, or as a stream that can be begun again.
 ///
-/// `Bytes`, `Vec<u8>`, `String`, `&'static str` and `&'static [u8]` convert into a whole body without a copy.
-/// [`Body::stream`] and [`Body::sized`] make a streamed one, which is never held in memory as a whole.
+/// `Bytes`, `Vec<u8>`, `String` and [`Buffer`] convert into a body in memory without a copy; `&str`, `&[u8]` and `&[u8; N]` are
+/// copied ([`Bytes::from_static`] is not). [`Body::stream`] and [`Body::with_len`] make a streamed one, which is never held in memory as a whole;
+/// [`Body::replayable`] one that a layer or an upload can send again after a failure.
 #[derive(Debug)]
-pub enum Body {
-    /// The whole value in memory.
-    Bytes(Bytes),
-    /// The value in pieces.
+pub struct Body(Form);
+
+enum Form {
+    Memory(Buffer),
     Stream(BodyStream),
+    Replayable(Replayable),
+}
+
+/// A stream that can be begun again.
+#[derive(Clone)]
+struct Replayable {
+    len: u64,
+    open: Arc<dyn Fn() -> ByteStream + Send + Sync>,
+}
+
+impl Replayable {
+    fn begin(&self) -> BodyStream {
+        BodyStream::new(Some(self.len), ErrorKind::InvalidInput, (self.open)())
+    }
 }
 
 impl Body {
     /// A stream of a length that is not known beforehand.
     pub fn stream(pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::declared(None, ErrorKind::InvalidInput, pieces)
+        Self(Form::Stream(BodyStream::new(None, ErrorKind::InvalidInput, pieces)))
     }
 
     /// A stream of exactly `len` bytes. When it turns out shorter or longer it ends in `InvalidInput`, so that
     /// whoever stores it stores nothing.
-    pub fn sized(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::declared(Some(len), ErrorKind::InvalidInput, pieces)
+    pub fn with_len(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
+        Self(Form::Stream(BodyStream::new(Some(len), ErrorKind::InvalidInput, pieces)))
+    }
+
+    /// A stream of exactly `len` bytes that can be begun again: each call of `open` yields the same bytes from the start. A retry
+    /// can send such a body again, which a plain stream does not allow.
+    pub fn replayable<S>(len: u64, open: impl Fn() -> S + Send + Sync + 'static) -> Self
+    where
+        S: Stream<Item = Result<Bytes>> + Send + 'static,
+    {
+        Self(Form::Replayable(Replayable { len, open: Arc::new(move || open().boxed()) }))
     }
 
     /// For backends: a stored value of exactly `len` bytes on its way out. When the store delivers fewer or more, it ends in
     /// `Unavailable`, so that the reader can go on where it broke off.
-    pub fn stored(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
-        Self::declared(Some(len), ErrorKind::Unavailable, pieces)
-    }
-
-    fn declared(
-        declared: Option<u64>,
-        mismatch: ErrorKind,
-        pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
-    ) -> Self {
-        Self::Stream(BodyStream { pieces: pieces.boxed(), declared, left: declared.unwrap_or(0), mismatch })
+    pub fn from_backend(len: u64, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> Self {
+        Self(Form::Stream(BodyStream::new(Some(len), ErrorKind::Unavailable, pieces)))
     }
 
     /// The same body, which ends in `Unavailable` unless it has exactly this length.
     pub(crate) fn expecting(self, len: u64) -> Self {
-        if self.len() == Some(len) { self } else { Self::stored(len, self.into_stream()) }
+        if self.len() == Some(len) { self } else { Self::from_backend(len, self.into_stream()) }
     }
 
     /// The same body, its errors passed through a function.
-    pub(crate) fn map_err(self, f: impl Fn(Error) -> Error + Send + 'static) -> Self {
-        match self {
-            Self::Bytes(bytes) => Self::Bytes(bytes),
-            Self::Stream(stream) => Self::declared(stream.declared, stream.mismatch, stream.map_err(f)),
+    #[must_use]
+    pub fn map_err(self, f: impl Fn(Error) -> Error + Send + 'static) -> Self {
+        self.map_stream(|pieces| pieces.map_err(f))
+    }
+
+    /// The same body, with another stream of the same length in place of its own. One in memory is left as it is.
+    #[must_use]
+    pub fn map_stream<S>(self, f: impl FnOnce(BodyStream) -> S) -> Self
+    where
+        S: Stream<Item = Result<Bytes>> + Send + 'static,
+    {
+        match self.into_buffer() {
+            Ok(buffer) => buffer.into(),
+            Err(stream) => {
+                let (declared, mismatch) = (stream.declared, stream.mismatch);
+                Self(Form::Stream(BodyStream::new(declared, mismatch, f(stream))))
+            }
+        }
+    }
+
+    /// As [`map_stream`](Body::map_stream), for a function that can be called again: a replayable body stays one.
+    #[must_use]
+    pub fn map_replayable<S>(self, f: impl Fn(BodyStream) -> S + Send + Sync + 'static) -> Self
+    where
+        S: Stream<Item = Result<Bytes>> + Send + 'static,
+    {
+        match self.0 {
+            Form::Replayable(body) => Self::replayable(body.len, move || f(body.begin())),
+            _ => self.map_stream(f),
         }
     }
 
     /// The length in bytes, when it is known.
     #[must_use]
     pub fn len(&self) -> Option<u64> {
-        match self {
-            Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::Stream(stream) => stream.declared,
+        match &self.0 {
+            Form::Memory(buffer) => Some(buffer.len()),
+            Form::Stream(stream) => stream.declared,
+            Form::Replayable(body) => Some(body.len),
         }
     }
 
@@ -83,97 +130,161 @@ impl Body {
         self.len() == Some(0)
     }
 
-    /// The value as a stream, whatever it was.
+    /// Whether the whole value is in memory.
     #[must_use]
-    pub fn into_stream(self) -> ByteStream {
-        match self {
-            Self::Bytes(bytes) => stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed(),
-            Self::Stream(stream) => stream.boxed(),
+    pub fn is_in_memory(&self) -> bool {
+        self.buffer().is_some()
+    }
+
+    /// The value, if the whole of it is in memory.
+    #[must_use]
+    pub fn buffer(&self) -> Option<&Buffer> {
+        match &self.0 {
+            Form::Memory(buffer) => Some(buffer),
+            _ => None,
         }
     }
 
-    /// The whole value. A body of one piece is not copied.
+    /// The same body once more: of one in memory, which is shared, or of a replayable one. `None` for a plain stream.
+    #[must_use]
+    pub fn try_clone(&self) -> Option<Self> {
+        match &self.0 {
+            Form::Memory(buffer) => Some(buffer.clone().into()),
+            Form::Stream(_) => None,
+            Form::Replayable(body) => Some(Self(Form::Replayable(body.clone()))),
+        }
+    }
+
+    /// The value, if the whole of it is in memory, or else its stream.
+    ///
+    /// # Errors
+    /// The stream, which is not a failure.
+    pub fn into_buffer(self) -> Result<Buffer, BodyStream> {
+        match self.0 {
+            Form::Memory(buffer) => Ok(buffer),
+            Form::Stream(stream) => Err(stream),
+            Form::Replayable(body) => Err(body.begin()),
+        }
+    }
+
+    /// The value as a stream, whatever it was.
+    #[must_use]
+    pub fn into_stream(self) -> ByteStream {
+        match self.into_buffer() {
+            Ok(buffer) => stream::iter(buffer.into_iter().map(Ok)).boxed(),
+            Err(stream) => stream.boxed(),
+        }
+    }
+
+    /// The whole value, joined. A body of one piece is not copied.
     ///
     /// # Errors
     /// `TooLarge` as soon as it is clear that there are more than `max` bytes, or more than can be allocated; whatever the stream
     /// ends in.
     pub async fn bytes(self, max: u64) -> Result<Bytes> {
-        let fits = |n: u64| {
-            if n <= max {
-                return Ok(());
-            }
-            Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {max} bytes")))
-        };
-        fits(self.len().unwrap_or(0))?;
-        let mut stream = match self {
-            Self::Bytes(bytes) => return Ok(bytes),
-            Self::Stream(stream) => stream,
+        fits(self.len().unwrap_or(0), max)?;
+        let mut stream = match self.into_buffer() {
+            Ok(buffer) => return buffer.into_bytes(),
+            Err(stream) => stream,
         };
         let Some(first) = stream.next().await.transpose()? else {
             return Ok(Bytes::new());
         };
-        fits(first.len() as u64)?;
+        fits(first.len() as u64, max)?;
         let Some(second) = stream.next().await.transpose()? else {
             return Ok(first);
         };
         // A declared length is only a hint for the first allocation: it may come from the other end of a wire.
         let hint = stream.declared.unwrap_or(0).min(16 << 20) as usize;
         let mut whole = Vec::new();
-        reserve(&mut whole, hint.max(first.len() + second.len()))?;
+        buffer::reserve(&mut whole, hint.max(first.len() + second.len()))?;
         whole.extend_from_slice(&first);
         whole.extend_from_slice(&second);
-        fits(whole.len() as u64)?;
+        fits(whole.len() as u64, max)?;
         while let Some(piece) = stream.next().await.transpose()? {
-            fits((whole.len() + piece.len()) as u64)?;
-            reserve(&mut whole, piece.len())?;
+            fits((whole.len() + piece.len()) as u64, max)?;
+            buffer::reserve(&mut whole, piece.len())?;
             whole.extend_from_slice(&piece);
         }
         Ok(whole.into())
     }
+
+    /// The whole value, in memory. Pieces of a stream of at least 64 KiB are kept as they come, smaller ones are copied together,
+    /// so that a small piece does not hold the large buffer that it is a slice of.
+    ///
+    /// # Errors
+    /// As [`Body::bytes`].
+    pub async fn collect(self, max: u64) -> Result<Buffer> {
+        fits(self.len().unwrap_or(0), max)?;
+        let mut stream = match self.into_buffer() {
+            Ok(buffer) => return Ok(buffer),
+            Err(stream) => stream,
+        };
+        let mut whole = buffer::Collector::default();
+        while let Some(piece) = stream.next().await.transpose()? {
+            fits(whole.len() + piece.len() as u64, max)?;
+            whole.push(piece)?;
+        }
+        Ok(whole.finish())
+    }
 }
 
-/// Makes room for more bytes, or fails where a plain allocation would end the process.
-fn reserve(bytes: &mut Vec<u8>, more: usize) -> Result<()> {
-    bytes.try_reserve(more).map_err(|_| {
-        let size = bytes.len().saturating_add(more);
-        let message = format!("{size} bytes do not fit into memory: read the value as a stream, or in ranges");
-        Error::new(ErrorKind::TooLarge, message)
-    })
+fn fits(len: u64, max: u64) -> Result<()> {
+    if len <= max {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {max} bytes")))
+}
+
+impl fmt::Debug for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values are the application's own affair.
+        match self {
+            Self::Memory(buffer) => f.debug_tuple("Memory").field(&buffer.len()).finish(),
+            Self::Stream(stream) => stream.fmt(f),
+            Self::Replayable(body) => f.debug_tuple("Replayable").field(&body.len).finish(),
+        }
+    }
 }
 
 impl Default for Body {
     fn default() -> Self {
-        Self::Bytes(Bytes::new())
+        Buffer::default().into()
     }
 }
 
-impl From<Bytes> for Body {
-    fn from(value: Bytes) -> Self {
-        Self::Bytes(value)
+impl From<Buffer> for Body {
+    fn from(value: Buffer) -> Self {
+        Self(Form::Memory(value))
     }
 }
 
-impl From<Vec<u8>> for Body {
-    fn from(value: Vec<u8>) -> Self {
-        Self::Bytes(value.into())
+macro_rules! from {
+    ($($type:ty,)*) => { $(
+        impl From<$type> for Body {
+            fn from(value: $type) -> Self {
+                Buffer::from(Bytes::from(value)).into()
+            }
+        }
+    )* };
+}
+from! { Bytes, Vec<u8>, String, }
+
+impl From<&str> for Body {
+    fn from(value: &str) -> Self {
+        value.as_bytes().into()
     }
 }
 
-impl From<String> for Body {
-    fn from(value: String) -> Self {
-        Self::Bytes(value.into())
+impl From<&[u8]> for Body {
+    fn from(value: &[u8]) -> Self {
+        Bytes::copy_from_slice(value).into()
     }
 }
 
-impl From<&'static str> for Body {
-    fn from(value: &'static str) -> Self {
-        Self::Bytes(value.into())
-    }
-}
-
-impl From<&'static [u8]> for Body {
-    fn from(value: &'static [u8]) -> Self {
-        Self::Bytes(value.into())
+impl<const N: usize> From<&[u8; N]> for Body {
+    fn from(value: &[u8; N]) -> Self {
+        value.as_slice().into()
     }
 }
 
@@ -186,6 +297,14 @@ pub struct BodyStream {
 }
 
 impl BodyStream {
+    fn new(
+        declared: Option<u64>,
+        mismatch: ErrorKind,
+        pieces: impl Stream<Item = Result<Bytes>> + Send + 'static,
+    ) -> Self {
+        Self { pieces: pieces.boxed(), declared, left: declared.unwrap_or(0), mismatch }
+    }
+
     /// The declared length in bytes.
     #[must_use]
     pub fn declared_len(&self) -> Option<u64> {

@@ -149,6 +149,7 @@ impl Entry {
 
 /// What a listing yields: an entry, or (in a one-level listing) a common prefix ending in `/`.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum ListItem {
     /// A value.
     Entry(Entry),

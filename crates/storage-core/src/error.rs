@@ -1,6 +1,6 @@
 //! The one error type: what happened, whether trying again can help, and whether the outcome is known.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -232,6 +232,23 @@ impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         // Of what the `Arc` holds, so that it can be downcast.
         self.0.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// For code that reads and writes through `std::io`; the error itself is the source.
+impl From<Error> for io::Error {
+    fn from(e: Error) -> Self {
+        let kind = match e.kind() {
+            ErrorKind::InvalidKey | ErrorKind::InvalidInput | ErrorKind::Config => io::ErrorKind::InvalidInput,
+            ErrorKind::NotFound => io::ErrorKind::NotFound,
+            ErrorKind::AlreadyExists => io::ErrorKind::AlreadyExists,
+            ErrorKind::PermissionDenied | ErrorKind::Unauthenticated => io::ErrorKind::PermissionDenied,
+            ErrorKind::Timeout => io::ErrorKind::TimedOut,
+            ErrorKind::Corrupt => io::ErrorKind::InvalidData,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, e)
     }
 }
 

@@ -1,6 +1,13 @@
 //! The name of a value.
 
-use std::{borrow::Borrow, fmt, sync::Arc};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    str::FromStr,
+    sync::Arc,
+};
+
+use serde::{Deserialize, Serialize};
 
 use crate::{Error, ErrorKind, Result};
 
@@ -8,7 +15,8 @@ use crate::{Error, ErrorKind, Result};
 ///
 /// Keys are ordered bytewise, on every backend. Cloning is cheap (a reference count). A backend may allow less than
 /// `MAX_LEN`, see [`Limits::key`](crate::Limits::key), but never less than [`Key::MIN_LIMIT`].
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Key(Arc<str>);
 
 impl Key {
@@ -66,6 +74,13 @@ impl AsRef<str> for Key {
     }
 }
 
+impl FromStr for Key {
+    type Err = Error;
+    fn from_str(key: &str) -> Result<Self> {
+        Self::parse(key)
+    }
+}
+
 impl TryFrom<&str> for Key {
     type Error = Error;
     fn try_from(key: &str) -> Result<Self> {
@@ -73,10 +88,26 @@ impl TryFrom<&str> for Key {
     }
 }
 
+impl TryFrom<String> for Key {
+    type Error = Error;
+    fn try_from(key: String) -> Result<Self> {
+        Self::parse(&key)
+    }
+}
+
+impl From<Key> for String {
+    fn from(key: Key) -> Self {
+        key.as_str().to_owned()
+    }
+}
+
 /// What the methods of [`Storage`](crate::Storage) take as a key.
 ///
 /// An own trait rather than `TryInto<Key>`, for a compile error that a person can read.
-#[diagnostic::on_unimplemented(message = "`{Self}` is not a key", note = "pass a `&str`, `String`, `&Key` or `Key`")]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a key",
+    note = "pass a `&str`, `String`, `Cow<str>`, `&Key` or `Key`"
+)]
 pub trait IntoKey: Send {
     /// The key.
     ///
@@ -100,6 +131,12 @@ impl IntoKey for String {
 impl IntoKey for &String {
     fn into_key(self) -> Result<Key> {
         Key::parse(self)
+    }
+}
+
+impl IntoKey for Cow<'_, str> {
+    fn into_key(self) -> Result<Key> {
+        Key::parse(&self)
     }
 }
 

@@ -138,6 +138,7 @@ impl Metadata {
 
 /// The value of a metadata field. Values of different types are never equal: `1`, `1.0`, `"1"` and `true` are four values.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum FieldValue {
     /// Present, without a value.
     Null,

@@ -6,19 +6,21 @@
 use std::{
     ops::{Range, RangeFrom, RangeTo},
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{Entry, Error, ErrorKind, Etag, Metadata, Result, VersionId};
 
 /// A part of a value, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ByteRange {
     /// From the first position up to and without the second.
     Bounded(u64, u64),
     /// From this position to the end.
     From(u64),
-    /// The last so many bytes; all of a shorter value.
-    Last(u64),
+    /// The last `n` bytes, or the whole value if it is shorter.
+    Suffix(u64),
 }
 
 impl ByteRange {
@@ -31,7 +33,7 @@ impl ByteRange {
         let (start, end) = match self {
             Self::Bounded(start, end) => (start, end.min(size)),
             Self::From(start) => (start, size),
-            Self::Last(n) => (size.saturating_sub(n), size),
+            Self::Suffix(n) => (size.saturating_sub(n), size),
         };
         if start > size {
             return Err(Error::new(
@@ -117,6 +119,71 @@ impl GetOptions {
             return Err(Error::new(ErrorKind::NotModified, "the value still has the etag that the caller knows"));
         }
         Ok(())
+    }
+}
+
+macro_rules! conditions {
+    ($($name:ident)*) => { $(
+        impl $name {
+            /// Only if the key has no value; otherwise `AlreadyExists`.
+            #[must_use]
+            pub fn if_absent(self) -> Self {
+                self.condition(Condition::IfAbsent)
+            }
+
+            /// Only if the value there has this etag; otherwise `PreconditionFailed`.
+            #[must_use]
+            pub fn if_match(self, etag: &Etag) -> Self {
+                self.condition(Condition::IfMatch(etag.clone()))
+            }
+        }
+    )* };
+}
+conditions! { PutOptions CopyOptions RenameOptions }
+
+impl DeleteOptions {
+    /// Only if the value has this etag; otherwise `PreconditionFailed`.
+    #[must_use]
+    pub fn if_match(self, etag: &Etag) -> Self {
+        self.condition(Condition::IfMatch(etag.clone()))
+    }
+}
+
+/// How often and for how long a transaction that meets a conflict is run again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransactionOptions {
+    /// At most so many runs, the first included; 100 unless set.
+    pub tries: u32,
+    /// No run begins after so long; 30 seconds unless set.
+    pub budget: Duration,
+}
+
+impl TransactionOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { tries: 100, budget: Duration::from_secs(30) }
+    }
+
+    /// At most so many runs, the first included.
+    #[must_use]
+    pub fn tries(mut self, tries: u32) -> Self {
+        self.tries = tries;
+        self
+    }
+
+    /// No run begins after so long.
+    #[must_use]
+    pub fn budget(mut self, budget: Duration) -> Self {
+        self.budget = budget;
+        self
+    }
+}
+
+impl Default for TransactionOptions {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

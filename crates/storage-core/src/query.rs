@@ -7,13 +7,14 @@ use std::{collections::BTreeSet, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-pub use order::{Continuation, Order, OrderBy, Rank};
+pub use order::{Continuation, Order, OrderBy, SortKey};
 
 use crate::{Error, ErrorKind, FieldValue, Result, check::check_prefix};
 
 /// How a field is compared. Only values of the same type are ordered; a missing field matches no comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Comparison {
     /// Same type and value.
     Equal,

@@ -1,7 +1,9 @@
 //! The handle that applications hold.
 
+mod backoff;
 mod batch;
 mod transaction;
+mod update;
 
 use std::sync::{
     Arc,
@@ -43,12 +45,21 @@ impl<B: ?Sized> Clone for Storage<B> {
 #[derive(Debug, Default)]
 struct Closed {
     here: AtomicBool,
+    /// Whether a call met a conflict whose outcome is definite: a transaction may then be run again.
+    conflict: AtomicBool,
     above: Option<Arc<Closed>>,
 }
 
 impl Closed {
     fn is_set(&self) -> bool {
         self.here.load(Ordering::Acquire) || self.above.as_ref().is_some_and(|above| above.is_set())
+    }
+
+    fn noted(&self, e: Error) -> Error {
+        if e.kind() == ErrorKind::Conflict && !e.is_ambiguous() {
+            self.conflict.store(true, Ordering::Release);
+        }
+        e
     }
 }
 
@@ -62,10 +73,29 @@ pub struct Page {
     pub next: Option<Continuation>,
 }
 
-impl<B: StorageBackend> Storage<B> {
+impl Storage {
     /// A handle to a backend.
-    pub fn new(backend: B) -> Self {
+    pub fn new(backend: impl StorageBackend) -> Self {
         Self::from_arc(Arc::new(backend))
+    }
+
+    /// Puts a middleware around the backend. The layer added last sees a call first.
+    #[must_use]
+    pub fn layer<L: Layer<dyn StorageBackend>>(self, layer: L) -> Self {
+        Self::new(layer.layer(self.backend))
+    }
+}
+
+impl<B: StorageBackend> Storage<B> {
+    /// A handle to a backend that keeps its type, for methods that only this backend has.
+    pub fn typed(backend: B) -> Self {
+        Self::from_arc(Arc::new(backend))
+    }
+
+    /// Puts a middleware around the backend. The layer added last sees a call first.
+    #[must_use]
+    pub fn layer<L: Layer<B>>(self, layer: L) -> Storage<L::Backend> {
+        Storage::typed(layer.layer(self.backend))
     }
 
     /// The same handle without the backend's type, so that backends can be exchanged at run time.
@@ -86,12 +116,6 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     #[must_use]
     pub fn backend(&self) -> &Arc<B> {
         &self.backend
-    }
-
-    /// Puts a middleware around the backend. The layer added last sees a call first.
-    #[must_use]
-    pub fn layer<L: Layer<B>>(self, layer: L) -> Storage<L::Backend> {
-        Storage::new(layer.layer(self.backend))
     }
 
     /// What the backend says about itself.
@@ -115,6 +139,17 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn get_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Bytes>> {
         match self.open(key, options.whole(true)).await? {
             Some(object) => object.body.bytes(u64::MAX).await.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The whole value or a range of it, collected, and the entry. See [`StorageBackend::get`].
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn get_with_entry(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<(Bytes, Entry)>> {
+        match self.open(key, options.whole(true)).await? {
+            Some(Object { entry, body }) => Ok(Some((body.bytes(u64::MAX).await?, entry))),
             None => Ok(None),
         }
     }
@@ -362,9 +397,17 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         Ok(call.explain_entries(versions))
     }
 
-    /// Whether the store can be reached and used right now.
+    /// Whether the store can be reached and used right now, and if not, why. See [`StorageBackend::health`].
+    ///
+    /// # Errors
+    /// `Closed` after [`disconnect`](Storage::disconnect); those of the store.
+    pub async fn health(&self) -> Result<()> {
+        self.call("health").run(None, Ok(()), || self.backend.health()).await
+    }
+
+    /// Whether [`health`](Storage::health) has nothing to report.
     pub async fn is_connected(&self) -> bool {
-        !self.closed.is_set() && self.backend.is_connected().await
+        self.health().await.is_ok()
     }
 
     /// Gives up the connection. Afterwards every call through this handle and its clones is `Closed`.
@@ -373,11 +416,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Those of the store; the handle is closed all the same.
     pub async fn disconnect(&self) -> Result<()> {
         self.closed.here.store(true, Ordering::Release);
-        match self.backend.disconnect().await {
-            // Nothing to close below: that this handle refuses every further call is all there is to it.
-            Err(e) if e.kind() == ErrorKind::Unsupported => Ok(()),
-            done => done.map_err(|e| e.with_operation("disconnect").with_backend(&self.info().id)),
-        }
+        let done = self.backend.disconnect().await;
+        done.map_err(|e| e.with_operation("disconnect").with_backend(&self.info().id))
     }
 
     fn call(&self, operation: &'static str) -> Call<'_> {
@@ -403,7 +443,7 @@ fn explain_damage(mut entry: Entry, explain: impl Fn(Error) -> Error) -> Entry {
 struct Call<'a> {
     operation: &'static str,
     info: &'a BackendInfo,
-    closed: &'a Closed,
+    closed: &'a Arc<Closed>,
 }
 
 impl Call<'_> {
@@ -440,8 +480,8 @@ impl Call<'_> {
 
     /// The same for what a stream yields after the call.
     fn explain_later(&self) -> impl Fn(Error) -> Error + Send + use<> {
-        let (operation, id) = (self.operation, self.info.id.clone());
-        move |e| e.with_operation(operation).with_backend(&id)
+        let (operation, id, closed) = (self.operation, self.info.id.clone(), self.closed.clone());
+        move |e| closed.noted(e).with_operation(operation).with_backend(&id)
     }
 
     fn explain_entries(&self, entries: EntryStream) -> EntryStream {
@@ -450,6 +490,6 @@ impl Call<'_> {
     }
 
     fn explain(&self, e: Error) -> Error {
-        e.with_operation(self.operation).with_backend(&self.info.id)
+        self.closed.noted(e).with_operation(self.operation).with_backend(&self.info.id)
     }
 }

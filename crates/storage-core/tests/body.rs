@@ -43,7 +43,7 @@ async fn whole_bodies_are_not_copied() {
 async fn a_stream_of_one_piece_is_not_copied() {
     let piece = Bytes::from(vec![1, 2, 3]);
     let one = || stream::iter([Ok(piece.clone())]);
-    for body in [Body::stream(one()), Body::sized(3, one())] {
+    for body in [Body::stream(one()), Body::with_len(3, one())] {
         assert_eq!(body.bytes(3).await.unwrap().as_ptr(), piece.as_ptr());
     }
     let mut stream = Body::from(piece.clone()).into_stream();
@@ -55,10 +55,10 @@ async fn a_stream_of_one_piece_is_not_copied() {
 #[tokio::test]
 async fn pieces_are_joined_in_order() {
     let all = &["", "ab", "", "c", "def"];
-    for body in [Body::stream(pieces(all)), Body::sized(6, pieces(all))] {
+    for body in [Body::stream(pieces(all)), Body::with_len(6, pieces(all))] {
         assert_eq!(body.bytes(6).await.unwrap(), "abcdef");
     }
-    for body in [Body::stream(pieces(&[])), Body::sized(0, pieces(&["", ""]))] {
+    for body in [Body::stream(pieces(&[])), Body::with_len(0, pieces(&["", ""]))] {
         assert!(body.bytes(0).await.unwrap().is_empty());
     }
 }
@@ -66,9 +66,9 @@ async fn pieces_are_joined_in_order() {
 #[test]
 fn the_length_is_known_where_declared() {
     assert_eq!(Body::from("abc").len(), Some(3));
-    assert_eq!(Body::sized(7, pieces(&[])).len(), Some(7));
+    assert_eq!(Body::with_len(7, pieces(&[])).len(), Some(7));
     assert_eq!(Body::stream(pieces(&[])).len(), None);
-    assert!(Body::from("").is_empty() && Body::sized(0, pieces(&[])).is_empty());
+    assert!(Body::from("").is_empty() && Body::with_len(0, pieces(&[])).is_empty());
     assert!(!Body::stream(pieces(&[])).is_empty());
 }
 
@@ -77,11 +77,11 @@ async fn another_length_than_declared_is_an_error() {
     let wrong: [(u64, &'static [&'static str]); 6] =
         [(4, &["abc"]), (1, &[]), (2, &["abc"]), (3, &["abc", "d"]), (0, &["a"]), (4, &["abc", "de"])];
     for (declared, parts) in wrong {
-        let body = Body::sized(declared, pieces(parts));
+        let body = Body::with_len(declared, pieces(parts));
         let error = body.bytes(100).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{declared} {parts:?}");
 
-        let stream = Body::sized(declared, pieces(parts)).into_stream();
+        let stream = Body::with_len(declared, pieces(parts)).into_stream();
         let items: Vec<_> = stream.collect().await;
         let (last, before) = items.split_last().unwrap();
         assert!(last.is_err() && before.iter().all(Result::is_ok));
@@ -94,7 +94,7 @@ async fn a_stream_ends_behind_its_error() {
         let error = Error::new(ErrorKind::Unavailable, "gone");
         stream::iter([Ok(Bytes::from("ab")), Err(error), Ok(Bytes::from("cd"))])
     };
-    for body in [Body::stream(failing()), Body::sized(4, failing())] {
+    for body in [Body::stream(failing()), Body::with_len(4, failing())] {
         let items: Vec<_> = body.into_stream().collect().await;
         assert_eq!(items.len(), 2);
         assert_eq!(items[1].as_ref().unwrap_err().message(), "gone");
@@ -109,7 +109,7 @@ async fn the_limit_is_met_as_early_as_possible() {
     too_large(Body::from("abcd").bytes(3).await.unwrap_err());
 
     let (parts, polled) = counted(&["abcd"]);
-    too_large(Body::sized(4, parts).bytes(3).await.unwrap_err());
+    too_large(Body::with_len(4, parts).bytes(3).await.unwrap_err());
     assert_eq!(polled.load(Ordering::Relaxed), 0);
 
     for (parts, needed) in
@@ -123,6 +123,6 @@ async fn the_limit_is_met_as_early_as_possible() {
 
 #[test]
 fn debug_shows_no_bytes_of_a_stream() {
-    let shown = format!("{:?}", Body::sized(3, pieces(&["abc"])));
+    let shown = format!("{:?}", Body::with_len(3, pieces(&["abc"])));
     assert!(shown.contains("declared: Some(3)") && !shown.contains("abc"));
 }

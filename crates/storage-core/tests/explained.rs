@@ -3,7 +3,6 @@
 use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt, stream};
-use serde::Deserialize;
 use storage_core::*;
 use storage_memory::Memory;
 
@@ -54,7 +53,7 @@ async fn streams_explain_their_errors_like_calls() {
 async fn a_stored_body_of_another_length_can_be_read_again() {
     for pieces in [vec!["ab"], vec!["ab", "cd"]] {
         let pieces = stream::iter(pieces).map(|piece| Ok(Bytes::from(piece)));
-        let error = Body::stored(3, pieces).bytes(u64::MAX).await.unwrap_err();
+        let error = Body::from_backend(3, pieces).bytes(u64::MAX).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable);
     }
 }
@@ -88,32 +87,6 @@ async fn closing_a_transaction_leaves_the_storage_open_and_closing_the_storage_c
     assert_eq!(tx.get("a").await.unwrap_err().kind(), ErrorKind::Closed);
     assert_eq!(storage.put("", "").await.unwrap_err().kind(), ErrorKind::Closed);
     Ok(())
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Options {
-    list: Vec<String>,
-    tiny: u8,
-    letter: char,
-    real: f32,
-    short: i16,
-    port: Option<std::num::NonZeroU16>,
-}
-
-#[test]
-fn errors_in_options_name_the_option_and_never_the_value() {
-    let wrong = ["list=hunter2", "tiny=300", "letter=hunter2", "real=hunter2", "short=hunter2", "port=99999"];
-    for pair in wrong {
-        let (name, value) = pair.split_once('=').unwrap();
-        let error = ConnectionConfig::new(format!("x:?{pair}")).typed::<Options>().unwrap_err();
-        let shown = format!("{error:?}");
-        assert!(shown.contains(&format!("`{name}`")) && !shown.contains(value), "{shown}");
-    }
-    let json = ConnectionConfig::new("x:").option("tiny", 300).typed::<Options>().unwrap_err();
-    assert!(json.to_string().contains("`tiny`") && !json.to_string().contains("300"), "{json}");
-    let right = "x:?tiny=7&letter=a&real=0.5&short=-3&port=80";
-    assert!(ConnectionConfig::new(right).typed::<Options>().is_ok());
 }
 
 #[test]

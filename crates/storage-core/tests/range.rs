@@ -24,12 +24,12 @@ fn clamped_at_the_end() {
         (ByteRange::from(10..), 10, 10..10),
         (ByteRange::from(0..MAX), MAX, 0..MAX),
         (ByteRange::from(MAX..), MAX, MAX..MAX),
-        (ByteRange::Last(0), 10, 10..10),
-        (ByteRange::Last(3), 10, 7..10),
-        (ByteRange::Last(10), 10, 0..10),
-        (ByteRange::Last(11), 10, 0..10),
-        (ByteRange::Last(MAX), 10, 0..10),
-        (ByteRange::Last(5), 0, 0..0),
+        (ByteRange::Suffix(0), 10, 10..10),
+        (ByteRange::Suffix(3), 10, 7..10),
+        (ByteRange::Suffix(10), 10, 0..10),
+        (ByteRange::Suffix(11), 10, 0..10),
+        (ByteRange::Suffix(MAX), 10, 0..10),
+        (ByteRange::Suffix(5), 0, 0..0),
     ] {
         assert_eq!(range.resolve(size).unwrap(), expected, "{range:?} of {size}");
     }

@@ -15,7 +15,7 @@ fn batches(storage: Storage) -> BoxFuture<'static, Result<usize>> {
 
 #[tokio::test]
 async fn batches_of_borrowed_items_are_send() -> Result<()> {
-    let storage = Storage::new(Memory::new()).erase();
+    let storage = Storage::new(Memory::new());
     assert_eq!(batches(storage).await?, 3);
     Ok(())
 }

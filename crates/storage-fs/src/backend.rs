@@ -11,7 +11,7 @@ use std::{
 
 use futures_util::StreamExt;
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind,
+    BackendInfo, BatchOptions, Body, Buffer, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind,
     GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, async_trait,
     defaults,
     pending::{Commit, Keys, Settled, Writes},
@@ -94,9 +94,9 @@ impl StorageBackend for Fs {
         let store = self.settled(self.writes.settled(key)).await?;
         let mut staged: Option<Staged> = None;
         let mut pieces = Vec::new();
-        match body {
-            Body::Bytes(bytes) => pieces.push(bytes),
-            Body::Stream(mut stream) => {
+        match body.into_buffer() {
+            Ok(buffer) => pieces.extend_from_slice(buffer.pieces()),
+            Err(mut stream) => {
                 let mut gathered = 0;
                 let mut total = 0;
                 while let Some(piece) = stream.next().await.transpose()? {
@@ -163,17 +163,15 @@ impl StorageBackend for Fs {
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
         let store = self.settled(self.writes.settled_keys(items.iter().map(|(key, ..)| key))).await?;
-        let streamed = items.iter().any(|(_, body, _)| matches!(body, Body::Stream(_)));
+        let streamed = items.iter().any(|(_, body, _)| !body.is_in_memory());
         if streamed || options.atomic {
             return defaults::put_batch(self, items, options).await;
         }
-        let whole = items.into_iter().filter_map(|(key, body, options)| match body {
-            Body::Bytes(bytes) => Some((key, (bytes, options))),
-            Body::Stream(_) => None,
-        });
-        type Whole = (Bytes, PutOptions);
-        let put = |store: &Arc<Store>, key: &Key, (bytes, options): Whole, changes: &mut Changes, commit: &Commit| {
-            let staged = store.append(None, &[bytes])?;
+        let whole =
+            items.into_iter().filter_map(|(key, body, options)| Some((key, (body.into_buffer().ok()?, options))));
+        type Whole = (Buffer, PutOptions);
+        let put = |store: &Arc<Store>, key: &Key, (buffer, options): Whole, changes: &mut Changes, commit: &Commit| {
+            let staged = store.append(None, buffer.pieces())?;
             store.commit(key, staged, options, changes, commit)
         };
         Ok(batch::run(&store, &self.writes, whole.collect(), put).await)
@@ -216,9 +214,9 @@ impl StorageBackend for Fs {
     // The default of `rename` is a copy and a delete under a condition. Moving the file instead would have to change the etag of
     // the source first, in its place.
 
-    async fn is_connected(&self) -> bool {
-        let Ok(store) = self.store() else { return false };
-        blocking::run(move || Ok(store.is_usable())).await.unwrap_or(false)
+    async fn health(&self) -> Result<()> {
+        let store = self.store()?;
+        blocking::run(move || store.health()).await
     }
 
     async fn disconnect(&self) -> Result<()> {

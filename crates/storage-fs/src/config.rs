@@ -3,9 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use serde::Deserialize;
-use storage_core::{
-    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
-};
+use storage_config::{BackendFactory, ConnectionConfig, Durability, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend, async_trait};
 
 use crate::Fs;
 

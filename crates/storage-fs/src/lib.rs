@@ -26,4 +26,4 @@ mod walk;
 
 pub use backend::Fs;
 pub use config::{Config, FsFactory};
-pub use storage_core::Durability;
+pub use storage_config::Durability;

@@ -42,7 +42,7 @@ impl Store {
             found.check_unchanged()?;
             Body::from(bytes)
         } else {
-            Body::stored(len, found.pieces(range))
+            Body::from_backend(len, found.pieces(range))
         };
         Ok(Some(Object::new(entry, body)))
     }
@@ -50,7 +50,7 @@ impl Store {
     /// As `get`, but what is streamed is opened again when it is read. If it is another value then, that is a `Conflict`.
     pub(crate) fn get_later(self: &Arc<Self>, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
         let Some(mut object) = self.get(key, options)? else { return Ok(None) };
-        if let Body::Stream(_) = object.body {
+        if !object.body.is_in_memory() {
             let size = object.entry.size;
             let range = options.range.map_or(Ok(0..size), |range| range.resolve(size))?;
             let (store, key, etag, len) =
@@ -59,7 +59,7 @@ impl Store {
                 Some(found) if found.entry(&key)?.etag == etag => Ok(found.pieces(range)),
                 _ => Err(error::replaced()),
             };
-            object.body = Body::stored(len, stream::once(blocking::run(open)).try_flatten());
+            object.body = Body::from_backend(len, stream::once(blocking::run(open)).try_flatten());
         }
         Ok(Some(object))
     }

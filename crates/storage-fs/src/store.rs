@@ -125,13 +125,13 @@ impl Store {
         guard
     }
 
-    /// Whether reading is possible and, if it was when the store was opened, writing.
-    pub(crate) fn is_usable(&self) -> bool {
-        let parts_are_there = || [ANNEX, LOCKS].iter().all(|path| self.tree.directory(path).is_ok());
-        match &self.writing {
-            None => self.check_root().is_ok(),
-            Some(_) => self.check_writable().is_ok() && parts_are_there(),
+    /// Fails unless reading is possible and, if it was when the store was opened, writing.
+    pub(crate) fn health(&self) -> Result<()> {
+        if self.writing.is_none() {
+            return self.check_root();
         }
+        self.check_writable()?;
+        [ANNEX, LOCKS].iter().try_for_each(|path| self.tree.directory(path).map(drop).map_err(error::os))
     }
 
     fn open_value(&self, path: &str) -> Result<Option<Found>> {

@@ -3,7 +3,8 @@
 
 use std::{fs, process::Command};
 
-use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Storage, StorageContext};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{ErrorKind, Storage};
 use storage_fs::{Config, Durability, Fs, FsFactory};
 
 async fn refused(config: Config) -> ErrorKind {

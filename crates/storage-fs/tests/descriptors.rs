@@ -27,7 +27,7 @@ fn run_with(descriptors: u32, test: &str, root: &Path) {
     assert!(output.status.success() && said.contains("did the job"), "{descriptors} descriptors: {said}");
 }
 
-async fn open() -> Option<Storage<Fs>> {
+async fn open() -> Option<Storage> {
     let mut config = Config::default();
     config.root = std::env::var_os(ROOT)?.into();
     config.durability = Durability::Relaxed;

@@ -12,11 +12,11 @@ use futures_util::TryStreamExt;
 use storage_core::{Condition, Entry, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Storage};
 use storage_fs::Fs;
 
-async fn open(root: &Path) -> Storage<Fs> {
+async fn open(root: &Path) -> Storage {
     Storage::new(Fs::open(root).await.unwrap())
 }
 
-async fn list(storage: &Storage<Fs>) -> Vec<String> {
+async fn list(storage: &Storage) -> Vec<String> {
     let entries: Vec<Entry> = storage.list("").await.unwrap().try_collect().await.unwrap();
     entries.iter().map(|entry| entry.key.to_string()).collect()
 }

@@ -22,7 +22,7 @@ const ROOT: &str = "STORAGE_FS_ROOT";
 /// A user without rights.
 const NOBODY: u32 = 65_534;
 
-async fn open(root: &Path) -> Storage<Fs> {
+async fn open(root: &Path) -> Storage {
     Storage::new(Fs::open(root).await.unwrap())
 }
 

@@ -148,7 +148,7 @@ async fn a_huge_value_is_read_in_parts_only() {
     let [small, huge] = backend.get_batch(whole.into()).await.unwrap().try_into().unwrap();
     assert!(small.unwrap().is_some());
     too_large(huge.unwrap_err());
-    let end = GetOptions::new().range(ByteRange::Last(7));
+    let end = GetOptions::new().range(ByteRange::Suffix(7));
     assert_eq!(storage.get_with("huge", end).await.unwrap().unwrap(), "the end");
     let object = storage.open("huge", GetOptions::new()).await.unwrap().unwrap();
     assert_eq!(object.entry.size, SIZE);

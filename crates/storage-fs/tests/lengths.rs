@@ -37,13 +37,13 @@ async fn every_length(segment: &str) {
     assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 1);
 }
 
-async fn put(storage: &Storage<Fs>, keys: impl Iterator<Item = String>) {
+async fn put(storage: &Storage, keys: impl Iterator<Item = String>) {
     let items = keys.map(|key| (key.clone(), key, PutOptions::new()));
     let written = storage.put_batch_with(items, Default::default()).await.unwrap();
     written.into_iter().collect::<Result<Vec<_>>>().unwrap();
 }
 
-async fn listed(storage: &Storage<Fs>, prefix: &str, one_level: bool) -> Vec<String> {
+async fn listed(storage: &Storage, prefix: &str, one_level: bool) -> Vec<String> {
     let options = ListOptions::new().prefix(prefix).one_level(one_level).limit(SOME);
     let items: Vec<ListItem> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
     items.iter().map(|item| item.position().to_owned()).collect()

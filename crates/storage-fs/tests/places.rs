@@ -8,14 +8,14 @@ use storage_core::{BatchOptions, Body, Condition, Key, ListItem, ListOptions, Pu
 use storage_fs::{Config, Durability, Fs};
 
 /// Where values lie has nothing to do with syncs, which take most of the time.
-async fn open(root: &Path) -> Storage<Fs> {
+async fn open(root: &Path) -> Storage {
     let mut config = Config::default();
     config.root = root.to_owned();
     config.durability = Durability::Relaxed;
     Storage::new(Fs::connect(config).await.unwrap())
 }
 
-async fn positions(storage: &Storage<Fs>, options: ListOptions) -> Vec<String> {
+async fn positions(storage: &Storage, options: ListOptions) -> Vec<String> {
     let items: Vec<ListItem> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
     items.iter().map(|item| item.position().to_owned()).collect()
 }

@@ -18,7 +18,7 @@ use storage_fs::Fs;
 const JOB: &str = "STORAGE_FS_JOB";
 const ROOT: &str = "STORAGE_FS_ROOT";
 
-async fn open(root: &Path) -> Storage<Fs> {
+async fn open(root: &Path) -> Storage {
     Storage::new(Fs::open(root).await.unwrap())
 }
 
@@ -53,7 +53,7 @@ async fn job() {
 }
 
 /// Adds one so often, by reading and writing under a condition.
-async fn count(storage: &Storage<Fs>, times: usize) {
+async fn count(storage: &Storage, times: usize) {
     for _ in 0..times {
         loop {
             let object = storage.open("counter", GetOptions::new()).await.unwrap();
@@ -96,7 +96,7 @@ async fn counting_processes_lose_no_count() {
 }
 
 /// Stages a value and waits to be killed.
-async fn stage(storage: &Storage<Fs>) {
+async fn stage(storage: &Storage) {
     let pieces = stream::iter([Ok(Bytes::from(vec![1; 2 << 20]))]).chain(stream::once(async {
         say("staged");
         std::future::pending().await

@@ -10,7 +10,7 @@ use futures_util::TryStreamExt;
 use storage_core::{Entry, ErrorKind, Result, Storage};
 use storage_fs::Fs;
 
-async fn open(root: &Path) -> Storage<Fs> {
+async fn open(root: &Path) -> Storage {
     Storage::new(Fs::open(root).await.unwrap())
 }
 

@@ -12,7 +12,8 @@ use object_store::{
     gcp::{GcpCredential, GoogleCloudStorage, GoogleCloudStorageBuilder},
 };
 use serde::{Deserialize, Serialize};
-use storage_core::{CredentialProvider, Error, Result, Secret};
+use storage_config::{CredentialProvider, Secret};
+use storage_core::{Error, Result};
 use storage_object_store::http::Provided;
 
 use crate::{Config, config::wrong, error};

@@ -84,6 +84,6 @@ pub(crate) async fn read(object: Object, max: u64) -> Result<Read> {
         return Ok(Read::Large(object));
     }
     let body = object.body;
-    let body = if body.len() == Some(size) { body } else { Body::stored(size, body.into_stream()) };
+    let body = if body.len() == Some(size) { body } else { Body::from_backend(size, body.into_stream()) };
     Ok(Read::Small(object.entry, body.bytes(size).await?))
 }

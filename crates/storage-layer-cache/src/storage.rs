@@ -161,10 +161,8 @@ pub(crate) fn is_doubtful<T>(result: &Result<T>) -> bool {
 
 /// The whole value of a body that can be kept.
 fn whole(body: &Body, max: u64) -> Option<Bytes> {
-    match body {
-        Body::Bytes(bytes) if bytes.len() as u64 <= max => Some(bytes.clone()),
-        _ => None,
-    }
+    let buffer = body.buffer().filter(|buffer| buffer.len() <= max)?;
+    buffer.clone().into_bytes().ok()
 }
 
 /// The entry that a stat would give, if the answer to the put has all of it: a date that only a stat knows would be missing
@@ -314,8 +312,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
         Ok(Arc::new(Bypass::new(self.info.clone(), self.table.clone(), transaction)))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

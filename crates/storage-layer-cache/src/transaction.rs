@@ -136,8 +136,8 @@ impl StorageBackend for Bypass {
         self.inner.begin().await
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -15,14 +15,14 @@ use storage_layer_cache::{Cache, CacheLayer, Stats};
 use storage_memory::Memory;
 
 /// The cache over memory, what reaches the memory, and the memory itself, which has a value under `a`.
-async fn over_memory(layer: CacheLayer) -> (Storage<Cache<Recorder<Memory>>>, Log, Storage<Memory>) {
+async fn over_memory(layer: CacheLayer) -> (Storage<Cache<Recorder<Memory>>>, Log, Storage) {
     let memory = Memory::new();
     let below = Storage::new(memory.clone());
     let metadata = Metadata::new().content_type("text/plain").tag("t").field("n", 7);
     below.put_with("a", "0123456789", PutOptions::new().metadata(metadata)).await.unwrap();
     let recorder = Recorder::new(memory);
     let log = recorder.log();
-    (Storage::new(recorder).layer(layer), log, below)
+    (Storage::typed(recorder).layer(layer), log, below)
 }
 
 fn stats<S: StorageBackend>(storage: &Storage<Cache<S>>) -> Stats {
@@ -42,9 +42,9 @@ async fn a_hit_answers_as_the_store_below_would() -> Result<()> {
         Some(ByteRange::Bounded(3, 3)),
         Some(ByteRange::From(10)),
         Some(ByteRange::From(11)),
-        Some(ByteRange::Last(0)),
-        Some(ByteRange::Last(3)),
-        Some(ByteRange::Last(99)),
+        Some(ByteRange::Suffix(0)),
+        Some(ByteRange::Suffix(3)),
+        Some(ByteRange::Suffix(99)),
     ];
     let etags = [None, Some(etag), Some(Etag::new("other"))];
     let mut tried = 0;
@@ -107,8 +107,8 @@ async fn what_is_written_in_one_piece_is_kept() -> Result<()> {
 #[tokio::test]
 async fn what_is_put_agrees_with_a_stat_on_a_directory() -> Result<()> {
     let dir = tempfile::tempdir().unwrap();
-    let below = Storage::new(Fs::open(dir.path()).await?);
-    let storage = Storage::from_arc(below.backend().clone()).layer(CacheLayer::new());
+    let below = Storage::typed(Fs::open(dir.path()).await?);
+    let storage = below.clone().layer(CacheLayer::new());
     for value in ["one", "two"] {
         storage.put_with("key", value, PutOptions::new().metadata(Metadata::new().tag(value))).await?;
         assert_eq!(storage.stat("key").await?, below.stat("key").await?);
@@ -214,7 +214,7 @@ async fn a_small_part_of_something_large_does_not_hold_it() -> Result<()> {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let storage = Storage::new(Fs::open(dir.path()).await?).layer(CacheLayer::new());
+    let storage = Storage::typed(Fs::open(dir.path()).await?).layer(CacheLayer::new());
     let held = Arc::new(vec![1; 4 << 20]);
     let large = Bytes::from_owner(Large(held.clone()));
     storage.put("part", large.slice(..10)).await?;

@@ -12,9 +12,10 @@ async fn what_is_written_while_the_commit_is_under_way_is_seen_after_it() -> Res
     let mut late = [[0, 0], [0, 0]];
     for seed in 0..40 {
         for (is_cleared, is_dropped) in [(false, false), (false, true), (true, false), (true, true)] {
-            let below = Storage::new(Memory::new());
+            let memory = Memory::new();
+            let below = Storage::new(memory.clone());
             below.put_batch([("a", "old"), ("b", "old")]).await?;
-            let faults = Faults::new(Memory::clone(below.backend()), seed).latency(6).only(["commit"]);
+            let faults = Faults::new(memory, seed).latency(6).only(["commit"]);
             let storage = Storage::new(faults).layer(CacheLayer::new());
             storage.get_batch(["a", "b"]).await?;
 

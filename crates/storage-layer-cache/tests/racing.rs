@@ -63,7 +63,7 @@ async fn round(settings: CacheLayer, seed: u64) -> (usize, u64) {
     let faults = Faults::new(Memory::new(), seed).latency(3).before(0.1).reset(0.05);
     // A doubtful write keeps its key out of the cache for a while, so that half of the rounds go without.
     let rough = rng.bool();
-    let storage: Stack = Storage::new(if rough { faults.after(0.05) } else { faults }).layer(settings);
+    let storage: Stack = Storage::typed(if rough { faults.after(0.05) } else { faults }).layer(settings);
     let clock = Arc::new(AtomicUsize::new(0));
     let tasks = (1..5).map(|task| {
         let (storage, clock, mut rng) = (storage.clone(), clock.clone(), rng.fork());

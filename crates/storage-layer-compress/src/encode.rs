@@ -29,7 +29,7 @@ pub(crate) struct Encoded {
 
 /// The stored form of a value of at most `limit` bytes. A whole value stays whole, a stream of more than a mebibyte a stream.
 pub(crate) async fn encode(body: Body, codec: Codec, limit: u64) -> Result<Encoded> {
-    let (declared, is_whole) = (body.len(), matches!(body, Body::Bytes(_)));
+    let (declared, is_whole) = (body.len(), body.is_in_memory());
     let plain = Arc::new(AtomicU64::new(0));
     let mut stored = stored(body, codec, limit, plain.clone());
     let (mut gathered, mut len) = (Vec::new(), 0);

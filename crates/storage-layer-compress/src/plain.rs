@@ -169,9 +169,9 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
             return Ok(stored);
         };
         let again = pinned(options, &stored.entry);
-        let end = match &stored.body {
-            Body::Bytes(bytes) => Some(bytes.slice(bytes.len().saturating_sub(TRAILER as usize)..)),
-            Body::Stream(_) => None,
+        let end = match stored.body.buffer() {
+            Some(whole) => Some(whole.slice(whole.len().saturating_sub(TRAILER)..whole.len()).into_bytes()?),
+            None => None,
         };
         let is_whole = end.is_some();
         let mut pieces = Pieces::new(stored.body.into_stream());
@@ -186,7 +186,7 @@ impl<S: StorageBackend + ?Sized> Plain<S> {
             }
         };
         agreed(note, size).map_err(named)?;
-        let mut body = Body::stored(size, decoded(pieces, size));
+        let mut body = Body::from_backend(size, decoded(pieces, size));
         if is_whole && size <= WHOLE {
             body = body.bytes(size).await.map_err(named)?.into();
         }

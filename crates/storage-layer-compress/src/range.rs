@@ -64,7 +64,7 @@ impl Tail {
         options: GetOptions,
         len: u64,
     ) -> Result<Option<Self>> {
-        let last = options.clone().range(ByteRange::Last(len)).whole(true);
+        let last = options.clone().range(ByteRange::Suffix(len)).whole(true);
         let Some(object) = inner.get(key, last).await? else {
             return Ok(None);
         };
@@ -99,7 +99,7 @@ impl Tail {
         if range.is_empty() {
             return Ok(Body::default());
         }
-        Ok(Body::stored(range.end - range.start, self.blocks(inner, key, plain, range).await?))
+        Ok(Body::from_backend(range.end - range.start, self.blocks(inner, key, plain, range).await?))
     }
 
     async fn blocks<S: StorageBackend + ?Sized>(

@@ -224,8 +224,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
         Ok(Arc::new(Compressed::wrap(self.inner().begin().await?, self.settings)))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner().is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner().health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -196,7 +196,7 @@ async fn bodies_that_fail_store_nothing_and_fail_alone() -> Result<()> {
     };
     for len in [10, 6 * BLOCK] {
         assert_eq!(above.put("a", broken(len)).await.unwrap_err().kind(), ErrorKind::Other);
-        let short = Body::sized(len as u64 + 1, stream::iter([Ok(noise(len))]));
+        let short = Body::with_len(len as u64 + 1, stream::iter([Ok(noise(len))]));
         assert_eq!(above.put("a", short).await.unwrap_err().kind(), ErrorKind::InvalidInput);
         assert!(!above.has("a").await?);
     }

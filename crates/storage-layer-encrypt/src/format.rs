@@ -4,7 +4,8 @@ use ring::{
     aead::{Aad, LessSafeKey, Nonce, UnboundKey},
     digest,
 };
-use storage_core::{DataKey, Error, ErrorKind, Key, Metadata, Result, WrappedKey};
+use storage_config::{DataKey, WrappedKey};
+use storage_core::{Error, ErrorKind, Key, Metadata, Result};
 
 use crate::Algorithm;
 

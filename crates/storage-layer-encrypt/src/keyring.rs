@@ -8,10 +8,8 @@ use std::{
 
 use futures_util::TryStreamExt;
 use ring::rand::{SecureRandom, SystemRandom};
-use storage_core::{
-    Bytes, Condition, DataKey, Error, ErrorKind, GetOptions, KeyProvider, PutOptions, Result, Storage, WrappedKey,
-    async_trait,
-};
+use storage_config::{DataKey, KeyProvider, WrappedKey};
+use storage_core::{Bytes, Condition, Error, ErrorKind, GetOptions, PutOptions, Result, Storage, async_trait};
 
 use crate::{
     record,

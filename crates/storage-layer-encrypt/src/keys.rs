@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt};
 
 use ring::rand::SystemRandom;
-use storage_core::{DataKey, Error, ErrorKind, KeyProvider, Result, WrappedKey, async_trait};
+use storage_config::{DataKey, KeyProvider, WrappedKey};
+use storage_core::{Error, ErrorKind, Result, async_trait};
 
 use crate::wrap::{WrappingKey, random_key};
 

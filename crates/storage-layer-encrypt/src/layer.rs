@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use ring::aead;
 use serde::Deserialize;
-use storage_core::{KeyProvider, Layer, StorageBackend};
+use storage_config::KeyProvider;
+use storage_core::{Layer, StorageBackend};
 
 use crate::{Encrypt, EncryptTransform};
 

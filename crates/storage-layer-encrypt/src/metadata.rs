@@ -3,7 +3,8 @@
 use std::{borrow::Cow, sync::Arc};
 
 use data_encoding::BASE64URL_NOPAD;
-use storage_core::{Error, ErrorKind, FieldValue, Metadata, Result, WrappedKey};
+use storage_config::WrappedKey;
+use storage_core::{Error, ErrorKind, FieldValue, Metadata, Result};
 
 use crate::{
     Algorithm,

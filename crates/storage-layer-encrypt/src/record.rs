@@ -1,7 +1,8 @@
 //! How a wrapping key is stored. Its description is in `docs/encryption.md`.
 
 use data_encoding::HEXLOWER;
-use storage_core::{Error, ErrorKind, Result, WrappedKey};
+use storage_config::WrappedKey;
+use storage_core::{Error, ErrorKind, Result};
 
 /// The most bytes of a record.
 pub(crate) const MAX: u64 = FIXED as u64 + 255 + 65_535;

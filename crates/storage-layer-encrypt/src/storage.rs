@@ -5,9 +5,10 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use ring::rand::SystemRandom;
+use storage_config::WrappedKey;
 use storage_core::{
     BackendInfo, Body, ByteRange, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, PutOptions, Result,
-    StorageBackend, WrappedKey,
+    StorageBackend,
 };
 use storage_layer::{Transform, Transformed};
 
@@ -168,7 +169,7 @@ impl EncryptTransform {
         }
         let len = range.end - range.start;
         let window = Window { next: first, size, skip: range.start - first * CHUNK, left: len };
-        Ok(Some(Object::new(entry, Body::stored(len, open_window(pieces, cipher, window)))))
+        Ok(Some(Object::new(entry, Body::from_backend(len, open_window(pieces, cipher, window)))))
     }
 }
 
@@ -193,13 +194,13 @@ impl Transform for EncryptTransform {
     async fn encode(&self, key: &Key, body: Body, mut options: PutOptions) -> Result<(Body, PutOptions)> {
         let (header, cipher, metadata) = self.seal(key, options.metadata.take()).await?;
         options.metadata = metadata;
-        let sealed = match body {
-            Body::Bytes(plain) => seal_whole(&header, &cipher, &plain)?.into(),
-            Body::Stream(plain) => {
+        let sealed = match body.into_buffer() {
+            Ok(plain) => seal_whole(&header, &cipher, &plain.into_bytes()?)?.into(),
+            Err(plain) => {
                 let len = plain.declared_len().map(stored_size);
                 let sealed = stream::once(async { Ok(header.into()) }).chain(seal_stream(plain.boxed(), cipher));
                 match len {
-                    Some(len) => Body::sized(len, sealed),
+                    Some(len) => Body::with_len(len, sealed),
                     None => Body::stream(sealed),
                 }
             }
@@ -209,17 +210,18 @@ impl Transform for EncryptTransform {
 
     async fn decode(&self, key: &Key, stored: Object) -> Result<Object> {
         let size = plain_size(stored.entry.size).ok_or_else(|| truncated(key))?;
-        match stored.body {
-            Body::Bytes(sealed) => {
+        match stored.body.into_buffer() {
+            Ok(sealed) => {
+                let sealed = sealed.into_bytes()?;
                 let header = sealed.get(..HEADER as usize).ok_or_else(|| truncated(key))?;
                 let (cipher, entry) = self.open(key, stored.entry, header).await.map_err(|e| e.with_key(key))?;
                 Ok(Object::new(entry, open_whole(&cipher, sealed)?))
             }
-            Body::Stream(sealed) => {
+            Err(sealed) => {
                 let mut pieces = Pieces::new(sealed.boxed(), SEALED);
                 let header = pieces.take(HEADER).await?;
                 let (cipher, entry) = self.open(key, stored.entry, &header).await.map_err(|e| e.with_key(key))?;
-                Ok(Object::new(entry, Body::stored(size, open_stream(pieces, cipher))))
+                Ok(Object::new(entry, Body::from_backend(size, open_stream(pieces, cipher))))
             }
         }
     }

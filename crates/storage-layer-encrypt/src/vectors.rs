@@ -5,7 +5,8 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use ring::digest;
 use serde::Deserialize;
-use storage_core::{DataKey, Key, Metadata, WrappedKey};
+use storage_config::{DataKey, WrappedKey};
+use storage_core::{Key, Metadata};
 
 use crate::{
     Algorithm,

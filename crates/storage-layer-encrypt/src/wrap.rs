@@ -6,7 +6,8 @@ use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey},
     rand::{SecureRandom, SystemRandom},
 };
-use storage_core::{DataKey, Error, ErrorKind, Result, WrappedKey};
+use storage_config::{DataKey, WrappedKey};
+use storage_core::{Error, ErrorKind, Result};
 use zeroize::Zeroizing;
 
 use crate::format::MAX_KEY_ID;

@@ -1,8 +1,9 @@
 //! The whole suite through the layer: with metadata in the clear and encrypted, over memory and over a directory, and with a
 //! ring of keys beside the values.
 
+use storage_config::DataKey;
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, DataKey, Key, Metadata, PutOptions, Result, Storage, StorageBackend};
+use storage_core::{Capabilities, Key, Metadata, PutOptions, Result, Storage, StorageBackend};
 use storage_fs::Fs;
 use storage_layer_encrypt::{Algorithm, EncryptLayer, Keyring, StaticKeys};
 use storage_layer_prefix::PrefixLayer;
@@ -72,7 +73,7 @@ storage_conformance::main!(
     .requires(OVER_FS),
     Target::new("encrypt-keyring", |ns: Namespace| async move {
         let below = Storage::new(ns.below(Fs::open(ns.dir()).await?));
-        let ring = below.clone().layer(PrefixLayer::new("keys/")?).erase();
+        let ring = below.clone().layer(PrefixLayer::new("keys/")?);
         let ring = Keyring::open(ring, keys()?).await?;
         let values = below.layer(PrefixLayer::new("values/")?);
         Ok(values.layer(EncryptLayer::new(ring).encrypt_metadata(true)).backend().clone())

@@ -4,9 +4,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use futures_util::TryStreamExt;
+use storage_config::DataKey;
 use storage_core::{
-    Bytes, CopyOptions, DataKey, Entry, ErrorKind, GetOptions, ListItem, ListOptions, Metadata, PutOptions, Query,
-    Result, Storage, StorageBackend,
+    Bytes, CopyOptions, Entry, ErrorKind, GetOptions, ListItem, ListOptions, Metadata, PutOptions, Query, Result,
+    Storage, StorageBackend,
 };
 use storage_layer_encrypt::{EncryptLayer, StaticKeys};
 use storage_memory::Memory;
@@ -17,8 +18,8 @@ fn layer() -> EncryptLayer {
     EncryptLayer::new(StaticKeys::new("k", &DataKey::new([1; 32])).unwrap())
 }
 
-fn above(below: &Storage<Memory>, layer: EncryptLayer) -> Above {
-    below.clone().layer(layer).erase()
+fn above(below: &Storage, layer: EncryptLayer) -> Above {
+    below.clone().layer(layer)
 }
 
 fn about(role: &str) -> Metadata {
@@ -59,7 +60,7 @@ async fn is_refused(s: &Above, what: &str) {
     assert_eq!(found(s, "reader").await, BTreeSet::from(["b".to_owned()]), "{what}");
 }
 
-async fn stored(below: &Storage<Memory>, key: &str) -> (Bytes, Arc<Metadata>) {
+async fn stored(below: &Storage, key: &str) -> (Bytes, Arc<Metadata>) {
     let object = below.open(key, GetOptions::new()).await.unwrap().unwrap();
     (object.body.bytes(u64::MAX).await.unwrap(), object.entry.metadata.unwrap())
 }

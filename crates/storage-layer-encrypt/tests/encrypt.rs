@@ -5,12 +5,13 @@ mod chunked;
 
 use chunked::Chunked;
 use futures_util::{FutureExt, StreamExt, stream};
+use storage_config::DataKey;
 use storage_conformance::{Faults, Recorder};
 use storage_core::{
-    Body, Bytes, Comparison, Condition, CopyOptions, DataKey, Entry, ErrorKind, GetOptions, ListOptions, Metadata,
-    PutOptions, Query, Result, Storage,
+    Body, Bytes, Comparison, Condition, CopyOptions, Entry, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions,
+    Query, Result, Storage,
 };
-use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
+use storage_layer_encrypt::{Algorithm, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
 
 const CHUNK: usize = 64 * 1024;
@@ -19,7 +20,7 @@ fn keys(id: &str, byte: u8) -> StaticKeys {
     StaticKeys::new(id, &DataKey::new([byte; 32])).unwrap()
 }
 
-fn stack(below: &Storage<Memory>, keys: StaticKeys) -> Storage<Encrypt<Memory>> {
+fn stack(below: &Storage, keys: StaticKeys) -> Storage {
     below.clone().layer(EncryptLayer::new(keys))
 }
 
@@ -27,7 +28,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
-async fn kind_of(storage: &Storage<Encrypt<Memory>>, key: &str) -> Option<ErrorKind> {
+async fn kind_of(storage: &Storage, key: &str) -> Option<ErrorKind> {
     storage.get(key).await.err().map(|e| e.kind())
 }
 
@@ -132,9 +133,10 @@ async fn a_value_is_written_again_unless_others_write_it_meanwhile() -> Result<(
     let unchanged = |entry: Entry| CopyOptions::new().condition(Condition::IfMatch(entry.etag.unwrap()));
     let mut between = 0;
     for seed in 0..20 {
-        let below = Storage::new(Memory::new());
+        let memory = Memory::new();
+        let below = Storage::new(memory.clone());
         let others = stack(&below, rotated());
-        let faults = Faults::new(Memory::clone(below.backend()), seed).latency(4).only(["put"]);
+        let faults = Faults::new(memory, seed).latency(4).only(["put"]);
         let above = Storage::new(faults).layer(EncryptLayer::new(rotated()));
         let about = Metadata::new().field("n", 1);
         stack(&below, keys("old", 1)).put_with("a", "1", PutOptions::new().metadata(about.clone())).await?;

@@ -10,9 +10,10 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
+use storage_config::{DataKey, KeyProvider};
 use storage_conformance::{Faults, Recorder};
-use storage_core::{DataKey, Entry, ErrorKind, KeyProvider, Result, Storage, StorageBackend};
-use storage_layer_encrypt::{Encrypt, EncryptLayer, Keyring, StaticKeys};
+use storage_core::{Entry, ErrorKind, Result, Storage};
+use storage_layer_encrypt::{EncryptLayer, Keyring, StaticKeys};
 use storage_memory::Memory;
 
 fn kek(byte: u8) -> DataKey {
@@ -31,12 +32,12 @@ fn new() -> StaticKeys {
     StaticKeys::new("new", &kek(2)).unwrap()
 }
 
-async fn over<S: StorageBackend>(values: &Storage<S>, ring: &Storage, keys: StaticKeys) -> Result<Storage<Encrypt<S>>> {
+async fn over(values: &Storage, ring: &Storage, keys: StaticKeys) -> Result<Storage> {
     let ring = Keyring::open(ring.clone(), keys).await?;
     Ok(values.clone().layer(EncryptLayer::new(ring).encrypt_metadata(true)))
 }
 
-async fn entries<S: StorageBackend + ?Sized>(storage: &Storage<S>) -> Result<Vec<Entry>> {
+async fn entries(storage: &Storage) -> Result<Vec<Entry>> {
     storage.list("").await?.try_collect().await
 }
 
@@ -44,7 +45,7 @@ async fn entries<S: StorageBackend + ?Sized>(storage: &Storage<S>) -> Result<Vec
 async fn rewrapping_touches_no_value_and_frees_of_the_older_key() -> Result<()> {
     let recorder = Recorder::new(Memory::new());
     let log = recorder.log();
-    let (values, ring) = (Storage::new(recorder), Storage::new(Memory::new()).erase());
+    let (values, ring) = (Storage::new(recorder), Storage::new(Memory::new()));
     let above = over(&values, &ring, old()).await?;
     for n in 0..100 {
         above.put(format!("{n}"), format!("value {n}")).await?;
@@ -76,14 +77,14 @@ async fn rewrapping_touches_no_value_and_frees_of_the_older_key() -> Result<()> 
 #[tokio::test]
 async fn what_cannot_be_rewrapped_is_reported_and_done_the_next_time() -> Result<()> {
     let memory = Memory::new();
-    let ring = Storage::new(memory.clone()).erase();
+    let ring = Storage::new(memory.clone());
     let keyring = Keyring::open(ring.clone(), old()).await?;
     for _ in 0..9 {
         keyring.renew().await?;
     }
     ring.put("somebody else's", "not a record").await?;
     let faults = Faults::new(memory, 1).before(0.4).after(0.3).only(["get", "put"]);
-    let ring_with_faults = Storage::new(faults).erase();
+    let ring_with_faults = Storage::new(faults);
     let mut rounds = 0;
     loop {
         rounds += 1;
@@ -103,7 +104,7 @@ async fn what_cannot_be_rewrapped_is_reported_and_done_the_next_time() -> Result
 
 #[tokio::test]
 async fn changed_and_missing_records_are_clear_errors_and_nothing_else_suffers() -> Result<()> {
-    let (values, ring) = (Storage::new(Memory::new()), Storage::new(Memory::new()).erase());
+    let (values, ring) = (Storage::new(Memory::new()), Storage::new(Memory::new()));
     let above = over(&values, &ring, old()).await?;
     above.put("first", "1").await?;
     let id = ring.keys().await?.try_next().await?.unwrap();
@@ -137,7 +138,7 @@ async fn changed_and_missing_records_are_clear_errors_and_nothing_else_suffers()
 
 #[tokio::test]
 async fn instances_meet_each_others_keys() -> Result<()> {
-    let ring = Storage::new(Memory::new()).erase();
+    let ring = Storage::new(Memory::new());
     let opened = futures_util::future::join_all((0..8).map(|_| Keyring::open(ring.clone(), old()))).await;
     let rings: Vec<Keyring> = opened.into_iter().collect::<Result<_>>()?;
     for writer in &rings {
@@ -157,7 +158,7 @@ async fn instances_meet_each_others_keys() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn keys_rotate_while_others_read_and_write() -> Result<()> {
-    let (values, ring) = (Storage::new(Memory::new()), Storage::new(Memory::new()).erase());
+    let (values, ring) = (Storage::new(Memory::new()), Storage::new(Memory::new()));
     let stop = Arc::new(AtomicBool::new(false));
     let mut tasks = Vec::new();
     for writer in 0..4 {
@@ -211,7 +212,7 @@ async fn keys_rotate_while_others_read_and_write() -> Result<()> {
 
 #[tokio::test]
 async fn debug_and_errors_show_no_key() -> Result<()> {
-    let ring = Storage::new(Memory::new()).erase();
+    let ring = Storage::new(Memory::new());
     let keyring = Keyring::open(ring.clone(), StaticKeys::new("kek-id", &kek(0xab))?).await?;
     let shown = format!("{keyring:?} {:?}", Keyring::open(ring, new()).await);
     assert!(shown.contains("kek-id") && !shown.contains("171") && !shown.to_lowercase().contains("abab"), "{shown}");

@@ -6,7 +6,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use storage_core::{DataKey, KeyProvider, Result, Storage, WrappedKey, async_trait};
+use storage_config::{DataKey, KeyProvider, WrappedKey};
+use storage_core::{Result, Storage, async_trait};
 use storage_layer_encrypt::{Algorithm, EncryptLayer, Keyring, StaticKeys};
 use storage_memory::Memory;
 
@@ -46,7 +47,7 @@ impl<K: KeyProvider> KeyProvider for Watching<K> {
 async fn data_keys_and_wrapping_nonces_are_distinct() -> Result<()> {
     let writes = std::env::var("STORAGE_TEST_WRITES").map_or(20_000, |n| n.parse().unwrap());
     let seen = Arc::new(Mutex::new(Seen::default()));
-    let ring = Keyring::open(Storage::new(Memory::new()).erase(), StaticKeys::generate("kek")?).await?;
+    let ring = Keyring::open(Storage::new(Memory::new()), StaticKeys::generate("kek")?).await?;
     let layer = EncryptLayer::new(Watching { keys: ring, seen: seen.clone() }).encrypt_metadata(true);
     let memory = Storage::new(Memory::new());
     let aes = memory.clone().layer(layer.clone());

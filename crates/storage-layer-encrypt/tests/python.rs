@@ -14,7 +14,8 @@ use std::{
 use data_encoding::HEXLOWER;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::{Value, json};
-use storage_core::{DataKey, GetOptions, Metadata, PutOptions, Storage};
+use storage_config::DataKey;
+use storage_core::{GetOptions, Metadata, PutOptions, Storage};
 use storage_layer_encrypt::{Algorithm, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
 
@@ -100,10 +101,10 @@ impl Case {
         }
     }
 
-    fn above(&self, below: &Storage<Memory>) -> Result<Storage, Failed> {
+    fn above(&self, below: &Storage) -> Result<Storage, Failed> {
         let keys = StaticKeys::new("kek", &DataKey::new(KEK))?;
         let layer = EncryptLayer::new(keys).algorithm(self.algorithm).encrypt_metadata(self.sealed);
-        Ok(below.clone().layer(layer).erase())
+        Ok(below.clone().layer(layer))
     }
 }
 

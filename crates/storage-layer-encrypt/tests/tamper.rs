@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use data_encoding::BASE64URL_NOPAD;
 use futures_util::TryStreamExt;
+use storage_config::DataKey;
 use storage_core::{
-    BackendInfo, Body, ByteRange, Bytes, DataKey, Entry, ErrorKind, FieldValue, GetOptions, Key, Layer, ListOptions,
-    Metadata, Object, PutOptions, Result, Storage, StorageBackend,
+    BackendInfo, Body, ByteRange, Bytes, Entry, ErrorKind, FieldValue, GetOptions, Key, Layer, ListOptions, Metadata,
+    Object, PutOptions, Result, Storage, StorageBackend,
 };
 use storage_layer::{Transform, Transformed};
-use storage_layer_encrypt::{Algorithm, Encrypt, EncryptLayer, StaticKeys};
+use storage_layer_encrypt::{Algorithm, EncryptLayer, StaticKeys};
 use storage_memory::Memory;
 
 const CHUNK: usize = 64 * 1024;
@@ -18,8 +19,8 @@ const HEADER: usize = 256;
 const FIELD: &str = "storage.sealed";
 
 struct Stack {
-    below: Storage<Memory>,
-    above: Storage<Encrypt<Memory>>,
+    below: Storage,
+    above: Storage,
 }
 
 fn stack(algorithm: Algorithm, sealed: bool) -> Stack {

@@ -8,7 +8,8 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
-use storage_core::{DataKey, KeyProvider, Result, Storage};
+use storage_config::{DataKey, KeyProvider};
+use storage_core::{Result, Storage};
 use storage_layer_encrypt::{Keyring, StaticKeys};
 use storage_memory::Memory;
 
@@ -50,7 +51,7 @@ async fn wrapping_and_unwrapping_leave_no_key_on_the_heap() -> Result<()> {
 
     let providers: [Box<dyn KeyProvider>; 2] = [
         Box::new(StaticKeys::generate("kek")?),
-        Box::new(Keyring::open(Storage::new(Memory::new()).erase(), StaticKeys::generate("kek")?).await?),
+        Box::new(Keyring::open(Storage::new(Memory::new()), StaticKeys::generate("kek")?).await?),
     ];
     for keys in &providers {
         let (seen, wrapped) = found(async {

@@ -52,7 +52,7 @@ impl StorageBackend for Impatient {
 async fn the_next_body_of_the_call_gets_its_permit_back() -> Result<()> {
     let (go, come) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let backend = Impatient { inner: Memory::new(), go: go.clone() };
-    let storage = Storage::new(backend).layer(LimitLayer::new().concurrency(1).unwrap());
+    let storage = Storage::typed(backend).layer(LimitLayer::new().concurrency(1).unwrap());
     let there = come.clone();
     let late = stream::once(async move {
         there.notified().await;

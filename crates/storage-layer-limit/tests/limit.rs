@@ -20,7 +20,7 @@ use storage_sql::Sql;
 use tokio::sync::Notify;
 
 fn over<B: StorageBackend>(backend: B, concurrency: usize) -> Storage<Limit<B>> {
-    Storage::new(backend).layer(LimitLayer::new().concurrency(concurrency).unwrap())
+    Storage::typed(backend).layer(LimitLayer::new().concurrency(concurrency).unwrap())
 }
 
 fn free<B: StorageBackend>(storage: &Storage<Limit<B>>) -> usize {
@@ -42,7 +42,7 @@ fn held() -> (Body, Arc<Notify>) {
 async fn every_method_waits_for_a_permit_and_reaches_the_backend_once() -> Result<()> {
     for method in METHODS {
         let memory = Memory::new();
-        Storage::new(memory.clone()).put("a", "v").await?;
+        Storage::typed(memory.clone()).put("a", "v").await?;
         let recorder = Recorder::new(Faults::new(memory, 1).stall(1.0).only(["put"]));
         let log = recorder.log();
         let storage = over(recorder, 1);
@@ -51,7 +51,7 @@ async fn every_method_waits_for_a_permit_and_reaches_the_backend_once() -> Resul
         assert_eq!((log.take(), free(&storage)), (vec!["put"], 0));
         let backend = storage.backend().clone();
         let mut waiting = call(&*backend, method);
-        let passes = matches!(*method, "is_connected" | "disconnect");
+        let passes = matches!(*method, "health" | "disconnect");
         assert_eq!((&mut waiting).now_or_never().is_some(), passes, "{method}");
         if passes {
             continue;
@@ -102,7 +102,7 @@ impl<S: StorageBackend + ?Sized> Layer<S> for Crowd {
 async fn there_are_never_more_at_work_than_permitted_and_all_get_their_turn() -> Result<()> {
     for limit in [1, 3, 8] {
         let crowd = Crowd::default();
-        let below = Storage::new(Faults::new(Memory::new(), 1).latency(3)).layer(crowd.clone());
+        let below = Storage::typed(Faults::new(Memory::new(), 1).latency(3)).layer(crowd.clone());
         let storage = below.layer(LimitLayer::new().concurrency(limit)?);
         let tasks = (0..50).map(|task| {
             let storage = storage.clone();
@@ -151,7 +151,7 @@ async fn cancelled_calls_and_failed_calls_give_their_permits_back() -> Result<()
 #[tokio::test]
 async fn streams_hold_a_permit_only_while_they_are_waited_for() -> Result<()> {
     let memory = Memory::new();
-    Storage::new(memory.clone()).put_batch((0..20).map(|i| (format!("k{i:02}"), "v"))).await?;
+    Storage::typed(memory.clone()).put_batch((0..20).map(|i| (format!("k{i:02}"), "v"))).await?;
     let storage = over(memory.clone(), 1);
     // One item at a time, with calls in between.
     let mut listing = storage.list("").await?;

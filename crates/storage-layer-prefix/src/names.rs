@@ -47,6 +47,7 @@ impl Names {
                 let rest = prefix.strip_prefix(&*self.0).ok_or_else(outside)?;
                 Ok(ListItem::Prefix(rest.to_owned()))
             }
+            _ => Err(Error::unsupported("an item of a listing that is neither entry nor prefix")),
         }
     }
 

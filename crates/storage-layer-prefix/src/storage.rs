@@ -4,9 +4,9 @@ use std::{future::ready, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, ByteStream, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait, defaults,
 };
 
 use crate::{PrefixLayer, names::Names};
@@ -59,14 +59,8 @@ impl<S: StorageBackend + ?Sized> Prefixed<S> {
 
     fn object(&self, object: Object) -> Result<Object> {
         let mut object = self.names.object(object)?;
-        if let Body::Stream(stream) = object.body {
-            let (names, len) = (self.names.clone(), stream.declared_len());
-            let named: ByteStream = stream.map_err(move |e| names.error(e)).boxed();
-            object.body = match len {
-                Some(len) => Body::stored(len, named),
-                None => Body::stream(named),
-            };
-        }
+        let names = self.names.clone();
+        object.body = object.body.map_err(move |e| names.error(e));
         Ok(object)
     }
 
@@ -199,8 +193,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Prefixed<S> {
         Ok(Arc::new(Prefixed::wrap(transaction, PrefixLayer { prefix: self.names.0.clone() })))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await.map_err(|e| self.names.error(e))
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -15,11 +15,11 @@ use storage_memory::Memory;
 /// Keys of others, all around `user1/`.
 const OTHERS: [&str; 9] = ["a", "user", "user0/a", "user1", "user1 /a", "user1.", "user10/a", "user2/a", "z"];
 
-fn within<B: StorageBackend>(backend: B, prefix: &str) -> Storage<Prefixed<B>> {
+fn within<B: StorageBackend>(backend: B, prefix: &str) -> Storage {
     Storage::new(Prefixed::new(Arc::new(backend), PrefixLayer::new(prefix).unwrap()).unwrap())
 }
 
-async fn all<B: StorageBackend>(storage: &Storage<B>) -> Vec<Entry> {
+async fn all(storage: &Storage) -> Vec<Entry> {
     storage
         .list_with(ListOptions::new().metadata(true))
         .await
@@ -30,7 +30,7 @@ async fn all<B: StorageBackend>(storage: &Storage<B>) -> Vec<Entry> {
         .unwrap()
 }
 
-async fn keys<B: StorageBackend>(storage: &Storage<B>) -> Vec<String> {
+async fn keys(storage: &Storage) -> Vec<String> {
     all(storage).await.iter().map(|entry| entry.key.to_string()).collect()
 }
 

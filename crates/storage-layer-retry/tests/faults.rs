@@ -14,7 +14,7 @@ use tokio::time::Instant;
 type Stack = Storage<Retry<Faults<Memory>>>;
 
 fn stack(faults: Faults<Memory>, layer: RetryLayer) -> Stack {
-    Storage::new(faults).layer(layer)
+    Storage::typed(faults).layer(layer)
 }
 
 fn patient() -> RetryLayer {

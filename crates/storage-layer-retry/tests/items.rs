@@ -41,7 +41,7 @@ fn stack(seed: u64, often: f64, retries: u32) -> (Storage<impl StorageBackend>, 
     let memory = Memory::new();
     let faults = Faults::new(memory.clone(), seed).before(often).after(often).only(["put", "delete"]);
     let layer = RetryLayer::new().retries(retries).seed(seed);
-    (Storage::new(Single(faults)).layer(layer), Storage::new(memory))
+    (Storage::typed(Single(faults)).layer(layer), Storage::typed(memory))
 }
 
 #[tokio::test(start_paused = true)]

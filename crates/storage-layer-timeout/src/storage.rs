@@ -95,9 +95,9 @@ impl Intercept for TimeoutIntercept {
         (result, self.base(operation.name))
     }
 
-    fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
+    fn health<'a>(&'a self, ask: BoxFuture<'a, Result<()>>) -> BoxFuture<'a, Result<()>> {
         let limit = self.settings.timeout;
-        Box::pin(async move { tokio::time::timeout(limit, ask).await.unwrap_or(false) })
+        Box::pin(async move { tokio::time::timeout(limit, ask).await.unwrap_or_else(|_| Err(unanswered(limit))) })
     }
 
     fn stream<T: Payload + Send + 'static>(
@@ -124,6 +124,11 @@ fn stuck(name: OperationName, limit: Duration) -> Error {
         );
         return Error::new(ErrorKind::Timeout, message).ambiguous();
     }
+    unanswered(limit)
+}
+
+fn unanswered(limit: Duration) -> Error {
+    let time = shown(limit);
     Error::new(ErrorKind::Timeout, format!("no answer within {time}; try again, or allow more time"))
 }
 

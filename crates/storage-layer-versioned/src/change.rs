@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_core::{
-    Body, Bytes, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, ListOptions,
-    Metadata, Object, PutOptions, Result, StatOptions, StorageBackend, VersionId, defaults,
+    Body, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, ListOptions, Metadata,
+    Object, PutOptions, Result, StatOptions, StorageBackend, VersionId, defaults,
 };
 
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) enum Change {
 /// Where a new value comes from.
 pub(crate) enum Source {
     /// From memory, as often as needed.
-    Whole(Bytes),
+    Whole(Body),
     /// From a stream, which can be read once and at its own pace: only for a caller whose condition forbids a second try,
     /// and while nobody waits.
     Once(Body),
@@ -63,16 +63,17 @@ impl There {
 
 impl<S: StorageBackend + ?Sized> Versioned<S> {
     pub(crate) async fn put_value(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let source = match body {
-            Body::Bytes(bytes) => Source::Whole(bytes),
-            body if options.condition.is_some() && !self.takes_turns() => Source::Once(body),
-            body => match gathered(body).await? {
-                Body::Bytes(bytes) => {
-                    Body::Bytes(bytes.clone()).check(self.info())?;
-                    Source::Whole(bytes)
-                }
-                large => return self.put_staged(key, large, options).await,
-            },
+        let source = if body.is_in_memory() {
+            Source::Whole(body)
+        } else if options.condition.is_some() && !self.takes_turns() {
+            Source::Once(body)
+        } else {
+            let body = gathered(body).await?;
+            if !body.is_in_memory() {
+                return self.put_staged(key, body, options).await;
+            }
+            body.check(self.info())?;
+            Source::Whole(body)
         };
         let change = Change::Put { source, metadata: options.metadata };
         self.change_to_value(key, change, options.condition).await
@@ -212,9 +213,9 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         // Others that archive the same value at the same time write the same under the same name.
         let options = PutOptions::new().metadata(metadata);
         let body = match value.body {
-            Body::Bytes(bytes) if bytes.len() as u64 == entry.size => Body::Bytes(bytes),
+            body if body.is_in_memory() && body.len() == Some(entry.size) => body,
             // A body that breaks off must not be taken for the value.
-            body => Body::stored(entry.size, body.into_stream()),
+            body => Body::from_backend(entry.size, body.into_stream()),
         };
         archived.stored = self.inner.put(&archived.stored.key, body, options).await?;
         past.push(archived);
@@ -236,7 +237,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
             return self.inner.delete(stored, options).await.map(|()| None);
         };
         let body = match source {
-            Source::Whole(bytes) => Body::Bytes(bytes.clone()),
+            Source::Whole(body) => body.try_clone().unwrap_or_default(),
             Source::Once(body) => std::mem::take(body),
             Source::Copy(from) => {
                 let mut options = CopyOptions::new();
@@ -287,7 +288,7 @@ async fn gathered(body: Body) -> Result<Body> {
     while read <= WHOLE {
         let Some(piece) = stream.try_next().await? else {
             let whole = Body::stream(stream::iter(pieces.into_iter().map(Ok)));
-            return whole.bytes(u64::MAX).await.map(Body::Bytes);
+            return whole.bytes(u64::MAX).await.map(Body::from);
         };
         read += piece.len();
         pieces.push(piece);

@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use storage_core::{ListItem, ListOptions, ListStream, Result, StorageBackend};
+use storage_core::{Error, ListItem, ListOptions, ListStream, Result, StorageBackend};
 
 use crate::{names, storage::View};
 
@@ -38,6 +38,7 @@ fn above(view: View, item: ListItem) -> Result<ListItem> {
     Ok(match item {
         ListItem::Entry(entry) => ListItem::Entry(view.listed(entry)?),
         ListItem::Prefix(prefix) => ListItem::Prefix(names::above(&prefix).into_owned()),
+        _ => return Err(Error::unsupported("an item of a listing that is neither entry nor prefix")),
     })
 }
 

@@ -266,8 +266,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
         Ok(Arc::new(within))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

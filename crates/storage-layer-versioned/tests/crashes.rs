@@ -14,10 +14,8 @@ use storage_core::{Body, Bytes, DeleteOptions, Entry, Error, GetOptions, Key, St
 use storage_layer_versioned::{Versioned, VersionedLayer};
 use storage_memory::Memory;
 
-type Stack<B> = Storage<Versioned<B>>;
-
-fn over<B: StorageBackend>(backend: B, max: usize) -> Stack<B> {
-    Storage::new(backend).layer(VersionedLayer::new().max_versions(max))
+fn over<B: StorageBackend>(backend: B, max: usize) -> Storage<Versioned<B>> {
+    Storage::typed(backend).layer(VersionedLayer::new().max_versions(max))
 }
 
 /// What must be, and what may be, under a key.

@@ -8,20 +8,20 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{Entry, ErrorKind, GetOptions, PutOptions, Result, Storage, StorageBackend, VersionId};
+use storage_core::{Entry, ErrorKind, GetOptions, PutOptions, Result, Storage, VersionId};
 use storage_fs::{Config, Durability, Fs};
-use storage_layer_versioned::{Versioned, VersionedLayer};
+use storage_layer_versioned::VersionedLayer;
 
 const ROOT: &str = "STORAGE_VERSIONED_ROOT";
 
-async fn open(root: &Path) -> Storage<Versioned<Fs>> {
+async fn open(root: &Path) -> Storage {
     let mut config = Config::default();
     config.root = root.to_owned();
     config.durability = Durability::Relaxed;
     Storage::new(Fs::connect(config).await.unwrap()).layer(VersionedLayer::new())
 }
 
-async fn versions(storage: &Storage<impl StorageBackend>) -> Vec<Entry> {
+async fn versions(storage: &Storage) -> Vec<Entry> {
     storage.versions("k").await.unwrap().try_collect().await.unwrap()
 }
 

@@ -16,16 +16,16 @@ use storage_fs::{Config, Durability, Fs};
 use storage_layer_versioned::{Versioned, VersionedLayer};
 use storage_memory::Memory;
 
-fn over<B: StorageBackend>(backend: B, max: usize) -> Storage<Versioned<B>> {
+fn over<B: StorageBackend>(backend: B, max: usize) -> Storage {
     Storage::new(backend).layer(VersionedLayer::new().max_versions(max))
 }
 
-async fn versions<B: StorageBackend + ?Sized>(storage: &Storage<B>, key: &str) -> Vec<Entry> {
+async fn versions(storage: &Storage, key: &str) -> Vec<Entry> {
     storage.versions(key).await.unwrap().try_collect().await.unwrap()
 }
 
 /// The values of the versions, newest first.
-async fn values<B: StorageBackend>(storage: &Storage<B>, key: &str) -> Vec<String> {
+async fn values(storage: &Storage, key: &str) -> Vec<String> {
     let mut values = Vec::new();
     for entry in versions(storage, key).await {
         let value = storage.get_with(key, GetOptions::new().version(entry.version.unwrap())).await.unwrap();
@@ -34,7 +34,7 @@ async fn values<B: StorageBackend>(storage: &Storage<B>, key: &str) -> Vec<Strin
     values
 }
 
-async fn keys<B: StorageBackend>(storage: &Storage<B>) -> Vec<String> {
+async fn keys(storage: &Storage) -> Vec<String> {
     let keys: Vec<Key> = storage.keys().await.unwrap().try_collect().await.unwrap();
     keys.iter().map(Key::to_string).collect()
 }
@@ -62,7 +62,7 @@ async fn exactly_the_newest_are_kept() {
 }
 
 /// Eight tasks write the same key 50 times each; each gets a version for each write, and none is lost.
-async fn race<B: StorageBackend>(all: Storage<B>, large: bool) -> BTreeMap<VersionId, (usize, usize)> {
+async fn race(all: Storage, large: bool) -> BTreeMap<VersionId, (usize, usize)> {
     let writers = (0..8).map(|task| {
         let storage = all.clone();
         tokio::spawn(async move {
@@ -85,7 +85,7 @@ async fn race<B: StorageBackend>(all: Storage<B>, large: bool) -> BTreeMap<Versi
 }
 
 /// Checks that the kept versions are the newest of each writer, in its order, and read as they were written.
-async fn check_race<B: StorageBackend>(storage: Storage<B>, kept: usize, large: bool) {
+async fn check_race(storage: Storage, kept: usize, large: bool) {
     let written = race(storage.clone(), large).await;
     assert_eq!(written.len(), 400, "each write has a version of its own");
     let seen = versions(&storage, "key").await;
@@ -174,7 +174,7 @@ async fn reserved_names_are_keys_like_others() {
 
 #[tokio::test]
 async fn fields_of_our_name_are_kept_apart() {
-    for storage in [over(Memory::new(), 10).erase(), over(Hashed::default(), 10).erase()] {
+    for storage in [over(Memory::new(), 10), over(Hashed::default(), 10)] {
         let mut metadata = Metadata::new().content_type("text/plain").tag("t");
         for name in ["storage.version", "storage.version'", "storage.version''", "storage.versions", "storage"] {
             metadata = metadata.field(name, name);
@@ -192,7 +192,7 @@ async fn fields_of_our_name_are_kept_apart() {
 
 #[tokio::test]
 async fn deleting_the_current_version_hides_the_key() {
-    for storage in [over(Memory::new(), 10).erase(), over(Hashed::default(), 10).erase()] {
+    for storage in [over(Memory::new(), 10), over(Hashed::default(), 10)] {
         let old = storage.put("key", "old").await.unwrap().version.unwrap();
         let new = storage.put("key", "new").await.unwrap().version.unwrap();
         storage.delete_with("key", DeleteOptions::new().version(new)).await.unwrap();
@@ -215,7 +215,7 @@ async fn a_backend_that_leaves_too_little_is_refused() {
 
 #[tokio::test]
 async fn nobody_waits_for_a_stream() {
-    for storage in [over(Memory::new(), 10).erase(), over(Hashed::conditional(), 10).erase()] {
+    for storage in [over(Memory::new(), 10), over(Hashed::conditional(), 10)] {
         // The body ends only when another write of the same key is done.
         let slow = |length| {
             let faster = storage.clone();

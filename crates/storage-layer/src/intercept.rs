@@ -44,9 +44,8 @@ pub trait Intercept: Debug + Send + Sync + 'static {
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
 
-    /// Around the question whether the store can be reached, which is not an operation and cannot fail. The default only
-    /// asks it.
-    fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
+    /// Around the question whether the store can be reached, which is not an operation. The default only asks it.
+    fn health<'a>(&'a self, ask: BoxFuture<'a, Result<()>>) -> BoxFuture<'a, Result<()>> {
         ask
     }
 

@@ -86,13 +86,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         let Some(mut object) = result? else {
             return Ok(None);
         };
-        if let Body::Stream(stream) = object.body {
+        if !object.body.is_in_memory() {
             // The entry tells how long the body must be: one that ends early without an error is resumed like any other.
             let range = options.range.unwrap_or(ByteRange::From(0)).resolve(object.entry.size)?;
             let len = range.end - range.start;
             let resume = ResumeGet::new(&self.inner, options, &object.entry, range);
-            let whole = Body::stored(len, stream).into_stream();
-            object.body = Body::stored(len, I::stream(&self.intercept, span, whole, resume));
+            let whole = Body::from_backend(len, object.body.into_stream()).into_stream();
+            object.body = Body::from_backend(len, I::stream(&self.intercept, span, whole, resume));
         }
         Ok(Some(object))
     }
@@ -140,7 +140,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         let mut results = self.batch(operation, batch).await?;
         for ((key, options), result) in items.iter().zip(&mut results) {
             // A body that comes as a stream is read by itself, so that the hook around streams sees it.
-            if matches!(result, Ok(Some(object)) if matches!(object.body, Body::Stream(_))) {
+            if matches!(result, Ok(Some(object)) if !object.body.is_in_memory()) {
                 *result = self.get(key, options.clone()).await;
             }
         }
@@ -245,8 +245,8 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         Ok(Arc::new(Intercepted::wrap(transaction, intercept, true)))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.intercept.is_connected(self.inner.is_connected()).await
+    async fn health(&self) -> Result<()> {
+        self.intercept.health(self.inner.health()).await
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use storage_core::{
-    Body, ByteStream, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
+    Buffer, ByteStream, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
 };
 
 macro_rules! names {
@@ -150,10 +150,7 @@ impl Payload for Bytes {
 
 impl Payload for Object {
     fn bytes(&self) -> u64 {
-        match &self.body {
-            Body::Bytes(bytes) => bytes.len() as u64,
-            Body::Stream(_) => 0,
-        }
+        self.body.buffer().map_or(0, Buffer::len)
     }
 }
 

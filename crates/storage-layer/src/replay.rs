@@ -5,15 +5,34 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use futures_util::{StreamExt, stream};
-use storage_core::{Body, BodyStream, Bytes, Error, ErrorKind};
+use futures_util::{Stream, StreamExt, stream};
+use storage_core::{Body, Buffer, ByteStream, Bytes, Error, ErrorKind, Result};
 
 use crate::{Bodies, Operation, Replay};
 
-/// A whole body is handed out as often as asked; a stream once.
+/// A body in memory or a replayable one is handed out as often as asked; a plain stream once.
 pub(crate) enum ReplayBody {
-    Whole(Bytes),
-    Once(Mutex<Option<(BodyStream, Arc<AtomicU64>)>>, Arc<Bodies>),
+    Memory(Buffer),
+    Stream(Mutex<Option<Body>>, Watched),
+}
+
+/// What goes around a streamed body.
+#[derive(Clone)]
+pub(crate) struct Watched {
+    progress: Arc<AtomicU64>,
+    bodies: Arc<Bodies>,
+}
+
+impl Watched {
+    fn wrap(&self, pieces: impl Stream<Item = Result<Bytes>> + Send + 'static) -> ByteStream {
+        let progress = self.progress.clone();
+        let counted = pieces.inspect(move |piece| {
+            if let Ok(piece) = piece {
+                progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
+            }
+        });
+        self.bodies.wrap(counted.boxed())
+    }
 }
 
 impl ReplayBody {
@@ -22,48 +41,43 @@ impl ReplayBody {
         if let Some(len) = body.len() {
             *operation.bytes.get_or_insert(0) += len;
         }
-        let stream = match body {
-            Body::Bytes(bytes) => return Self::Whole(bytes),
-            Body::Stream(stream) => stream,
+        if let Some(buffer) = body.buffer() {
+            return Self::Memory(buffer.clone());
+        }
+        let watched = Watched {
+            progress: operation.progress.get_or_insert_default().clone(),
+            bodies: operation.bodies.get_or_insert_default().clone(),
         };
-        operation.replay = Replay::Never;
-        let progress = operation.progress.get_or_insert_with(|| Arc::new(AtomicU64::new(0))).clone();
-        let bodies = operation.bodies.get_or_insert_default().clone();
-        Self::Once(Mutex::new(Some((stream, progress))), bodies)
+        if body.try_clone().is_none() {
+            operation.replay = Replay::Never;
+        }
+        Self::Stream(Mutex::new(Some(body)), watched)
     }
 
-    /// The bytes of a whole body.
+    /// The bytes of a body in memory.
     pub(crate) fn whole_len(&self) -> u64 {
         match self {
-            Self::Whole(bytes) => bytes.len() as u64,
-            Self::Once(..) => 0,
+            Self::Memory(buffer) => buffer.len(),
+            _ => 0,
         }
     }
 
     /// The body. A stream handed out before yields an error instead, so that nothing is stored.
     pub(crate) fn take(&self) -> Body {
-        let (once, bodies) = match self {
-            Self::Whole(bytes) => return Body::Bytes(bytes.clone()),
-            Self::Once(once, bodies) => (once, bodies),
+        let (body, watched) = match self {
+            Self::Memory(buffer) => return buffer.clone().into(),
+            Self::Stream(body, watched) => (body, watched.clone()),
         };
-        let Some((stream, progress)) = once.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-            return Body::stream(stream::once(async {
+        let mut body = body.lock().unwrap_or_else(PoisonError::into_inner);
+        let again = body.as_ref().and_then(Body::try_clone);
+        match again.or_else(|| body.take()) {
+            Some(body) => body.map_replayable(move |pieces| watched.wrap(pieces)),
+            None => Body::stream(stream::once(async {
                 Err(Error::new(
                     ErrorKind::Other,
                     "a streamed body was sent twice; a layer ignored that it may be sent only once",
                 ))
-            }));
-        };
-        let declared = stream.declared_len();
-        let counted = stream.inspect(move |piece| {
-            if let Ok(piece) = piece {
-                progress.fetch_add(piece.len() as u64, Ordering::Relaxed);
-            }
-        });
-        let wrapped = bodies.wrap(counted.boxed());
-        match declared {
-            Some(len) => Body::sized(len, wrapped),
-            None => Body::stream(wrapped),
+            })),
         }
     }
 }

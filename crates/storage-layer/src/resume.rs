@@ -57,7 +57,7 @@ impl<S: StorageBackend + ?Sized> Resume<Bytes> for ResumeGet<S> {
             let changed =
                 || Error::new(ErrorKind::Conflict, "the value changed while it was read; read it again from the start");
             match inner.get(&key, options).await {
-                Ok(Some(rest)) => Ok(Body::stored(len, rest.body.into_stream()).into_stream()),
+                Ok(Some(rest)) => Ok(Body::from_backend(len, rest.body.into_stream()).into_stream()),
                 Ok(None) => Err(changed()),
                 Err(e) if e.kind() == ErrorKind::PreconditionFailed => Err(changed().with_source(e)),
                 Err(e) => Err(e),

@@ -219,8 +219,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         Ok(Arc::new(Transformed::wrap(transaction, transform)))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.inner.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.inner.health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

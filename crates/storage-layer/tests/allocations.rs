@@ -8,9 +8,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use storage_core::{
-    Body, BoxFuture, Bytes, DeleteOptions, GetOptions, Key, PutOptions, Result, StatOptions, StorageBackend,
-};
+use storage_core::{BoxFuture, Bytes, DeleteOptions, GetOptions, Key, PutOptions, Result, StatOptions, StorageBackend};
 use storage_layer::{Intercept, Intercepted, Operation, Payload};
 use storage_memory::Memory;
 
@@ -56,7 +54,7 @@ fn allocations(backend: &dyn StorageBackend) -> [usize; 4] {
     // The first round fills what is kept for later.
     for _ in 0..2 {
         let calls: [&dyn Fn(); 4] = [
-            &|| drop(backend.put(&key, Body::Bytes(value.clone()), PutOptions::new()).now_or_never().unwrap().unwrap()),
+            &|| drop(backend.put(&key, value.clone().into(), PutOptions::new()).now_or_never().unwrap().unwrap()),
             &|| drop(backend.get(&key, GetOptions::new()).now_or_never().unwrap().unwrap().unwrap()),
             &|| drop(backend.stat(&key, StatOptions::new()).now_or_never().unwrap().unwrap().unwrap()),
             &|| backend.delete(&key, DeleteOptions::new()).now_or_never().unwrap().unwrap(),

@@ -22,8 +22,8 @@ struct Watching(Seen);
 impl Intercept for Watching {
     type Span = ();
 
-    fn is_connected<'a>(&'a self, ask: BoxFuture<'a, bool>) -> BoxFuture<'a, bool> {
-        Box::pin(async { !ask.await })
+    fn health<'a>(&'a self, ask: BoxFuture<'a, Result<()>>) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async { ask.await.and(Err(Error::closed())) })
     }
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
@@ -139,7 +139,7 @@ fn methods() -> BTreeSet<String> {
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../storage-core/src/backend.rs");
     let text = std::fs::read_to_string(source).unwrap();
     let names = text.lines().filter_map(|line| line.trim().strip_prefix("async fn "));
-    names.map(|name| name.split('(').next().unwrap().to_owned()).filter(|name| name != "is_connected").collect()
+    names.map(|name| name.split('(').next().unwrap().to_owned()).filter(|name| name != "health").collect()
 }
 
 #[test]
@@ -206,7 +206,7 @@ async fn the_hook_knows_how_much_goes_in_and_what_may_be_repeated() -> Result<()
     storage.put_with("a", "seven b", update).await?;
     assert_eq!(last(), (OperationName::Put, Some(7), Replay::IfDefinite));
     let pieces = futures_util::stream::iter([Ok(Bytes::from_static(b"xyz"))]);
-    storage.put("a", Body::sized(3, pieces)).await?;
+    storage.put("a", Body::with_len(3, pieces)).await?;
     assert_eq!(seen.lock().unwrap().iter().rev().nth(1), Some(&(OperationName::Put, Some(3), Replay::Never)));
     storage.put_batch([("a", "12"), ("b", "345")]).await?;
     assert_eq!(last(), (OperationName::PutBatch, Some(5), Replay::Always));

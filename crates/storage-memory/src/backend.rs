@@ -7,10 +7,11 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
+use storage_config::{Clock, SystemClock};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Capabilities, Clock, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    GetOptions, Isolation, Key, ListOptions, ListStream, Object, PutOptions, RenameOptions, Result, StatOptions,
-    StorageBackend, SystemClock, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions,
+    Isolation, Key, ListOptions, ListStream, Object, PutOptions, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait,
 };
 
 use crate::{Config, listing::Listing, store::Store, transaction::MemoryTransaction};
@@ -110,7 +111,7 @@ impl StorageBackend for Memory {
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let value = body.bytes(self.info.limits.value).await?;
+        let value = body.collect(self.info.limits.value).await?;
         self.write(|store| store.put(key, value, options))
     }
 
@@ -144,7 +145,7 @@ impl StorageBackend for Memory {
     ) -> Result<Vec<Result<Entry>>> {
         let mut ready = Vec::with_capacity(items.len());
         for (key, body, options) in items {
-            let value = body.bytes(self.info.limits.value).await;
+            let value = body.collect(self.info.limits.value).await;
             ready.push((key, (value, options)));
         }
         self.write(|store| {
@@ -185,8 +186,8 @@ impl StorageBackend for Memory {
         Ok(Arc::new(MemoryTransaction::new(self.clone(), base)))
     }
 
-    async fn is_connected(&self) -> bool {
-        self.read(|_| ()).is_ok()
+    async fn health(&self) -> Result<()> {
+        self.read(|_| ())
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -3,9 +3,8 @@
 use std::{num::NonZeroUsize, sync::Arc};
 
 use serde::Deserialize;
-use storage_core::{
-    BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext, async_trait,
-};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend, async_trait};
 
 use crate::Memory;
 

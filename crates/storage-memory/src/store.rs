@@ -7,10 +7,10 @@ mod stamp;
 
 use std::{num::NonZeroUsize, ops::Bound, sync::Arc};
 
-use bytes::Bytes;
 use imbl::{OrdMap, ordmap::DiffItem};
+use storage_config::Clock;
 use storage_core::{
-    Clock, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, PutOptions,
+    Buffer, Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, PutOptions,
     RenameOptions, Result, VersionId,
 };
 
@@ -66,18 +66,18 @@ impl Store {
             None => value.clone(),
             Some(range) => {
                 let range = range.resolve(entry.size)?;
-                value.slice(range.start as usize..range.end as usize)
+                value.slice(range)
             }
         };
         Ok(Some(Object::new(entry.clone(), value)))
     }
 
-    pub(crate) fn put(&mut self, key: &Key, value: Bytes, options: PutOptions) -> Result<Entry> {
+    pub(crate) fn put(&mut self, key: &Key, value: Buffer, options: PutOptions) -> Result<Entry> {
         let current = self.find(key, None);
         require(options.condition, current)?;
         let now = self.ticker.now();
         let token = unique_token();
-        let mut entry = Entry::new(key.clone(), value.len() as u64);
+        let mut entry = Entry::new(key.clone(), value.len());
         entry.modified = Some(now);
         entry.created = current.map_or(Some(now), |version| version.entry.created);
         entry.etag = Some(Etag::new(token.clone()));
@@ -251,7 +251,7 @@ fn no_source(key: &Key) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use storage_core::SystemClock;
+    use storage_config::SystemClock;
 
     use super::*;
 
@@ -264,7 +264,7 @@ mod tests {
     }
 
     fn put(store: &mut Store, i: usize) {
-        store.put(&key(i), Bytes::from_static(b"v"), PutOptions::new()).unwrap();
+        store.put(&key(i), Buffer::default(), PutOptions::new()).unwrap();
     }
 
     /// Chains, and of these the hidden ones.

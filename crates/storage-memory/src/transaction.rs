@@ -138,8 +138,8 @@ impl StorageBackend for MemoryTransaction {
         self.at([key])?.versions(key).await
     }
 
-    async fn is_connected(&self) -> bool {
-        self.open().is_ok()
+    async fn health(&self) -> Result<()> {
+        self.open().map(drop)
     }
 }
 

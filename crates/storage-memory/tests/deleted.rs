@@ -7,14 +7,14 @@ use futures_util::TryStreamExt;
 use storage_core::{Entry, Result, Storage};
 use storage_memory::{Config, Memory};
 
-fn store(max_versions: usize, max_deleted: usize) -> Storage<Memory> {
+fn store(max_versions: usize, max_deleted: usize) -> Storage {
     let mut config = Config::default();
     config.max_versions = NonZeroUsize::new(max_versions).unwrap();
     config.max_deleted = max_deleted;
     Storage::new(Memory::with_config(config))
 }
 
-async fn versions(s: &Storage<Memory>, key: &str) -> usize {
+async fn versions(s: &Storage, key: &str) -> usize {
     let entries: Vec<Entry> = s.versions(key).await.unwrap().try_collect().await.unwrap();
     entries.len()
 }

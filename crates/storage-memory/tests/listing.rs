@@ -29,7 +29,7 @@ fn expected(keys: &BTreeMap<String, u64>, options: &ListOptions) -> Vec<String> 
     items
 }
 
-async fn shown(storage: &Storage<Memory>, options: ListOptions) -> Result<Vec<String>> {
+async fn shown(storage: &Storage, options: ListOptions) -> Result<Vec<String>> {
     let items = storage.list_with(options).await?;
     items.map_ok(|item| item.position().to_owned()).try_collect().await
 }

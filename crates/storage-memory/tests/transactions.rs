@@ -10,7 +10,7 @@ use storage_core::{
 };
 use storage_memory::Memory;
 
-async fn filled() -> Result<Storage<Memory>> {
+async fn filled() -> Result<Storage> {
     let storage = Storage::new(Memory::new());
     for key in ["a/1", "a/2", "b", "c"] {
         storage.put(key, key.to_owned()).await?;
@@ -235,7 +235,7 @@ async fn copy_and_rename_keep_their_conditions() -> Result<()> {
 }
 
 /// Puts a key, or removes it with all its versions. Returns whether that changed anything.
-async fn change(storage: &Storage<Memory>, key: &str, remove: bool) -> Result<bool> {
+async fn change(storage: &Storage, key: &str, remove: bool) -> Result<bool> {
     if !remove {
         return storage.put(key, "theirs").await.map(|_| true);
     }

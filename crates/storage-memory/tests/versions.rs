@@ -8,13 +8,13 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
+use storage_config::{Clock, ConnectionConfig, StorageContext};
 use storage_core::{
-    Clock, Condition, ConnectionConfig, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, PutOptions, Result,
-    Storage, StorageContext, VersionId,
+    Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, GetOptions, PutOptions, Result, Storage, VersionId,
 };
 use storage_memory::{Config, Memory, MemoryFactory};
 
-async fn versions(storage: &Storage<Memory>) -> Result<Vec<Option<VersionId>>> {
+async fn versions(storage: &Storage) -> Result<Vec<Option<VersionId>>> {
     let entries: Vec<Entry> = storage.versions("k").await?.try_collect().await?;
     Ok(entries.into_iter().map(|entry| entry.version).collect())
 }
@@ -114,7 +114,7 @@ async fn dates_stand_still_while_the_clock_is_behind() -> Result<()> {
 
 #[tokio::test]
 async fn the_factory_takes_options_and_no_location() -> Result<()> {
-    use storage_core::BackendFactory;
+    use storage_config::BackendFactory;
     let connect = |uri: &'static str| async move {
         let config = ConnectionConfig::new(uri);
         let context = StorageContext::default();

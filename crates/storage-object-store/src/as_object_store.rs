@@ -15,8 +15,8 @@ use object_store::{
     Result as NativeResult, path::Path,
 };
 use storage_core::{
-    BatchOptions, Body, Bytes, Condition, CopyOptions, DeleteOptions, Entry, Etag, GetOptions, Key, ListItem,
-    ListOptions, Object, PutOptions, RenameOptions, StatOptions, Storage, VersionId,
+    BatchOptions, Buffer, Condition, CopyOptions, DeleteOptions, Entry, Etag, GetOptions, Key, ListItem, ListOptions,
+    Object, PutOptions, RenameOptions, StatOptions, Storage, VersionId,
 };
 
 use self::{
@@ -104,7 +104,7 @@ impl ObjectStore for AsObjectStore {
                 Some(Condition::IfMatch(Etag::new(etag)))
             }
         };
-        let written = self.storage.put_with(location.as_ref(), body(payload), put).await;
+        let written = self.storage.put_with(location.as_ref(), payload.into_iter().collect::<Buffer>(), put).await;
         written.map(put_result).map_err(|e| failed(location, e))
     }
 
@@ -206,17 +206,6 @@ impl fmt::Display for AsObjectStore {
     }
 }
 
-/// A payload of one piece is not copied, nor is one of several.
-fn body(payload: PutPayload) -> Body {
-    let len = payload.content_length() as u64;
-    let mut pieces: Vec<Bytes> = payload.into_iter().collect();
-    match pieces.len() {
-        0 => Body::default(),
-        1 => pieces.swap_remove(0).into(),
-        _ => Body::sized(len, stream::iter(pieces.into_iter().map(Ok))),
-    }
-}
-
 fn put_result(entry: Entry) -> PutResult {
     PutResult {
         e_tag: entry.etag.map(|etag| etag.to_string()),
@@ -254,9 +243,10 @@ fn found(items: storage_core::ListStream) -> impl Stream<Item = NativeResult<Fou
         if path.is_none() {
             tracing::warn!("a listing leaves out a key that is no path of an object store");
         }
-        ready(Ok(path.map(|path| match item {
-            ListItem::Entry(entry) => Found::Object(about(&path, &entry)),
-            ListItem::Prefix(_) => Found::Prefix(path),
+        ready(Ok(path.and_then(|path| match item {
+            ListItem::Entry(entry) => Some(Found::Object(about(&path, &entry))),
+            ListItem::Prefix(_) => Some(Found::Prefix(path)),
+            _ => None,
         })))
     })
 }

@@ -13,9 +13,10 @@ use std::{
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
 use object_store::{CopyOptions as Copy, Error as Absent, GetOptions as Get, ObjectStore, ObjectStoreExt};
+use storage_config::Secret;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, Secret, StatOptions, StorageBackend,
+    GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend,
     VersionId, defaults, pending::Keys,
 };
 
@@ -338,12 +339,10 @@ impl StorageBackend for ObjectStoreBackend {
         inner.versions(key)
     }
 
-    async fn is_connected(&self) -> bool {
-        let Ok(inner) = self.open() else {
-            return false;
-        };
+    async fn health(&self) -> Result<()> {
+        let inner = self.open()?;
         let nothing = inner.names.probe("nothing");
-        inner.get(&nothing, Get::new().with_head(true)).await.is_ok()
+        inner.get(&nothing, Get::new().with_head(true)).await.map(drop)
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -5,7 +5,8 @@ use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use object_store::{ObjectStore, local::LocalFileSystem, memory::InMemory};
 use serde::Deserialize;
-use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, Result, StorageBackend, StorageContext};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend};
 
 use crate::{ObjectStoreBackend, Profile, error};
 

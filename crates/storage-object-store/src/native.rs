@@ -5,7 +5,8 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
-use storage_core::{Error, Result, Secret};
+use storage_config::Secret;
+use storage_core::{Error, Result};
 
 /// Calls that `object_store` does not have, or not as they are needed here.
 ///

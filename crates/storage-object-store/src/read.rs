@@ -166,7 +166,7 @@ impl Inner {
         let native = match range {
             ByteRange::Bounded(start, end) if start < end => Some(GetRange::Bounded(start..end)),
             ByteRange::From(start) => Some(GetRange::Offset(start)),
-            ByteRange::Last(n) if n > 0 => Some(GetRange::Suffix(n)),
+            ByteRange::Suffix(n) if n > 0 => Some(GetRange::Suffix(n)),
             _ => None,
         };
         let mut refusal = None;
@@ -187,7 +187,7 @@ impl Inner {
                 about.payload = GetResultPayload::Stream(stream::empty().boxed());
                 Ok(Some(about))
             }
-            (false, ByteRange::Last(_), _) | (false, _, None) => {
+            (false, ByteRange::Suffix(_), _) | (false, _, None) => {
                 self.get_same(place, &about.meta, positions, version).await.map(Some)
             }
             (false, _, Some(e)) => Err(e),

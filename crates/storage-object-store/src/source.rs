@@ -76,9 +76,9 @@ impl Source {
                 .boxed()
             }
         };
-        let body = Body::stored(len, pieces);
+        let body = Body::from_backend(len, pieces);
         if whole {
-            return body.bytes(u64::MAX).await.map(Body::Bytes);
+            return body.bytes(u64::MAX).await.map(Body::from);
         }
         Ok(body)
     }

@@ -33,10 +33,10 @@ impl Inner {
             (meta::attributes(&metadata), None)
         };
 
-        let limit = match (&options.condition, &body) {
-            (None, _) => self.config.part_size.get(),
-            (Some(_), Body::Stream(_)) => self.config.conditional_limit,
-            (Some(_), Body::Bytes(_)) => usize::MAX,
+        let limit = match options.condition {
+            None => self.config.part_size.get(),
+            Some(_) if body.is_in_memory() => usize::MAX,
+            Some(_) => self.config.conditional_limit,
         };
         let mut pieces = body.into_stream();
         let mut whole = false;

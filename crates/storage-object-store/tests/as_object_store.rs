@@ -28,10 +28,10 @@ impl Stores {
         let dirs = [TempDir::new().unwrap(), TempDir::new().unwrap()];
         let keys = StaticKeys::generate("test").unwrap();
         let storages = [
-            Storage::new(Memory::new()).erase(),
-            Storage::new(Fs::open(dirs[0].path()).await.unwrap()).erase(),
-            Storage::new(Sql::connect(Config::sqlite(dirs[1].path().join("db"))).await.unwrap()).erase(),
-            Storage::new(Memory::new()).layer(EncryptLayer::new(keys)).erase(),
+            Storage::new(Memory::new()),
+            Storage::new(Fs::open(dirs[0].path()).await.unwrap()),
+            Storage::new(Sql::connect(Config::sqlite(dirs[1].path().join("db"))).await.unwrap()),
+            Storage::new(Memory::new()).layer(EncryptLayer::new(keys)),
         ];
         Self { all: storages.map(AsObjectStore::new).into(), _dirs: dirs }
     }
@@ -74,7 +74,7 @@ suite! {
 }
 
 fn memory() -> (Storage, AsObjectStore) {
-    let storage = Storage::new(Memory::new()).erase();
+    let storage = Storage::new(Memory::new());
     (storage.clone(), AsObjectStore::new(storage))
 }
 
@@ -146,7 +146,7 @@ async fn an_upload_that_is_dropped_or_aborted_stores_nothing() {
 async fn an_upload_says_why_it_failed_in_each_part_and_at_its_end() {
     let mut config = storage_memory::Config::default();
     config.max_value = Some(1000);
-    let store = AsObjectStore::new(Storage::new(Memory::with_config(config)).erase());
+    let store = AsObjectStore::new(Storage::new(Memory::with_config(config)));
     let mut upload = store.put_multipart(&"k".into()).await.unwrap();
     let parts: Vec<_> = (0..3).map(|_| upload.put_part(vec![0; 800].into())).collect();
     let mut failed = 0;
@@ -166,7 +166,7 @@ async fn an_upload_says_why_it_failed_in_each_part_and_at_its_end() {
 #[tokio::test]
 async fn only_what_can_succeed_later_is_generic() {
     let faults = Faults::new(Memory::new(), 1).before(1.0);
-    let store = AsObjectStore::new(Storage::new(faults).erase());
+    let store = AsObjectStore::new(Storage::new(faults));
     let error = store.get(&"k".into()).await.unwrap_err();
     assert!(matches!(error, Error::Generic { .. }), "{error:?}");
 
@@ -196,7 +196,7 @@ async fn conditions_are_refused_where_the_storage_has_none() {
     let config = storage_object_store::Config::default();
     let backend = storage_object_store::ObjectStoreBackend::connect(Arc::new(local), profile, config).await.unwrap();
     assert!(!backend.info().capabilities.conditional);
-    let store = AsObjectStore::new(Storage::new(backend).erase());
+    let store = AsObjectStore::new(Storage::new(backend));
     let refused = store.put_opts(&"k".into(), "v".into(), PutMode::Create.into()).await.unwrap_err();
     assert!(matches!(refused, Error::NotSupported { .. }), "{refused:?}");
     store.put(&"k".into(), "v".into()).await.unwrap();

@@ -47,8 +47,8 @@ async fn uploads_are_never_late(store: Arc<dyn ObjectStore>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_upload_that_is_given_up_while_it_completes_is_never_late() {
     let dir = tempfile::tempdir().unwrap();
-    let fs = Storage::new(Fs::open(dir.path()).await.unwrap()).erase();
-    for storage in [Storage::new(Memory::new()).erase(), fs] {
+    let fs = Storage::new(Fs::open(dir.path()).await.unwrap());
+    for storage in [Storage::new(Memory::new()), fs] {
         uploads_are_never_late(Arc::new(AsObjectStore::new(storage))).await;
     }
 }
@@ -56,7 +56,7 @@ async fn an_upload_that_is_given_up_while_it_completes_is_never_late() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nor_is_one_over_two_bridges() {
     let dir = tempfile::tempdir().unwrap();
-    let fs = AsObjectStore::new(Storage::new(Fs::open(dir.path()).await.unwrap()).erase());
+    let fs = AsObjectStore::new(Storage::new(Fs::open(dir.path()).await.unwrap()));
     let back = ObjectStoreBackend::connect(Arc::new(fs), Profile::new("bridged"), Config::default()).await.unwrap();
-    uploads_are_never_late(Arc::new(AsObjectStore::new(Storage::new(back).erase()))).await;
+    uploads_are_never_late(Arc::new(AsObjectStore::new(Storage::new(back)))).await;
 }

@@ -1,6 +1,7 @@
 //! From a URI to a backend.
 
-use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Storage, StorageContext};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{ErrorKind, Storage};
 use storage_object_store::ObjectStoreFactory;
 
 async fn connect(config: ConnectionConfig) -> storage_core::Result<Storage> {

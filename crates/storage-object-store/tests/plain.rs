@@ -95,7 +95,7 @@ async fn plain() -> (Arc<Plain>, Storage<ObjectStoreBackend>) {
     let mut profile = Profile::new("plain");
     profile.naming = Naming::Flat;
     let backend = ObjectStoreBackend::connect(store.clone(), profile, Config::default()).await;
-    (store, Storage::new(backend.unwrap()))
+    (store, Storage::typed(backend.unwrap()))
 }
 
 #[tokio::test]
@@ -109,9 +109,9 @@ async fn ranges_are_shifted_behind_the_header() {
         (storage_core::ByteRange::Bounded(2, 5), "234"),
         (storage_core::ByteRange::Bounded(8, 50), "89"),
         (storage_core::ByteRange::From(10), ""),
-        (storage_core::ByteRange::Last(3), "789"),
-        (storage_core::ByteRange::Last(30), "0123456789"),
-        (storage_core::ByteRange::Last(0), ""),
+        (storage_core::ByteRange::Suffix(3), "789"),
+        (storage_core::ByteRange::Suffix(30), "0123456789"),
+        (storage_core::ByteRange::Suffix(0), ""),
     ] {
         let mut options = storage_core::GetOptions::new();
         options.range = Some(range);

@@ -20,14 +20,14 @@ fn small_parts() -> Config {
 async fn memory(config: Config) -> (Arc<InMemory>, Handle) {
     let store = Arc::new(InMemory::new());
     let backend = ObjectStoreBackend::connect(store.clone(), Profile::memory(), config).await;
-    (store, Storage::new(backend.unwrap()))
+    (store, Storage::typed(backend.unwrap()))
 }
 
 async fn local(config: Config) -> (tempfile::TempDir, Handle) {
     let directory = tempfile::tempdir().unwrap();
     let store = LocalFileSystem::new_with_prefix(directory.path()).unwrap();
     let backend = ObjectStoreBackend::connect(Arc::new(store), Profile::local(), config).await;
-    (directory, Storage::new(backend.unwrap()))
+    (directory, Storage::typed(backend.unwrap()))
 }
 
 async fn objects(store: &InMemory) -> Vec<String> {
@@ -152,7 +152,7 @@ async fn an_upload_that_fails_or_is_dropped_leaves_nothing() {
         let fails = pieces(5, 900).into_iter().chain([Err(Error::new(ErrorKind::Other, "broken"))]);
         let error = storage.put("k", Body::stream(stream::iter(fails))).await.unwrap_err();
         assert_eq!(error.message(), "broken");
-        let short = Body::sized(9_999, stream::iter(pieces(5, 900)));
+        let short = Body::with_len(9_999, stream::iter(pieces(5, 900)));
         assert_eq!(storage.put("k", short).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 
         let endless = stream::iter(pieces(5, 900)).chain(stream::pending());
@@ -213,7 +213,7 @@ async fn a_store_that_takes_few_writes_is_not_made_to_race() {
         let mut profile = Profile::memory();
         profile.tries_conditions = tries_conditions;
         let backend = ObjectStoreBackend::connect(Arc::new(InMemory::new()), profile, Config::default()).await;
-        let storage = Storage::new(backend.unwrap());
+        let storage = Storage::typed(backend.unwrap());
         assert!(storage.info().capabilities.conditional);
         // The etags of `InMemory` count writes.
         let etag = storage.put("k", "v").await.unwrap().etag.unwrap();

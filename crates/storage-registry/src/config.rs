@@ -8,7 +8,8 @@ mod unique;
 use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use serde::Deserialize;
-use storage_core::{ConnectionConfig, Error, ErrorKind, Result, StorageContext};
+use storage_config::{ConnectionConfig, StorageContext};
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::Registry;
 pub use connection::Connection;

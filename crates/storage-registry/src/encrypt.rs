@@ -4,9 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use data_encoding::{BASE64, BASE64_NOPAD, HEXLOWER_PERMISSIVE};
 use serde::Deserialize;
-use storage_core::{
-    ConnectionConfig, DataKey, Error, ErrorKind, Layer, Result, Secret, StorageBackend, StorageContext,
-};
+use storage_config::{ConnectionConfig, DataKey, Secret, StorageContext};
+use storage_core::{Error, ErrorKind, Layer, Result, StorageBackend};
 use storage_layer_encrypt::{Algorithm, EncryptLayer, StaticKeys};
 use zeroize::Zeroizing;
 

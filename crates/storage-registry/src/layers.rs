@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use storage_core::{ConnectionConfig, LayerFactory, Result, StorageBackend, StorageContext, async_trait};
+use storage_config::{ConnectionConfig, LayerFactory, StorageContext};
+use storage_core::{Result, StorageBackend, async_trait};
 
 type Backend = Arc<dyn StorageBackend>;
 

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
-use storage_core::{BackendFactory, ConnectionConfig, Error, ErrorKind, LayerFactory, Result, Storage, StorageContext};
+use serde_json::Value;
+use storage_config::{BackendFactory, ConnectionConfig, LayerFactory, OpenStore, StorageContext, StoreConfig};
+use storage_core::{Error, ErrorKind, Result, Storage, StorageBackend, async_trait};
 
 use crate::{LayerConfig, StorageConfig, layers, nearest::hint, order};
 
@@ -94,7 +96,7 @@ impl Registry {
     pub async fn connect(&self, config: &ConnectionConfig) -> Result<Storage> {
         let scheme = config.scheme()?.to_ascii_lowercase();
         let factory = self.factories.get(scheme.as_str()).ok_or_else(|| self.unknown(&scheme))?;
-        let backend = factory.connect(config, &self.context).await;
+        let backend = factory.connect(config, &self.given()).await;
         let backend = backend.map_err(|e| e.with_operation("connect").with_backend(&scheme.into()));
         backend.map(Storage::from_arc)
     }
@@ -112,12 +114,20 @@ impl Registry {
             factory.check(&layer.options).map_err(|e| e.with_operation("connect"))?;
         }
         let connection = config.connection(&self.context).await?;
+        let context = self.given();
         let mut backend = self.connect(&connection).await?.backend().clone();
         for (layer, factory) in layers.iter().zip(factories).rev() {
-            let put = factory.layer(&layer.options, &self.context, backend).await;
+            let put = factory.layer(&layer.options, &context, backend).await;
             backend = put.map_err(|e| e.with_operation("connect"))?;
         }
         Ok(Storage::from_arc(backend))
+    }
+
+    /// The context, through which this registry opens the stores that others name.
+    fn given(&self) -> StorageContext {
+        let mut context = self.context.clone();
+        context.stores.get_or_insert_with(|| Arc::new(self.clone()));
+        context
     }
 
     fn layer_named(&self, layer: &LayerConfig) -> Result<&Arc<dyn LayerFactory>> {
@@ -147,6 +157,18 @@ impl Registry {
                 known.join("`, `")
             ),
         )
+    }
+}
+
+#[async_trait]
+impl OpenStore for Registry {
+    async fn open(&self, config: &StoreConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+        let config = match config.as_json() {
+            Value::String(uri) => StorageConfig::new(uri),
+            table => StorageConfig::try_from(table.clone())?,
+        };
+        let registry = self.clone().context(context.clone());
+        Ok(registry.build(&config).await?.backend().clone())
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use storage_core::{BackendFactory, ConnectionConfig, Result, StorageBackend, StorageContext, async_trait};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{Result, StorageBackend, async_trait};
 use storage_fs::FsFactory;
 use storage_layer_versioned::{Versioned, VersionedLayer};
 

@@ -4,10 +4,8 @@
 use std::{ffi::OsString, fs, sync::Arc};
 
 use serde_json::json;
-use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, ErrorKind, LayerFactory, Metadata, PutOptions, Result,
-    Secret, StorageBackend, StorageContext, async_trait,
-};
+use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, LayerFactory, Secret, StorageContext};
+use storage_core::{ErrorKind, Metadata, PutOptions, Result, StorageBackend, async_trait};
 use storage_layer_encrypt::StaticKeys;
 use storage_registry::{LayerConfig, Registry, StorageConfig, build};
 

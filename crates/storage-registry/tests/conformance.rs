@@ -7,11 +7,9 @@ use std::{env, fs, sync::Arc, time::Duration};
 
 use bucket::CEPH;
 use http::Method;
+use storage_config::{BackendFactory, ConnectionConfig, Secret, StorageContext};
 use storage_conformance::{Namespace, Target};
-use storage_core::{
-    BackendFactory, Capabilities, ConnectionConfig, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
-    async_trait,
-};
+use storage_core::{Capabilities, Error, ErrorKind, Result, StorageBackend, async_trait};
 use storage_registry::{Registry, StorageConfig};
 use tokio::sync::OnceCell;
 

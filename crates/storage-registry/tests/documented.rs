@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use serde::de::DeserializeOwned;
-use storage_core::{ConnectionConfig, ErrorKind};
+use storage_config::ConnectionConfig;
+use storage_core::ErrorKind;
 use storage_registry::{Registry, StorageConfig};
 
 const PAGE: &str = include_str!("../../../docs/configuration.md");

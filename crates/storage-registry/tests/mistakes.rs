@@ -6,8 +6,9 @@ use std::{
     time::Duration,
 };
 
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
 use storage_conformance::Faults;
-use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Result, StorageBackend, StorageContext, async_trait};
+use storage_core::{ErrorKind, Result, StorageBackend, async_trait};
 use storage_memory::Memory;
 use storage_registry::{Registry, StorageConfig, build};
 use tokio::time::Instant;

@@ -3,9 +3,8 @@
 use std::{fs, sync::Arc};
 
 use futures_util::TryStreamExt;
-use storage_core::{
-    BackendFactory, ConnectionConfig, ErrorKind, GetOptions, Result, StorageBackend, StorageContext, async_trait,
-};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{ErrorKind, GetOptions, Result, StorageBackend, async_trait};
 use storage_registry::{Registry, StorageConfig, build, open};
 
 async fn refused(uri: &str) -> (ErrorKind, String) {

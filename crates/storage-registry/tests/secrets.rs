@@ -6,8 +6,9 @@ use std::{collections::BTreeSet, error::Error as _, ffi::OsString, sync::OnceLoc
 
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
+use storage_config::{ConnectionConfig, Secret};
 use storage_conformance::Secrets;
-use storage_core::{ConnectionConfig, Error, Secret};
+use storage_core::Error;
 use storage_registry::{LayerConfig, Registry, StorageConfig};
 
 /// A part of every secret here, so that one that is cut in pieces is found by each of them.

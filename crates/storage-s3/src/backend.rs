@@ -3,7 +3,8 @@
 use std::{env, sync::Arc, time::Duration};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut};
-use storage_core::{CredentialProvider, Result};
+use storage_config::CredentialProvider;
+use storage_core::Result;
 use storage_object_store::{
     Naming, ObjectStoreBackend, Profile,
     http::{Connector, is_address, no_retries},

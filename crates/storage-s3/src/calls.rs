@@ -12,7 +12,8 @@ use object_store::{
     signer::Signer,
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use storage_core::{Error, ErrorKind, Result, Secret};
+use storage_config::Secret;
+use storage_core::{Error, ErrorKind, Result};
 use storage_object_store::{Ask, Grant, Native, Page, http};
 
 use crate::{error, xml};

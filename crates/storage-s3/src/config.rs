@@ -4,10 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, Error, ErrorKind, Result, Secret, StorageBackend,
-    StorageContext,
-};
+use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, Secret, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend};
 use storage_object_store::http::HttpConfig;
 
 /// Where the bucket is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.

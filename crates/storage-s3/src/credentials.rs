@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf, sync::Arc};
 
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential};
-use storage_core::{CredentialProvider, Result, Secret};
+use storage_config::{CredentialProvider, Secret};
+use storage_core::Result;
 use storage_object_store::http::Provided;
 
 use crate::{

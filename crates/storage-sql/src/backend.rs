@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use storage_config::ConnectionConfig;
 use storage_core::{
-    BackendInfo, BatchOptions, Body, ConnectionConfig, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    ErrorKind, GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
+    Transaction, async_trait,
 };
 use tokio::{runtime::Handle, sync::Semaphore};
 
@@ -150,8 +151,8 @@ macro_rules! through_session {
                 }
             }
 
-            async fn is_connected(&self) -> bool {
-                self.session.is_connected().await
+            async fn health(&self) -> Result<()> {
+                self.session.health().await
             }
 
             $($own)*

@@ -13,10 +13,8 @@ use serde::{
     Deserialize, Deserializer,
     de::{self, SeqAccess, Visitor},
 };
-use storage_core::{
-    BackendFactory, ConnectionConfig, Durability, Error, ErrorKind, Result, Secret, StorageBackend, StorageContext,
-    async_trait,
-};
+use storage_config::{BackendFactory, ConnectionConfig, Durability, Secret, StorageContext};
+use storage_core::{Error, ErrorKind, Result, StorageBackend, async_trait};
 
 use crate::{Sql, query::HEAD};
 

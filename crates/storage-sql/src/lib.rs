@@ -39,4 +39,4 @@ mod value;
 
 pub use backend::Sql;
 pub use config::{Config, Place, Server, SqlFactory};
-pub use storage_core::Durability;
+pub use storage_config::Durability;

@@ -32,6 +32,8 @@ const BOOL: i64 = 2;
 const INT: i64 = 4;
 const FLOAT: i64 = 5;
 const TEXT: i64 = 6;
+/// What the core learned later: it is kept in the metadata, and queries for it are evaluated here.
+const OTHER: i64 = 9;
 
 /// A part of a statement and its arguments.
 #[derive(Clone, Debug)]
@@ -121,6 +123,9 @@ impl Plan {
     /// `None` when the statement would be too long, or when the query asks what this version of the crate does not know.
     fn new(store: &Store, query: &Query) -> Option<Self> {
         let (join, order) = order::order(&store.tables, &query.order)?;
+        if let Some(from) = &query.continuation {
+            order::behind(from)?;
+        }
         let (entries, fields) = (&store.tables.entries, &store.tables.fields);
         let leading = leading(store, &query.filters);
         let from = match leading {
@@ -129,7 +134,7 @@ impl Plan {
         };
         let filters = query.filters.iter().enumerate().map(|(i, filter)| match filter {
             Filter::Field { name, comparison, value } if leading == Some(i) => {
-                Some(indexed(store.indexed.get(name)?, *comparison, value))
+                indexed(store.indexed.get(name)?, *comparison, value)
             }
             filter => condition(store, filter),
         });
@@ -187,6 +192,7 @@ pub(crate) fn columns(value: &FieldValue) -> [Value; 4] {
         FieldValue::Int(value) => [INT.into(), (*value).into(), Null, Null],
         FieldValue::Float(value) => [FLOAT.into(), Null, Value::Float(*value), Null],
         FieldValue::String(value) => [TEXT.into(), Null, Null, Value::bytes(value)],
+        _ => [OTHER.into(), Null, Null, Null],
     }
 }
 
@@ -203,7 +209,7 @@ fn condition(store: &Store, filter: &Filter) -> Option<Clause> {
     let before =
         |column: &str, moment: &_| Clause::new(format!("{column} < ?"), [Instant::new(*moment).ceiling().into()]);
     Some(match filter {
-        Filter::Field { name, comparison, value } => field(store, name, *comparison, value),
+        Filter::Field { name, comparison, value } => return field(store, name, *comparison, value),
         Filter::ContentType(media_type) => Clause::new("e.content_type = ?", [Value::bytes(media_type)]),
         Filter::AnyTag(wanted) if wanted.is_empty() => Clause::constant(false),
         Filter::AnyTag(wanted) => {
@@ -246,33 +252,33 @@ fn leading(store: &Store, filters: &[Filter]) -> Option<usize> {
 }
 
 /// What a filter asks of the rows `f` of an indexed field.
-fn indexed(id: &i64, comparison: Comparison, value: &FieldValue) -> Clause {
-    let Clause { sql, arguments } = holds(comparison, value);
-    Clause::new(format!("f.field = ? AND {sql}"), [Value::Int(*id)].into_iter().chain(arguments))
+fn indexed(id: &i64, comparison: Comparison, value: &FieldValue) -> Option<Clause> {
+    let Clause { sql, arguments } = holds(comparison, value)?;
+    Some(Clause::new(format!("f.field = ? AND {sql}"), [Value::Int(*id)].into_iter().chain(arguments)))
 }
 
-fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) -> Clause {
+fn field(store: &Store, name: &str, comparison: Comparison, value: &FieldValue) -> Option<Clause> {
     let fields = &store.tables.fields;
-    let Clause { sql, arguments } = holds(comparison, value);
+    let Clause { sql, arguments } = holds(comparison, value)?;
     let named = [Value::bytes(name)].into_iter().chain(arguments);
-    match store.indexed.get(name) {
+    Some(match store.indexed.get(name) {
         _ if comparison == Comparison::NotEqual => Clause::new(
             format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND NOT ({sql}))"),
             named,
         ),
         Some(id) => {
-            let Clause { sql, arguments } = indexed(id, comparison, value);
+            let Clause { sql, arguments } = indexed(id, comparison, value)?;
             Clause::new(format!("e.id IN (SELECT f.entry FROM {fields} f WHERE {sql})"), arguments)
         }
         None => Clause::new(
             format!("EXISTS (SELECT 1 FROM {fields} f WHERE f.entry = e.id AND f.name = ? AND {sql})"),
             named,
         ),
-    }
+    })
 }
 
-/// Whether the row `f` of a field compares so with a value; for `NotEqual`, whether it is equal.
-fn holds(comparison: Comparison, value: &FieldValue) -> Clause {
+/// Whether the row `f` of a field compares so with a value; for `NotEqual`, whether it is equal. `None` as for [`condition`].
+fn holds(comparison: Comparison, value: &FieldValue) -> Option<Clause> {
     use Comparison::{Equal, Greater, GreaterOrEqual, Less, LessOrEqual, NotEqual};
 
     let operator = match comparison {
@@ -281,9 +287,10 @@ fn holds(comparison: Comparison, value: &FieldValue) -> Clause {
         LessOrEqual => "<=",
         Greater => ">",
         GreaterOrEqual => ">=",
+        _ => return None,
     };
     let [kind, int, float, text] = columns(value);
-    match value {
+    Some(match value {
         // Null is equal to itself, so not less and not greater.
         FieldValue::Null if matches!(comparison, Less | Greater) => Clause::constant(false),
         FieldValue::Null => Clause::new("f.kind = ?", [kind]),
@@ -298,7 +305,7 @@ fn holds(comparison: Comparison, value: &FieldValue) -> Clause {
             let beginning = match comparison {
                 Less | LessOrEqual => "<=",
                 Greater | GreaterOrEqual => ">=",
-                Equal | NotEqual => "=",
+                _ => "=",
             };
             let sql = format!(
                 "f.kind = ? AND f.int_value IS NULL AND f.float_value IS NULL AND f.head {beginning} ? \
@@ -306,7 +313,8 @@ fn holds(comparison: Comparison, value: &FieldValue) -> Clause {
             );
             Clause::new(sql, [kind, head(whole), text])
         }
-    }
+        _ => return None,
+    })
 }
 
 /// The beginning of a text or tag, as it is indexed.

@@ -102,7 +102,7 @@ impl Session {
             Stored::Inline(data) => data.slice(range.start as usize..range.end as usize).into(),
             Stored::Chunks { upload, chunk } => {
                 let len = range.end - range.start;
-                let body = Body::sized(len, self.chunks(&found.entry.key, Upload { upload, chunk, size }, range));
+                let body = Body::with_len(len, self.chunks(&found.entry.key, Upload { upload, chunk, size }, range));
                 match options.whole {
                     true => body.bytes(u64::MAX).await?.into(),
                     false => body,

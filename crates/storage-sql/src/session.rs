@@ -236,15 +236,18 @@ impl Session {
         run.await
     }
 
-    pub(crate) async fn is_connected(&self) -> bool {
+    pub(crate) async fn health(&self) -> Result<()> {
         let ping = self.read(|mut db| {
             Box::pin(async move {
                 let sql = format!("SELECT one FROM {}", db.store.tables.meta);
                 Ok(db.fetch_one(sql, vec![]).await?.is_some())
             })
         });
+        if !ping.await? {
+            return Err(Error::new(ErrorKind::Corrupt, "the table with the schema version is empty; restore a backup"));
+        }
         // What is written to a file that is not there any more is lost, though it answers.
-        ping.await.unwrap_or(false) && self.store.database.check().is_ok()
+        self.store.database.check()
     }
 
     /// Starts a job nobody waits for.

@@ -87,14 +87,14 @@ impl Session {
     /// Reads a body to its end.
     pub(crate) async fn receive(&self, body: Body) -> Result<Received> {
         let inline = |data| Received { content: Content::Inline(data), staged: None };
-        let mut chunks = match body {
-            Body::Bytes(data) if data.len() <= self.store.chunk_size => return Ok(inline(data)),
-            body => Chunks {
-                pieces: body.into_stream().fuse().boxed(),
-                size: self.store.chunk_size,
-                left: self.store.info.limits.value,
-                piece: Bytes::new(),
-            },
+        if body.buffer().is_some_and(|buffer| buffer.len() <= self.store.chunk_size as u64) {
+            return body.bytes(u64::MAX).await.map(inline);
+        }
+        let mut chunks = Chunks {
+            pieces: body.into_stream().fuse().boxed(),
+            size: self.store.chunk_size,
+            left: self.store.info.limits.value,
+            piece: Bytes::new(),
         };
         let first = chunks.next().await?.unwrap_or_default();
         let Some(second) = chunks.next().await? else {

@@ -5,8 +5,9 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use storage_core::{ConnectionConfig, ErrorKind, Query, Storage};
-use storage_sql::{Config, Sql};
+use storage_config::ConnectionConfig;
+use storage_core::{ErrorKind, Query, Storage};
+use storage_sql::Config;
 use support::{Place, kind, proxy::Proxy};
 use tokio::time::{sleep, timeout};
 
@@ -18,7 +19,7 @@ fn value(letter: u8) -> Vec<u8> {
 }
 
 /// A store with one connection, behind a proxy.
-async fn behind(proxy: &Proxy, place: &Place, timeout: Duration) -> Storage<Sql> {
+async fn behind(proxy: &Proxy, place: &Place, timeout: Duration) -> Storage {
     let mut config = Config::from_connection(&ConnectionConfig::new(proxy.uri(&place.table))).unwrap();
     (config.max_connections, config.timeout) = (1, timeout);
     place.connect(config).await

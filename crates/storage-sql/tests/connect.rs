@@ -14,7 +14,8 @@ use std::{
     time::Duration,
 };
 
-use storage_core::{BackendFactory, ConnectionConfig, ErrorKind, Metadata, PutOptions, Storage, StorageContext};
+use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
+use storage_core::{ErrorKind, Metadata, PutOptions, Storage};
 use storage_sql::{Config, Durability, Place, Sql, SqlFactory};
 use support::kind;
 

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 /// How long a deadlock may last, with much to spare.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-async fn texts(storage: &Storage<Sql>) -> (String, String) {
+async fn texts(storage: &Storage) -> (String, String) {
     let text = async |key| String::from_utf8(storage.get(key).await.unwrap().unwrap().to_vec()).unwrap();
     (text("a").await, text("b").await)
 }
@@ -77,7 +77,7 @@ async fn transactions_in_deadlocks_are_run_again_and_lose_nothing() {
                         // The other gets to its first key.
                         sleep(Duration::from_millis(20)).await;
                     }
-                    Ok(())
+                    Ok::<_, storage_core::Error>(())
                 });
                 added.await.unwrap();
             }
@@ -153,7 +153,7 @@ fn patient(path: impl AsRef<std::path::Path>) -> Config {
 }
 
 /// Writes rising numbers until told to stop.
-async fn write(storage: Storage<Sql>, name: String) {
+async fn write(storage: Storage, name: String) {
     for n in 1_u64.. {
         if storage.has("over").await.unwrap() {
             return;
@@ -162,7 +162,7 @@ async fn write(storage: Storage<Sql>, name: String) {
     }
 }
 
-async fn write_all(storage: &Storage<Sql>, process: &str) {
+async fn write_all(storage: &Storage, process: &str) {
     let writers: Vec<_> =
         (0..WRITERS).map(|i| tokio::spawn(write(storage.clone(), format!("{process} {i}")))).collect();
     for writer in writers {
@@ -171,7 +171,7 @@ async fn write_all(storage: &Storage<Sql>, process: &str) {
 }
 
 /// How often the writers of each process have written.
-async fn written(storage: &Storage<Sql>) -> [u64; 2] {
+async fn written(storage: &Storage) -> [u64; 2] {
     let mut written = [0; 2];
     for (process, sum) in ["one", "two"].iter().zip(&mut written) {
         for i in 0..WRITERS {

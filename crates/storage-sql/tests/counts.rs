@@ -10,7 +10,7 @@ use std::sync::{
 
 use futures_util::TryStreamExt;
 use storage_core::{Condition, ListOptions, Metadata, PutOptions, Query, Storage};
-use storage_sql::{Config, Sql};
+use storage_sql::Config;
 use support::{Engine, Place, proxy::Proxy};
 use tracing_subscriber::{Layer, layer::Context, prelude::*};
 
@@ -22,7 +22,7 @@ struct Cost {
 
 /// Measures everything. `count` is the number of statements up to now.
 async fn measure(place: &Place, config: Config, count: impl Fn() -> u64) {
-    let storage: Storage<Sql> = place.connect(config).await;
+    let storage: Storage = place.connect(config).await;
     let described = || PutOptions::new().metadata(Metadata::new().tag("t").field("n", 1));
     let items = |n: usize| (0..n).map(|i| (format!("batch/{i:04}"), "v")).collect::<Vec<_>>();
     storage.put_batch(items(1000)).await.unwrap();
@@ -64,7 +64,7 @@ async fn measure(place: &Place, config: Config, count: impl Fn() -> u64) {
 async fn on_servers() {
     for place in Place::servers() {
         let proxy = Proxy::new(place.engine).await;
-        let config = storage_core::ConnectionConfig::new(proxy.uri(&place.table));
+        let config = storage_config::ConnectionConfig::new(proxy.uri(&place.table));
         let mut config = Config::from_connection(&config).unwrap();
         // More would begin with statements of their own, whenever they are opened.
         config.max_connections = 1;

@@ -14,8 +14,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use storage_core::{ConnectionConfig, Error, Metadata, PutOptions, Storage};
-use storage_sql::{Config, Sql};
+use storage_config::ConnectionConfig;
+use storage_core::{Error, Metadata, PutOptions, Storage};
+use storage_sql::Config;
 use support::{Engine, Place, proxy::Proxy};
 use tokio::{sync::Mutex, time::sleep};
 
@@ -24,7 +25,7 @@ static ALONE: Mutex<()> = Mutex::const_new(());
 /// How long one call may take, with all waiting for locks and connections.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn behind(proxy: &Proxy, place: &Place) -> Storage<Sql> {
+async fn behind(proxy: &Proxy, place: &Place) -> Storage {
     let mut config = Config::from_connection(&ConnectionConfig::new(proxy.uri(&place.table))).unwrap();
     config.busy_timeout = Duration::from_secs(2);
     config.timeout = Duration::from_secs(5);
@@ -37,7 +38,7 @@ async fn behind(proxy: &Proxy, place: &Place) -> Storage<Sql> {
 struct Known(BTreeMap<String, (u64, u64)>);
 
 /// Writes rising numbers in every way there is until told to stop. Returns what it knows, and how often it failed.
-async fn write(storage: Storage<Sql>, writer: usize, over: Arc<AtomicBool>) -> (Known, u64) {
+async fn write(storage: Storage, writer: usize, over: Arc<AtomicBool>) -> (Known, u64) {
     let (mut known, mut failures) = (Known::default(), 0);
     for n in 1.. {
         if over.load(Ordering::SeqCst) {

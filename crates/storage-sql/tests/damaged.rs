@@ -8,7 +8,6 @@ use storage_core::{
     Condition, DeleteOptions, Entry, ErrorKind, ListItem, ListOptions, Metadata, OrderBy, PutOptions, Query,
     RenameOptions, Storage,
 };
-use storage_sql::Sql;
 use support::{Engine, Place, kind};
 
 /// What others may have put into a row, for all databases and for those whose columns hold any type.
@@ -34,7 +33,7 @@ fn options() -> PutOptions {
     PutOptions::new().metadata(Metadata::new().content_type("text/plain").tag("t").field("n", 1))
 }
 
-async fn listed(storage: &Storage<Sql>) -> Vec<Entry> {
+async fn listed(storage: &Storage) -> Vec<Entry> {
     let options = ListOptions::new().metadata(true);
     let items: Vec<ListItem> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
     items.into_iter().filter_map(ListItem::into_entry).collect()
@@ -50,7 +49,7 @@ fn check(what: &str, entries: &[Entry], keys: &[&str]) {
     }
 }
 
-async fn try_damage(place: &Place, storage: &Storage<Sql>, damage: &str) {
+async fn try_damage(place: &Place, storage: &Storage, damage: &str) {
     let what = &format!("{damage} on {:?}", place.engine);
     let keys = ["a", "b", "c"];
     let key = if place.engine == Engine::Postgres { "'\\x62'::bytea" } else { "x'62'" };

@@ -12,7 +12,6 @@ use std::{
 };
 
 use storage_core::{ErrorKind, Storage};
-use storage_sql::Sql;
 use support::{Place, kind};
 use tokio::{task::JoinHandle, time::sleep};
 
@@ -27,7 +26,7 @@ struct Writers {
 }
 
 impl Writers {
-    async fn new(storage: &Storage<Sql>, count: u64) -> Self {
+    async fn new(storage: &Storage, count: u64) -> Self {
         let (over, writes) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let write = |i: u64| {
             let (storage, over, writes) = (storage.clone(), over.clone(), writes.clone());
@@ -58,7 +57,7 @@ impl Writers {
 }
 
 /// Counts, with a pause between what is read and what is written.
-async fn count(storage: &Storage<Sql>, pause: Duration) {
+async fn count(storage: &Storage, pause: Duration) {
     let counted = storage.transaction(|tx| async move {
         let n = tx.get("counter").await?.unwrap_or_default();
         let n: u64 = String::from_utf8_lossy(&n).parse().unwrap_or(0);

@@ -22,7 +22,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
 }
 
 /// Every way to write, each to keys of its own, as they were prepared.
-async fn writes(storage: &Storage<Sql>) -> Vec<(&'static str, Result<()>)> {
+async fn writes(storage: &Storage) -> Vec<(&'static str, Result<()>)> {
     let large = || vec![1; 1 << 20];
     let pieces = || Body::stream(futures_util::stream::iter([Ok(Bytes::from(large())), Ok(Bytes::from(large()))]));
     vec![

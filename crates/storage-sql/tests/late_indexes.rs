@@ -16,7 +16,7 @@ fn described() -> PutOptions {
 }
 
 /// Connects and makes an index of the field, and comes as far as it can.
-async fn indexing(place: &Place) -> JoinHandle<Storage<Sql>> {
+async fn indexing(place: &Place) -> JoinHandle<Storage> {
     let mut config = place.config();
     config.indexes = ["n".to_owned()].into();
     let connecting = tokio::spawn(async move { Storage::new(Sql::connect(config).await.unwrap()) });
@@ -25,7 +25,7 @@ async fn indexing(place: &Place) -> JoinHandle<Storage<Sql>> {
 }
 
 /// The keys that both kinds of queries find, with the index and without.
-async fn found(place: &Place, indexed: &Storage<Sql>) -> Vec<String> {
+async fn found(place: &Place, indexed: &Storage) -> Vec<String> {
     let page = indexed.query_page(Query::new().equals("n", 7)).await.unwrap();
     let found: Vec<String> = page.entries.iter().map(|entry| entry.key.to_string()).collect();
     assert_eq!(place.count("SELECT count(*) FROM storage_fields").await, found.len() as i64, "{:?}", place.engine);

@@ -36,7 +36,7 @@ async fn a_large_value_streams_in_bounded_memory_and_blocks_nobody() {
         let before = peak();
         let pieces = pieces();
         let body = stream::iter((0..pieces).map(|i| Ok(Bytes::from(vec![i as u8; PIECE]))));
-        let body = Body::sized((pieces * PIECE) as u64, body);
+        let body = Body::with_len((pieces * PIECE) as u64, body);
         let writing = tokio::spawn({
             let storage = storage.clone();
             async move { storage.put("large", body).await }

@@ -10,7 +10,6 @@ use storage_core::{
     Comparison, Continuation, Entry, FieldValue, Filter, ListItem, ListOptions, Metadata, OrderBy, PutOptions, Query,
     Storage,
 };
-use storage_sql::Sql;
 use support::{Engine, Place};
 
 const NAMES: [&str; 6] = ["a", "pages", "we\"ird.na[0]me", "' OR 1=1 --", "ß", "?"];
@@ -87,7 +86,7 @@ fn order(random: &mut fastrand::Rng) -> OrderBy {
     }
 }
 
-async fn answer(storage: &Storage<Sql>, query: Query) -> Vec<Entry> {
+async fn answer(storage: &Storage, query: Query) -> Vec<Entry> {
     storage.query(query).await.unwrap().try_collect().await.unwrap()
 }
 

@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use storage_core::{ConnectionConfig, ErrorKind, Metadata, PutOptions, Query};
+use storage_config::ConnectionConfig;
+use storage_core::{ErrorKind, Metadata, PutOptions, Query};
 use storage_sql::{Config, Durability, Sql};
 use support::{Engine, Place, kind, proxy::Proxy};
 

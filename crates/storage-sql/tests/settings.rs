@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 use futures_util::TryStreamExt;
 use habits::{MARIADB, POSTGRES, User, seen};
 use sqlx::{Connection, MySqlConnection, PgConnection};
-use storage_core::{ConnectionConfig, ErrorKind, GetOptions, Metadata, OrderBy, PutOptions, Query, Storage};
+use storage_config::ConnectionConfig;
+use storage_core::{ErrorKind, GetOptions, Metadata, OrderBy, PutOptions, Query, Storage};
 use storage_sql::{Config, Sql};
 use support::{Engine, Place, proxy::Proxy};
 use tokio::time::sleep;
@@ -19,7 +20,7 @@ use tokio::time::sleep;
 const DOCS: &str = include_str!("../../../docs/backends.md");
 
 /// Promises that rest on settings. The tables are new.
-async fn promises(place: &Place, storage: &Storage<Sql>) {
+async fn promises(place: &Place, storage: &Storage) {
     let described = |n: i64| PutOptions::new().metadata(Metadata::new().tag("t").field("n", n));
     let before = SystemTime::now();
     storage.put_with("a", "first", described(1)).await.unwrap();

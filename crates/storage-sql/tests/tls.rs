@@ -5,7 +5,8 @@ mod support;
 
 use std::{path::PathBuf, time::Duration};
 
-use storage_core::{ConnectionConfig, Error, ErrorKind, Storage};
+use storage_config::ConnectionConfig;
+use storage_core::{Error, ErrorKind, Storage};
 use storage_sql::{Config, Sql};
 use support::{Engine, Place};
 use tokio::time::timeout;
@@ -49,7 +50,7 @@ async fn refused(config: Config) -> Error {
 }
 
 /// Whether the server says that this store's connections are encrypted.
-async fn is_encrypted(place: &Place, storage: &Storage<Sql>) -> bool {
+async fn is_encrypted(place: &Place, storage: &Storage) -> bool {
     storage.put("k", "v").await.unwrap();
     assert_eq!(storage.get("k").await.unwrap().unwrap(), "v");
     // A write tells how its own connection is encrypted.

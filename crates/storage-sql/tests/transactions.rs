@@ -10,7 +10,7 @@ use storage_core::{Body, Bytes, Condition, Error, ErrorKind, PutOptions, Storage
 use storage_sql::Sql;
 use support::{Engine, Place, kind};
 
-async fn number(storage: &Storage<Sql>, key: &str) -> u64 {
+async fn number(storage: &Storage, key: &str) -> u64 {
     let value = storage.get(key).await.unwrap().unwrap_or_default();
     String::from_utf8(value.to_vec()).unwrap().parse().unwrap_or(0)
 }
@@ -326,7 +326,7 @@ async fn two_processes_count_without_losing_one() {
     }
 }
 
-async fn count(storage: Storage<Sql>) {
+async fn count(storage: Storage) {
     for _ in 0..100 {
         let counting = storage.transaction(|tx| async move {
             let old = tx.get("n").await?.unwrap_or_default();

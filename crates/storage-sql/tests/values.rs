@@ -12,7 +12,7 @@ use support::{Place, kind};
 
 const CHUNK: usize = 1024;
 
-async fn small_chunks(place: &Place) -> Storage<Sql> {
+async fn small_chunks(place: &Place) -> Storage {
     let mut config = place.config();
     config.chunk_size = CHUNK;
     place.connect(config).await
@@ -112,7 +112,7 @@ async fn interrupted_writes_leave_nothing() {
         let failing = Body::stream(begun().chain(stream::iter([Err(broken)])));
         assert_eq!(kind(storage.put("k", failing).await), ErrorKind::Other);
         nothing_staged(&place).await;
-        let short = Body::sized(6000 * CHUNK as u64, begun());
+        let short = Body::with_len(6000 * CHUNK as u64, begun());
         assert_eq!(kind(storage.put("k", short).await), ErrorKind::InvalidInput);
         nothing_staged(&place).await;
         let pending = storage.put("k", Body::stream(begun().chain(stream::pending())));

@@ -65,7 +65,7 @@ async fn run(args: &[&str]) -> Result<bool> {
             let file = File::open(file).await.map_err(|e| format!("cannot read {file}: {e}"))?;
             let size = file.metadata().await?.len();
             let broken = |e| Error::new(ErrorKind::Other, "the file cannot be read to its end").with_source(e);
-            storage.set(*name, Body::sized(size, ReaderStream::new(file).map_err(broken))).await?;
+            storage.set(*name, Body::with_len(size, ReaderStream::new(file).map_err(broken))).await?;
         }
         ["get", name] => {
             let object = storage.open(*name, GetOptions::new()).await?;

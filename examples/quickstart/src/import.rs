@@ -6,8 +6,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{Body, Entry, Error, ErrorKind, GetOptions, Metadata, PutOptions, Storage, StorageBackend};
-use tokio_util::io::ReaderStream;
+use storage_core::{Body, Entry, GetOptions, Metadata, PutOptions, Storage};
 
 use crate::Result;
 
@@ -50,7 +49,7 @@ pub(crate) fn files(directory: &Path) -> Result<Vec<File>> {
 }
 
 /// Streams a file into the store, and says in its metadata what it is.
-pub(crate) async fn put<B: StorageBackend + ?Sized>(storage: &Storage<B>, prefix: &str, file: &File) -> Result<Entry> {
+pub(crate) async fn put(storage: &Storage, prefix: &str, file: &File) -> Result<Entry> {
     let kind = mime_guess::from_path(&file.path).first_or_octet_stream();
     let mut metadata = Metadata::new().content_type(kind.essence_str()).tag("imported");
     if kind.type_() == mime_guess::mime::TEXT {
@@ -60,15 +59,12 @@ pub(crate) async fn put<B: StorageBackend + ?Sized>(storage: &Storage<B>, prefix
             metadata = metadata.field("title", title);
         }
     }
-    let pieces = ReaderStream::new(tokio::fs::File::open(&file.path).await?);
-    let pieces = pieces.map_err(|e| Error::new(ErrorKind::Other, "the file cannot be read").with_source(e));
-    let body = Body::sized(file.size, pieces);
     let options = PutOptions::new().metadata(metadata);
-    Ok(storage.put_with(format!("{prefix}{}", file.name), body, options).await?)
+    Ok(storage.put_with(format!("{prefix}{}", file.name), Body::from_file(&file.path).await?, options).await?)
 }
 
 /// Compares what the store gives back with what is on disk, piece by piece.
-pub(crate) async fn verify<B: StorageBackend + ?Sized>(storage: &Storage<B>, prefix: &str, file: &File) -> Result<()> {
+pub(crate) async fn verify(storage: &Storage, prefix: &str, file: &File) -> Result<()> {
     let key = format!("{prefix}{}", file.name);
     let object = storage.open(key.as_str(), GetOptions::new()).await?;
     let mut body = object.ok_or_else(|| format!("{key} is not there"))?.body.into_stream();

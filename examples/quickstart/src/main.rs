@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{Comparison, GetOptions, ListItem, ListOptions, OrderBy, Query, Storage, StorageBackend};
+use storage_core::{Comparison, GetOptions, ListItem, ListOptions, OrderBy, Query, Storage};
 use storage_layer_encrypt::{EncryptLayer, StaticKeys};
 use storage_layer_retry::RetryLayer;
 
@@ -77,11 +77,7 @@ async fn run() -> Result<()> {
     Ok(())
 }
 
-async fn store_and_verify<B: StorageBackend + ?Sized>(
-    storage: &Storage<B>,
-    prefix: &str,
-    files: &[import::File],
-) -> Result<()> {
+async fn store_and_verify(storage: &Storage, prefix: &str, files: &[import::File]) -> Result<()> {
     storage.clear_prefix(prefix).await?;
     let mut bytes = 0;
     for file in files {
@@ -122,7 +118,7 @@ async fn store_and_verify<B: StorageBackend + ?Sized>(
     Ok(())
 }
 
-async fn show_stored_form(storage: &Storage, encrypted: &Storage<impl StorageBackend>, prefix: &str) -> Result<()> {
+async fn show_stored_form(storage: &Storage, encrypted: &Storage, prefix: &str) -> Result<()> {
     let first = encrypted.list(prefix).await?.try_next().await?;
     let Some(entry) = first else { return Ok(()) };
     let range = GetOptions::new().range(..4);

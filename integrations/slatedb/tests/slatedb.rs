@@ -113,12 +113,12 @@ async fn fences(store: Arc<dyn ObjectStore>) {
 }
 
 async fn fs(dir: &tempfile::TempDir) -> Arc<dyn ObjectStore> {
-    Arc::new(AsObjectStore::new(Storage::new(Fs::open(dir.path()).await.unwrap()).erase()))
+    Arc::new(AsObjectStore::new(Storage::new(Fs::open(dir.path()).await.unwrap())))
 }
 
 async fn sqlite(dir: &tempfile::TempDir) -> Arc<dyn ObjectStore> {
     let config = Config::sqlite(dir.path().join("db"));
-    Arc::new(AsObjectStore::new(Storage::new(Sql::connect(config).await.unwrap()).erase()))
+    Arc::new(AsObjectStore::new(Storage::new(Sql::connect(config).await.unwrap())))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -64,7 +64,7 @@ async fn google_is_asked_for_the_bytes_that_are_stored() {
     assert_eq!(storage.stat("theirs").await.unwrap().unwrap().size, STORED.len() as u64);
     assert_eq!(storage.get("theirs").await.unwrap().unwrap(), STORED);
     let mut last = GetOptions::new();
-    last.range = Some(ByteRange::Last(4));
+    last.range = Some(ByteRange::Suffix(4));
     assert_eq!(storage.get_with("theirs", last).await.unwrap().unwrap(), STORED.as_bytes()[STORED.len() - 4..]);
 }
 

@@ -16,8 +16,9 @@ use object_store::{
 };
 use ring::hmac;
 use storage_azure::{Config, ObjectStoreBackend};
+use storage_config::Secret;
 use storage_conformance::proxy::Proxy;
-use storage_core::{Bytes, Error, ErrorKind, Result, Secret, Storage};
+use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 
 /// Says where the emulator is: a connection string with the address of its blobs.
@@ -136,6 +137,6 @@ impl Container {
     }
 
     pub(crate) async fn open(&self) -> Storage<ObjectStoreBackend> {
-        Storage::new(storage_azure::connect(self.config()).await.unwrap())
+        Storage::typed(storage_azure::connect(self.config()).await.unwrap())
     }
 }

@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt;
 use storage_azure::{AzureFactory, Config};
+use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, Secret, StorageContext};
 use storage_conformance::proxy::{Fault, Proxy};
-use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, Error, ErrorKind, Result, Secret, Storage, StorageContext,
-    async_trait,
-};
+use storage_core::{Error, ErrorKind, Result, Storage, async_trait};
 
 use crate::container::{Container, account, connection_string, endpoint, host, is_there, key, sas};
 

@@ -33,7 +33,7 @@ async fn operations_cost_what_the_readme_says() {
     costs!("get of a part", 1, storage.get_with("k", GetOptions::new().range(0..1)));
     costs!("get of the last bytes", 2, {
         let mut last = GetOptions::new();
-        last.range = Some(storage_core::ByteRange::Last(1));
+        last.range = Some(storage_core::ByteRange::Suffix(1));
         storage.get_with("k", last)
     });
     costs!("get of nothing", 1, storage.get("nothing"));

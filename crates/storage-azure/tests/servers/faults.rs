@@ -25,9 +25,9 @@ async fn troubles_are_told_and_the_retry_layer_mends_them() {
         return;
     }
     let container = Container::new().await;
-    let storage = container.open().await;
+    let storage = container.open().await.erase();
     let retry = RetryLayer::new().retries(3).initial(Duration::from_millis(5));
-    let retried = Storage::from_arc(storage.backend().clone()).layer(retry);
+    let retried = storage.clone().layer(retry);
     let mut troubles = Trouble::of_networks();
     troubles.extend([
         Trouble::new(busy("500 Internal Server Error", "InternalError"), ErrorKind::Unavailable, true),

@@ -14,6 +14,10 @@ use crate::{
 
 /// How many operations of a batch are under way at once.
 const CONCURRENCY: usize = 8;
+/// How many keys `clear` deletes at once.
+const BATCH: usize = 1000;
+/// How many entries a query holds to read their metadata one by one.
+const SURVIVORS: usize = 10_000;
 
 /// Single reads, a bounded number at once.
 ///
@@ -76,29 +80,62 @@ pub async fn delete_batch<S: StorageBackend + ?Sized>(
     Ok(in_order(deletes, at_once).await)
 }
 
-/// A scan of the listing through the reference evaluator.
+/// A scan of the listing through the reference evaluator. Under a filter on size or on the date of the last write, the metadata of
+/// those that pass it is read one by one, of the others not at all, as long as they are few.
 ///
 /// # Errors
 /// `InvalidInput` as [`Query::validate`]; those of the listing.
 pub async fn query<S: StorageBackend + ?Sized>(this: &S, query: Query) -> Result<EntryStream> {
     query.validate()?;
+    if let Some(few) = survivors(this, &query).await? {
+        let stats = few.into_iter().map(|listed| async move {
+            match this.stat(&listed.key, StatOptions::new()).await {
+                Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(listed.into_damaged(e))),
+                found => found,
+            }
+        });
+        let found: Vec<_> = in_order(stats, CONCURRENCY).await;
+        let found = found.into_iter().filter_map(Result::transpose);
+        return query.evaluate(stream::iter(found).boxed()).await;
+    }
     let options = ListOptions::new().prefix(query.prefix.as_str()).metadata(true);
     let listing = this.list(options).await?;
     query.evaluate(entries(listing)).await
 }
 
-/// Deletes what the listing shows, a bounded number at once.
+/// The entries that a listing without metadata cannot exclude; `None` if it excludes none, or there are too many to hold.
+async fn survivors<S: StorageBackend + ?Sized>(this: &S, query: &Query) -> Result<Option<Vec<Entry>>> {
+    let mut cheap = Query::new().prefix(query.prefix.as_str());
+    cheap.filters = query.filters.iter().filter(|filter| filter.is_on_every_listing()).cloned().collect();
+    if cheap.filters.is_empty() {
+        return Ok(None);
+    }
+    let mut listing = entries(this.list(ListOptions::new().prefix(query.prefix.as_str())).await?);
+    let mut few = Vec::new();
+    while let Some(entry) = listing.next().await.transpose()? {
+        if cheap.matches(&entry) {
+            if few.len() == SURVIVORS {
+                return Ok(None);
+            }
+            few.push(entry);
+        }
+    }
+    Ok(Some(few))
+}
+
+/// Deletes what the listing shows, in batches.
 ///
 /// # Errors
 /// The first that occurs.
 pub async fn clear<S: StorageBackend + ?Sized>(this: &S, prefix: &str) -> Result<()> {
     let listing = this.list(ListOptions::new().prefix(prefix)).await?;
-    entries(listing)
-        .try_for_each_concurrent(
-            CONCURRENCY,
-            |entry| async move { this.delete(&entry.key, DeleteOptions::new()).await },
-        )
-        .await
+    let mut batches = entries(listing).map_ok(|entry| (entry.key, DeleteOptions::new())).try_chunks(BATCH);
+    while let Some(batch) = batches.next().await {
+        // What was listed before the listing broke off stays: another call deletes it too.
+        let batch = batch.map_err(|broken| broken.1)?;
+        this.delete_batch(batch, BatchOptions::new()).await?.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(())
 }
 
 /// A read and a write, streamed.
@@ -118,7 +155,7 @@ pub async fn copy<S: StorageBackend + ?Sized>(this: &S, from: &Key, to: &Key, op
     this.put(to, source.body, write).await.map_err(|e| e.with_key(to))
 }
 
-/// A copy and a delete; the delete spares a source that was written meanwhile. With `conditional_delete` that is certain;
+/// The store's own copy and a delete; the delete spares a source that was written meanwhile. With `conditional_delete` that is certain;
 /// without, the etag is looked at just before the delete, and what is written between the two is lost.
 ///
 /// # Errors
@@ -136,17 +173,17 @@ pub async fn rename<S: StorageBackend + ?Sized>(
             Some(condition) => condition.check(Some(&entry)).map(|()| entry),
         };
     }
-    let source = this.get(from, GetOptions::new()).await?.ok_or_else(|| no_source(from))?;
-    let mut write = PutOptions::new();
-    write.metadata = source.entry.metadata;
-    write.condition = options.condition;
-    let entry = this.put(to, source.body, write).await.map_err(|e| e.with_key(to))?;
+    // The etag is read before the copy: a source that is written in between, or later, has another one when it is deleted.
+    let etag = stay(this, from).await?.etag;
+    let mut copy = CopyOptions::new();
+    copy.condition = options.condition;
+    let entry = this.copy(from, to, copy).await?;
     let mut delete = DeleteOptions::new();
     if this.info().capabilities.conditional_delete {
-        delete.condition = source.entry.etag.map(Condition::IfMatch);
-    } else if source.entry.etag.is_some() {
+        delete.condition = etag.map(Condition::IfMatch);
+    } else if etag.is_some() {
         let now = this.stat(from, StatOptions::new()).await.map_err(Error::ambiguous)?;
-        if now.is_some_and(|now| now.etag != source.entry.etag) {
+        if now.is_some_and(|now| now.etag != etag) {
             return Err(written_meanwhile(from));
         }
     }
@@ -161,7 +198,7 @@ pub async fn rename<S: StorageBackend + ?Sized>(
 fn written_meanwhile(source: &Key) -> Error {
     Error::new(
         ErrorKind::Conflict,
-        "the source was written during the rename; it was kept, and the target holds its earlier value",
+        "the source was written during the rename; it was kept, and the target holds a copy of it",
     )
     .ambiguous()
     .with_key(source)

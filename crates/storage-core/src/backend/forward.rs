@@ -30,7 +30,7 @@ macro_rules! forward {
         forward! { @ rename<'b, 'c>(from: &'b Key, to: &'c Key, options: RenameOptions) -> Result<Entry> }
         forward! { @ versions<'b>(key: &'b Key) -> Result<EntryStream> }
         forward! { @ begin<>() -> Result<Arc<dyn Transaction>> }
-        forward! { @ is_connected<>() -> bool }
+        forward! { @ health<>() -> Result<()> }
         forward! { @ disconnect<>() -> Result<()> }
     };
     (@ $method:ident<$($life:lifetime),*>($($arg:ident: $type:ty),*) -> $result:ty) => {

@@ -19,15 +19,15 @@ impl Query {
     #[must_use]
     pub fn compare(&self, a: &Entry, b: &Entry) -> Ordering {
         let order = &self.order;
-        order.compare((&order.rank(a), &a.key), (&order.rank(b), &b.key))
+        order.compare((&order.sort_key(a), &a.key), (&order.sort_key(b), &b.key))
     }
 
     /// Whether the entry lies behind the continuation, if there is one.
     #[must_use]
     pub fn continues_with(&self, entry: &Entry) -> bool {
         self.continuation.as_ref().is_none_or(|from| {
-            let rank = self.order.rank(entry);
-            self.order.compare((&rank, &entry.key), (from.rank(), from.key())).is_gt()
+            let rank = self.order.sort_key(entry);
+            self.order.compare((&rank, &entry.key), (from.sort_key(), from.key())).is_gt()
         })
     }
 
@@ -68,6 +68,11 @@ impl Filter {
             Self::ModifiedAfter(_) | Self::ModifiedBefore(_) => false,
             Self::CreatedAfter(_) | Self::CreatedBefore(_) => false,
         }
+    }
+
+    /// Whether any listing, without metadata too, has what the filter asks for.
+    pub(crate) fn is_on_every_listing(&self) -> bool {
+        matches!(self, Self::MinSize(_) | Self::MaxSize(_) | Self::ModifiedAfter(_) | Self::ModifiedBefore(_))
     }
 
     fn matches(&self, entry: &Entry) -> bool {

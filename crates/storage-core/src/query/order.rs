@@ -37,7 +37,8 @@ pub struct Order {
 /// What an entry is ordered by. The variants' order is the order of kinds.
 #[derive(Clone, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Rank {
+#[non_exhaustive]
+pub enum SortKey {
     /// Nothing: no such date or field, or ordering by key alone.
     Missing,
     /// A null field.
@@ -57,24 +58,24 @@ pub enum Rank {
 }
 
 impl Order {
-    pub(super) fn rank(&self, entry: &Entry) -> Rank {
+    pub(super) fn sort_key(&self, entry: &Entry) -> SortKey {
         match &self.by {
-            OrderBy::Key => Rank::Missing,
-            OrderBy::Size => Rank::Size(entry.size),
-            OrderBy::Created => entry.created.map_or(Rank::Missing, Rank::Time),
-            OrderBy::Modified => entry.modified.map_or(Rank::Missing, Rank::Time),
+            OrderBy::Key => SortKey::Missing,
+            OrderBy::Size => SortKey::Size(entry.size),
+            OrderBy::Created => entry.created.map_or(SortKey::Missing, SortKey::Time),
+            OrderBy::Modified => entry.modified.map_or(SortKey::Missing, SortKey::Time),
             OrderBy::Field(name) => match entry.metadata.as_ref().and_then(|m| m.fields.get(name)) {
-                None => Rank::Missing,
-                Some(FieldValue::Null) => Rank::Null,
-                Some(FieldValue::Bool(value)) => Rank::Bool(*value),
-                Some(FieldValue::Int(value)) => Rank::Int(*value),
-                Some(FieldValue::Float(value)) => Rank::Float(*value),
-                Some(FieldValue::String(value)) => Rank::String(value.clone()),
+                None => SortKey::Missing,
+                Some(FieldValue::Null) => SortKey::Null,
+                Some(FieldValue::Bool(value)) => SortKey::Bool(*value),
+                Some(FieldValue::Int(value)) => SortKey::Int(*value),
+                Some(FieldValue::Float(value)) => SortKey::Float(*value),
+                Some(FieldValue::String(value)) => SortKey::String(value.clone()),
             },
         }
     }
 
-    pub(super) fn compare(&self, a: (&Rank, &Key), b: (&Rank, &Key)) -> Ordering {
+    pub(super) fn compare(&self, a: (&SortKey, &Key), b: (&SortKey, &Key)) -> Ordering {
         // Stored floats are finite, so every pair of ranks is ordered.
         let by_rank = a.0.partial_cmp(b.0).unwrap_or(Ordering::Equal);
         let by_key = a.1.cmp(b.1);
@@ -92,7 +93,7 @@ impl Order {
 #[serde(deny_unknown_fields)]
 pub struct Continuation {
     order: Order,
-    rank: Rank,
+    rank: SortKey,
     #[serde(with = "key_as_text")]
     key: Key,
 }
@@ -101,7 +102,7 @@ impl Continuation {
     /// The point behind this entry.
     #[must_use]
     pub fn after(order: &Order, entry: &Entry) -> Self {
-        Self { order: order.clone(), rank: order.rank(entry), key: entry.key.clone() }
+        Self { order: order.clone(), rank: order.sort_key(entry), key: entry.key.clone() }
     }
 
     /// The same point, its key called otherwise: for layers that store values under other keys.
@@ -119,7 +120,7 @@ impl Continuation {
 
     /// What the last entry was ordered by.
     #[must_use]
-    pub fn rank(&self) -> &Rank {
+    pub fn sort_key(&self) -> &SortKey {
         &self.rank
     }
 

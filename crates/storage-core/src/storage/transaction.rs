@@ -1,15 +1,19 @@
 //! Transactions on the handle.
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{
+    ops::Deref,
+    sync::{Arc, atomic::Ordering},
+};
 
-use super::{Closed, Storage};
-use crate::{Error, ErrorKind, Result, StorageBackend, Transaction};
+use super::{Closed, Storage, backoff::Backoff};
+use crate::{Error, ErrorKind, Result, StorageBackend, Transaction, TransactionOptions};
 
-/// A transaction: the same everyday methods, and an end. Dropping the last clone rolls back.
-pub type Tx = Storage<dyn Transaction>;
-
-/// How often a transaction that meets a conflict is run again.
-const ATTEMPTS: usize = 1000;
+/// A transaction: a [`Storage`] handle, and an end. Dropping the last clone rolls back.
+#[derive(Clone, Debug)]
+pub struct Tx {
+    storage: Storage,
+    transaction: Arc<dyn Transaction>,
+}
 
 impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Begins a transaction. See [`StorageBackend::begin`].
@@ -18,13 +22,13 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// As said at [`Storage`].
     pub async fn begin(&self) -> Result<Tx> {
         let call = self.call("begin");
-        Ok(Storage {
-            backend: call.run(None, Ok(()), || self.backend.begin()).await?,
-            closed: Arc::new(Closed { above: Some(self.closed.clone()), ..Closed::default() }),
-        })
+        let transaction = call.run(None, Ok(()), || self.backend.begin()).await?;
+        let closed = Arc::new(Closed { above: Some(self.closed.clone()), ..Closed::default() });
+        Ok(Tx { storage: Storage { backend: transaction.clone(), closed }, transaction })
     }
 
-    /// Runs `work` in a transaction and commits it; on `Conflict` rolls back and runs it again, up to 1,000 times.
+    /// Runs `work` in a transaction and commits it. A transaction that meets a `Conflict` is rolled back and run again, as often and
+    /// as long as the defaults of [`TransactionOptions`] say.
     ///
     /// ```
     /// # async fn example(storage: storage_core::Storage) -> storage_core::Result<()> {
@@ -39,32 +43,53 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// ```
     ///
     /// # Errors
-    /// As said at [`Storage`]; what `work` fails with, after rolling back; `Conflict` when every run met one.
-    pub async fn transaction<T, F>(&self, work: impl Fn(Tx) -> F + Send + Sync) -> Result<T>
+    /// As [`transaction_with`](Storage::transaction_with).
+    pub async fn transaction<T, E, F>(&self, work: impl FnMut(Tx) -> F + Send) -> Result<T, E>
     where
         T: Send,
-        F: Future<Output = Result<T>> + Send,
+        E: From<Error> + Send,
+        F: Future<Output = Result<T, E>> + Send,
     {
-        for _ in 0..ATTEMPTS {
+        self.transaction_with(TransactionOptions::new(), work).await
+    }
+
+    /// As [`transaction`](Storage::transaction), tried again as the options say.
+    ///
+    /// # Errors
+    /// What `work` fails with, after rolling back, unless a call of the transaction met a `Conflict`, which is tried again;
+    /// those of [`begin`](Storage::begin) and [`commit`](Tx::commit). A commit whose outcome is not known is not tried again.
+    pub async fn transaction_with<T, E, F>(
+        &self,
+        options: TransactionOptions,
+        mut work: impl FnMut(Tx) -> F + Send,
+    ) -> Result<T, E>
+    where
+        T: Send,
+        E: From<Error> + Send,
+        F: Future<Output = Result<T, E>> + Send,
+    {
+        let mut backoff = Backoff::begin(&options);
+        loop {
             let tx = self.begin().await?;
-            let failure = match work(tx.clone()).await {
-                Ok(value) => match tx.commit().await {
+            let (failure, again) = match work(tx.clone()).await {
+                Ok(value) => match tx.clone().commit().await {
                     Ok(()) => return Ok(value),
-                    Err(e) => e,
+                    Err(e) => {
+                        let again = e.kind() == ErrorKind::Conflict && !e.is_ambiguous();
+                        (e.into(), again)
+                    }
                 },
                 Err(e) => {
                     // What went wrong says more than a failing rollback; dropping the transaction ends it in any case.
-                    let _ = tx.rollback().await;
-                    e
+                    let _ = tx.clone().rollback().await;
+                    (e, tx.storage.closed.conflict.load(Ordering::Acquire))
                 }
             };
-            if failure.kind() != ErrorKind::Conflict || failure.is_ambiguous() {
+            drop(tx);
+            if !again || !backoff.again().await {
                 return Err(failure);
             }
-            yield_once().await;
         }
-        let e = Error::new(ErrorKind::Conflict, format!("the transaction met a conflict {ATTEMPTS} times in a row"));
-        Err(self.call("transaction").explain(e))
     }
 }
 
@@ -72,10 +97,10 @@ impl Tx {
     /// Makes all writes visible at once. See [`Transaction::commit`].
     ///
     /// # Errors
-    /// `Conflict` when another writer was faster; those of the store.
+    /// `Conflict` when another transaction committed first; those of the store.
     pub async fn commit(self) -> Result<()> {
-        let call = self.call("commit");
-        call.run(None, Ok(()), || self.backend.commit()).await
+        let call = self.storage.call("commit");
+        call.run(None, Ok(()), || self.transaction.commit()).await
     }
 
     /// Forgets all writes. See [`Transaction::rollback`].
@@ -83,20 +108,15 @@ impl Tx {
     /// # Errors
     /// Those of the store; the writes are forgotten all the same.
     pub async fn rollback(self) -> Result<()> {
-        let call = self.call("rollback");
-        call.run(None, Ok(()), || self.backend.rollback()).await
+        let call = self.storage.call("rollback");
+        call.run(None, Ok(()), || self.transaction.rollback()).await
     }
 }
 
-/// Lets other tasks of the same thread run, so that the faster writer can finish.
-async fn yield_once() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
+impl Deref for Tx {
+    type Target = Storage;
+
+    fn deref(&self) -> &Storage {
+        &self.storage
+    }
 }

@@ -2,15 +2,15 @@
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
-use storage_core::{Body, PutOptions, Result, Storage, StorageBackend};
+use storage_core::{Body, PutOptions, Result, Storage};
 
-pub(crate) async fn list(storage: &Storage<impl StorageBackend>) -> Vec<String> {
+pub(crate) async fn list(storage: &Storage) -> Vec<String> {
     let keys = storage.keys().await.unwrap().map_ok(|key| key.as_str().to_owned());
     keys.try_collect().await.unwrap()
 }
 
 /// Every way to write, and what becomes of it.
-pub(crate) async fn writes(storage: &Storage<impl StorageBackend>, key: &str) -> Vec<(&'static str, Result<()>)> {
+pub(crate) async fn writes(storage: &Storage, key: &str) -> Vec<(&'static str, Result<()>)> {
     let stream = Body::stream(stream::iter([Ok(Bytes::from_static(b"new")), Ok(Bytes::from_static(b"er"))]));
     let put = [(key, "new", PutOptions::new())];
     vec![

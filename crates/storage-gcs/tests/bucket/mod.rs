@@ -13,8 +13,9 @@ use std::{
 
 use http::{Method, StatusCode};
 use object_store::client::HttpRequestBody;
+use storage_config::Secret;
 use storage_conformance::proxy::Proxy;
-use storage_core::{Bytes, Error, ErrorKind, Result, Secret, Storage};
+use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
 use storage_gcs::{Config, ObjectStoreBackend};
 use storage_gcs_xml::Translator;
 use storage_object_store::http::{Connector, HttpConfig, body, send};
@@ -133,6 +134,6 @@ impl Bucket {
     }
 
     pub(crate) async fn open(&self) -> Storage<ObjectStoreBackend> {
-        Storage::new(storage_gcs::connect(self.config()).await.unwrap())
+        Storage::typed(storage_gcs::connect(self.config()).await.unwrap())
     }
 }

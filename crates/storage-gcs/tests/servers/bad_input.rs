@@ -3,11 +3,9 @@
 
 use std::sync::Arc;
 
+use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, Secret, StorageContext};
 use storage_conformance::proxy::Fault;
-use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, Error, ErrorKind, Result, Secret, Storage, StorageContext,
-    async_trait,
-};
+use storage_core::{Error, ErrorKind, Result, Storage, async_trait};
 use storage_gcs::{Config, GcsFactory};
 
 use crate::bucket::{ACCOUNT, Bucket, host, is_there, secret};

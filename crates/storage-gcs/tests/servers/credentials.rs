@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
-use storage_core::{ErrorKind, Secret};
+use storage_config::Secret;
+use storage_core::ErrorKind;
 use storage_gcs::Config;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

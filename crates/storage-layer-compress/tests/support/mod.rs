@@ -8,7 +8,7 @@ use storage_layer_compress::{Algorithm, CompressLayer, Compressed};
 
 pub(crate) const BLOCK: usize = 256 * 1024;
 
-pub(crate) fn over<B: StorageBackend>(backend: B, layer: CompressLayer) -> Storage<Compressed<B>> {
+pub(crate) fn over<B: StorageBackend>(backend: B, layer: CompressLayer) -> Storage {
     Storage::new(Compressed::new(Arc::new(backend), layer).unwrap())
 }
 
@@ -49,5 +49,5 @@ pub(crate) fn undeclared(value: &Bytes) -> Body {
 
 pub(crate) fn declared(value: &Bytes) -> Body {
     let pieces: Vec<_> = value.chunks(77_777).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
-    Body::sized(value.len() as u64, stream::iter(pieces))
+    Body::with_len(value.len() as u64, stream::iter(pieces))
 }

@@ -27,7 +27,7 @@ impl Transform for Chunked {
             let whole = whole.clone();
             move |at| Ok(whole.slice(at..whole.len().min(at + size)))
         });
-        let body = Body::sized(whole.len() as u64, stream::iter(pieces).boxed());
+        let body = Body::with_len(whole.len() as u64, stream::iter(pieces).boxed());
         Ok(Object::new(stored.entry, body))
     }
 

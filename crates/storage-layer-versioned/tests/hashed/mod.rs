@@ -113,8 +113,8 @@ impl StorageBackend for Hashed {
         Ok(items.boxed())
     }
 
-    async fn is_connected(&self) -> bool {
-        self.memory.is_connected().await
+    async fn health(&self) -> Result<()> {
+        self.memory.health().await
     }
 
     async fn disconnect(&self) -> Result<()> {

@@ -99,7 +99,7 @@ fn cache() -> Result<()> {
     let value = Bytes::from(vec![7; 4096]);
     let raw = moka::sync::Cache::<Key, Bytes>::new(1000);
     raw.insert(key.clone(), value.clone());
-    let storage = Storage::new(Memory::new()).layer(CacheLayer::new());
+    let storage = Storage::typed(Memory::new()).layer(CacheLayer::new());
     let kept = storage.put(&key, value).now_or_never();
     kept.unwrap_or_else(|| Err(failed("the value is not stored at once")))?;
     let mut moka = || (0..TIMES).all(|_| black_box(raw.get(&key)).is_some());

@@ -101,7 +101,7 @@ impl<S: StorageBackend + ?Sized> Layer<S> for Same {
 }
 
 fn stack(name: &str) -> Result<Storage> {
-    let memory = Storage::new(Memory::new());
+    let memory = Storage::typed(Memory::new());
     Ok(match name {
         "intercept" => memory.layer(Idle).erase(),
         "intercept x4" => memory.layer(Idle).layer(Idle).layer(Idle).layer(Idle).erase(),
@@ -144,5 +144,5 @@ fn put(bencher: Bencher, name: &str) {
     let filled = filled(name);
     assert!(filled.is_some(), "the value is stored");
     let Some((backend, key, value)) = filled else { return };
-    bencher.bench_local(|| now(backend.put(&key, Body::Bytes(value.clone()), PutOptions::new())));
+    bencher.bench_local(|| now(backend.put(&key, value.clone().into(), PutOptions::new())));
 }

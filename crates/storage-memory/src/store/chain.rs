@@ -2,14 +2,13 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use bytes::Bytes;
-use storage_core::{Entry, VersionId};
+use storage_core::{Buffer, Entry, VersionId};
 
 /// One write: never changed once it is there.
 #[derive(Clone)]
 pub(crate) struct Version {
     pub(crate) entry: Entry,
-    pub(crate) value: Bytes,
+    pub(crate) value: Buffer,
 }
 
 impl Version {

@@ -8,7 +8,7 @@ use std::{
     time::SystemTime,
 };
 
-use storage_core::Clock;
+use storage_config::Clock;
 
 /// A clock that never goes backwards, shared by a store and its snapshots.
 pub(super) struct Ticker {

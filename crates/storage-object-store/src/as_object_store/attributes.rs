@@ -54,10 +54,8 @@ pub(super) fn from_metadata(metadata: &Metadata) -> Attributes {
     for (name, value) in &metadata.fields {
         let text = match value {
             FieldValue::String(text) => text.clone(),
-            FieldValue::Null => "null".to_owned(),
-            FieldValue::Bool(value) => value.to_string(),
-            FieldValue::Int(value) => value.to_string(),
             FieldValue::Float(value) => value.to_string(),
+            other => other.to_string(),
         };
         attributes.insert(attribute(name), text.into());
     }

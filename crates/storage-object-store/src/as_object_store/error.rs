@@ -54,6 +54,6 @@ pub(super) fn range(range: &GetRange) -> Result<ByteRange, Native> {
     Ok(match range {
         GetRange::Bounded(range) => ByteRange::Bounded(range.start, range.end),
         GetRange::Offset(start) => ByteRange::From(*start),
-        GetRange::Suffix(n) => ByteRange::Last(*n),
+        GetRange::Suffix(n) => ByteRange::Suffix(*n),
     })
 }

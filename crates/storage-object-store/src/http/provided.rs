@@ -3,7 +3,8 @@
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use storage_core::{CredentialProvider, Error, Result};
+use storage_config::CredentialProvider;
+use storage_core::{Error, Result};
 
 /// Asks the application's [`CredentialProvider`] for each request, and makes of its text what a client needs.
 pub struct Provided<C> {

@@ -3,7 +3,8 @@
 use std::fmt;
 
 use serde::Deserialize;
-use storage_core::{ConnectionConfig, Error, Result, Secret, StorageContext};
+use storage_config::{ConnectionConfig, Secret, StorageContext};
+use storage_core::{Error, Result};
 
 use super::wrong;
 

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, env, ffi::OsString};
 
-use storage_core::{Result, nearest};
+use storage_config::nearest;
+use storage_core::Result;
 
 use super::{Connection, Options, StorageConfig, wrong};
 

@@ -3,7 +3,8 @@
 use std::{fmt, str::FromStr};
 
 use serde::Deserialize;
-use storage_core::{ConnectionConfig, Error, Result};
+use storage_config::ConnectionConfig;
+use storage_core::{Error, Result};
 
 use super::{Options, wrong};
 

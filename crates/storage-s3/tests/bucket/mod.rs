@@ -13,8 +13,9 @@ use object_store::{
     aws::{AwsAuthorizer, AwsCredential},
     client::HttpRequestBody,
 };
+use storage_config::Secret;
 use storage_conformance::proxy::Proxy;
-use storage_core::{Bytes, Error, ErrorKind, Result, Secret, Storage};
+use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 use storage_s3::{Config, ObjectStoreBackend};
 
@@ -123,6 +124,6 @@ impl Bucket {
     }
 
     pub(crate) async fn open(&self) -> Storage<ObjectStoreBackend> {
-        Storage::new(storage_s3::connect(self.config()).await.unwrap())
+        Storage::typed(storage_s3::connect(self.config()).await.unwrap())
     }
 }

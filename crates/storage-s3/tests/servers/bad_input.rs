@@ -6,11 +6,9 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, Secret, StorageContext};
 use storage_conformance::proxy::Fault;
-use storage_core::{
-    BackendFactory, ConnectionConfig, CredentialProvider, Error, ErrorKind, Result, Secret, Storage, StorageContext,
-    async_trait,
-};
+use storage_core::{Error, ErrorKind, Result, Storage, async_trait};
 use storage_s3::{Config, Encryption, S3Factory};
 
 use crate::bucket::{Bucket, CEPH, Server};

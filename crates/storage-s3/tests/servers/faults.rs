@@ -8,7 +8,7 @@ use storage_conformance::{
     proxy::{Fault, Mode, Proxy},
     trouble::{Trouble, is_mended_in_uploads, is_told_and_mended},
 };
-use storage_core::{Condition, ErrorKind, PutOptions, Storage};
+use storage_core::{Condition, ErrorKind, PutOptions};
 use storage_layer_retry::RetryLayer;
 
 use crate::bucket::{Bucket, MOTO, Server};
@@ -31,9 +31,9 @@ async fn in_time<T>(what: &str, operation: impl Future<Output = T>) -> T {
 async fn troubles_are_told_and_the_retry_layer_mends_them() {
     let at_once = Server::all().into_iter().map(|server| async move {
         let bucket = Bucket::new(server, false).await;
-        let storage = bucket.open().await;
+        let storage = bucket.open().await.erase();
         let retry = RetryLayer::new().retries(3).initial(Duration::from_millis(5));
-        let retried = Storage::from_arc(storage.backend().clone()).layer(retry);
+        let retried = storage.clone().layer(retry);
         let mut troubles = Trouble::of_networks();
         troubles.extend([
             Trouble::new(busy("500 Internal Server Error", "InternalError"), ErrorKind::Unavailable, true),

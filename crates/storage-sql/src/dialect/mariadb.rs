@@ -6,7 +6,8 @@ use sqlx::{
     Column, MySql, Row as _, TypeInfo, ValueRef,
     mysql::{MySqlArguments, MySqlConnectOptions, MySqlRow, MySqlSslMode},
 };
-use storage_core::{Durability, Error, ErrorKind, Result};
+use storage_config::Durability;
+use storage_core::{Error, ErrorKind, Result};
 
 use super::{ARGUMENTS, Begin, Dialect, FILLED, How, LEFTOVERS, SchemaLock, Tables, Types, WRITTEN, rows_of};
 use crate::{

@@ -6,7 +6,8 @@ use sqlx::{
     Column, Row as _, Sqlite, TypeInfo, ValueRef,
     sqlite::{SqliteArguments, SqliteConnectOptions, SqliteLockingMode, SqliteRow, SqliteSynchronous},
 };
-use storage_core::{Durability, Error, ErrorKind, Result};
+use storage_config::Durability;
+use storage_core::{Error, ErrorKind, Result};
 use tokio::time;
 
 use super::{Begin, Dialect, SchemaLock, Tables, Types};

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use storage_core::{Continuation, Order, OrderBy, Rank};
+use storage_core::{Continuation, Order, OrderBy, SortKey};
 
 use super::{BOOL, Clause, FLOAT, INT, NULL, TEXT};
 use crate::{dialect::Tables, value::Value};
@@ -36,15 +36,16 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
     Some(match &from.order().by {
         OrderBy::Key => Clause::new(format!("e.entry_key {beyond} ?"), [key]),
         OrderBy::Field(_) => {
-            let (kind, value) = match from.rank() {
-                Rank::Missing => (0, None),
-                Rank::Null => (NULL, None),
-                Rank::Bool(value) => (BOOL, Some(("o.int_value", Value::Int((*value).into())))),
-                Rank::Int(value) => (INT, Some(("o.int_value", Value::Int(*value)))),
-                Rank::Float(value) => (FLOAT, Some(("o.float_value", Value::Float(*value)))),
-                Rank::String(value) => (TEXT, Some(("o.text_value", Value::bytes(value)))),
-                Rank::Size(_) => (SIZE, None),
-                Rank::Time(_) => (TIME, None),
+            let (kind, value) = match from.sort_key() {
+                SortKey::Missing => (0, None),
+                SortKey::Null => (NULL, None),
+                SortKey::Bool(value) => (BOOL, Some(("o.int_value", Value::Int((*value).into())))),
+                SortKey::Int(value) => (INT, Some(("o.int_value", Value::Int(*value)))),
+                SortKey::Float(value) => (FLOAT, Some(("o.float_value", Value::Float(*value)))),
+                SortKey::String(value) => (TEXT, Some(("o.text_value", Value::bytes(value)))),
+                SortKey::Size(_) => (SIZE, None),
+                SortKey::Time(_) => (TIME, None),
+                _ => return None,
             };
             let (within, value) = match value {
                 None => ("e.entry_key > ?".to_owned(), None),
@@ -58,11 +59,12 @@ pub(super) fn behind(from: &Continuation) -> Option<Clause> {
             Clause::new(sql, kinds.into_iter().chain(values).chain([key]))
         }
         by => {
-            let (kind, at) = match from.rank() {
-                Rank::Size(size) => (SIZE, i64::try_from(*size).map(Instant::exactly).ok()),
-                Rank::Time(time) => (TIME, Some(Instant::new(*time))),
-                Rank::Missing | Rank::Null | Rank::Bool(_) => (0, None),
-                Rank::Int(_) | Rank::Float(_) | Rank::String(_) => (INT, None),
+            let (kind, at) = match from.sort_key() {
+                SortKey::Size(size) => (SIZE, i64::try_from(*size).map(Instant::exactly).ok()),
+                SortKey::Time(time) => (TIME, Some(Instant::new(*time))),
+                SortKey::Missing | SortKey::Null | SortKey::Bool(_) => (0, None),
+                SortKey::Int(_) | SortKey::Float(_) | SortKey::String(_) => (INT, None),
+                _ => return None,
             };
             let own = if *by == OrderBy::Size { SIZE } else { TIME };
             let column = column(by)?;

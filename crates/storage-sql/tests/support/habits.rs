@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection, Row};
-use storage_core::{ConnectionConfig, Storage};
-use storage_sql::{Config, Sql};
+use storage_config::ConnectionConfig;
+use storage_core::Storage;
+use storage_sql::Config;
 
 use crate::support::{Engine, Place};
 
@@ -86,7 +87,7 @@ impl User {
 }
 
 /// What is set on the connection of a write, which a trigger tells.
-pub(crate) async fn seen(place: &Place, storage: &Storage<Sql>) -> BTreeMap<String, String> {
+pub(crate) async fn seen(place: &Place, storage: &Storage) -> BTreeMap<String, String> {
     place
         .raw(match place.engine {
             Engine::Postgres => {

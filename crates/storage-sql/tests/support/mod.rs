@@ -9,7 +9,8 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Executor, MySqlConnection, PgConnection, Row, SqliteConnection,
     sqlite::SqliteConnectOptions,
 };
-use storage_core::{ConnectionConfig, Error, ErrorKind, FieldValue, Filter, Storage};
+use storage_config::ConnectionConfig;
+use storage_core::{Error, ErrorKind, FieldValue, Filter, Storage};
 use storage_sql::{Config, Sql};
 use tempfile::TempDir;
 
@@ -83,11 +84,11 @@ impl Place {
         Config::from_connection(&ConnectionConfig::new(self.uri())).unwrap()
     }
 
-    pub(crate) async fn open(&self) -> Storage<Sql> {
+    pub(crate) async fn open(&self) -> Storage {
         self.connect(self.config()).await
     }
 
-    pub(crate) async fn connect(&self, config: Config) -> Storage<Sql> {
+    pub(crate) async fn connect(&self, config: Config) -> Storage {
         Storage::new(Sql::connect(config).await.unwrap())
     }
 

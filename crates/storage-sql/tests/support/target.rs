@@ -6,8 +6,9 @@ use std::{env, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use sqlx::{AssertSqlSafe, Connection, Executor, MySqlConnection, PgConnection};
+use storage_config::ConnectionConfig;
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, ConnectionConfig, Error, ErrorKind, Result};
+use storage_core::{Capabilities, Error, ErrorKind, Result};
 use storage_sql::{Config, Sql};
 use tokio::sync::Mutex;
 

@@ -3,7 +3,8 @@
 
 use std::sync::OnceLock;
 
-use storage_core::{Durability, Error, ErrorKind, Result};
+use storage_config::Durability;
+use storage_core::{Error, ErrorKind, Result};
 
 use crate::{Config, pool::Connection, setup::Setup};
 

@@ -1,20 +1,19 @@
-//! From a URI and options to a backend's own configuration, and the factories that connect.
+//! From a URI and options to a backend's own configuration.
 
-mod nearest;
-mod value;
+use std::{collections::BTreeMap, fmt};
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
-
-use async_trait::async_trait;
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde::{
     Deserialize,
     de::{self, DeserializeOwned, value::MapDeserializer},
 };
 
-use crate::{Error, ErrorKind, Result, Secret, StorageBackend, StorageContext};
-pub use nearest::nearest;
-use value::{Value, names_of};
+use storage_core::{Error, ErrorKind, Result};
+
+use crate::{
+    Secret, nearest,
+    value::{Value, names_of},
+};
 
 /// Where a store is and how to use it: `scheme:location?option=value&…`, and further options.
 ///
@@ -255,46 +254,6 @@ pub enum Durability {
     /// The end of the process, however sudden, but not power loss: then the last few may be missing, and what else may
     /// happen the backend says.
     Relaxed,
-}
-
-/// Connects backends of one kind. Third parties register their own with the registry.
-#[async_trait]
-pub trait BackendFactory: Send + Sync + 'static {
-    /// The URI schemes it answers to, lowercase.
-    fn schemes(&self) -> &'static [&'static str];
-
-    /// Opens the store and makes sure that it can be used.
-    ///
-    /// # Errors
-    /// `Config` for options that make no sense; the store's own when it cannot be reached or used.
-    async fn connect(&self, config: &ConnectionConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>>;
-}
-
-/// Puts layers of one kind around backends, by name. Third parties register their own with the registry.
-#[async_trait]
-pub trait LayerFactory: Send + Sync + 'static {
-    /// The name by which a configuration asks for the layer: letters, digits and `-`, lowercase.
-    fn name(&self) -> &'static str;
-
-    /// Looks at the options before the store below is opened, as far as that is possible without it.
-    ///
-    /// # Errors
-    /// `Config` for options that make no sense.
-    fn check(&self, config: &ConnectionConfig) -> Result<()> {
-        let _ = config;
-        Ok(())
-    }
-
-    /// Puts the layer around `inner`. Its options are those of `config`, whose scheme is the name; none may be called `name`.
-    ///
-    /// # Errors
-    /// `Config` for options that make no sense, and for a backend that leaves the layer too little.
-    async fn layer(
-        &self,
-        config: &ConnectionConfig,
-        context: &StorageContext,
-        inner: Arc<dyn StorageBackend>,
-    ) -> Result<Arc<dyn StorageBackend>>;
 }
 
 fn config_error(message: impl Into<String>) -> Error {

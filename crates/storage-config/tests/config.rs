@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::json;
-use storage_core::{ConnectionConfig, DataKey, ErrorKind, Secret};
+use storage_config::{ConnectionConfig, DataKey, Secret};
+use storage_core::ErrorKind;
 
 #[derive(Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -305,4 +306,30 @@ fn debug_shows_no_secret() {
     let key = DataKey::new([42; 32]);
     assert_eq!(format!("{key:?}"), "DataKey(…)");
     assert_eq!(key.expose(), &[42; 32]);
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Typed {
+    list: Vec<String>,
+    tiny: u8,
+    letter: char,
+    real: f32,
+    short: i16,
+    port: Option<std::num::NonZeroU16>,
+}
+
+#[test]
+fn errors_in_options_name_the_option_and_never_the_value() {
+    let wrong = ["list=hunter2", "tiny=300", "letter=hunter2", "real=hunter2", "short=hunter2", "port=99999"];
+    for pair in wrong {
+        let (name, value) = pair.split_once('=').unwrap();
+        let error = ConnectionConfig::new(format!("x:?{pair}")).typed::<Typed>().unwrap_err();
+        let shown = format!("{error:?}");
+        assert!(shown.contains(&format!("`{name}`")) && !shown.contains(value), "{shown}");
+    }
+    let json = ConnectionConfig::new("x:").option("tiny", 300).typed::<Typed>().unwrap_err();
+    assert!(json.to_string().contains("`tiny`") && !json.to_string().contains("300"), "{json}");
+    let right = "x:?tiny=7&letter=a&real=0.5&short=-3&port=80";
+    assert!(ConnectionConfig::new(right).typed::<Typed>().is_ok());
 }

@@ -1,10 +1,16 @@
 //! What backends and layers are given from outside: keys, credentials, the clock.
 
-use std::{fmt::Debug, sync::Arc, time::SystemTime};
+use std::{
+    fmt::{self, Debug},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use async_trait::async_trait;
+use serde::Deserialize;
+use storage_core::{Error, ErrorKind, Result, StorageBackend};
 
-use crate::{DataKey, Result, Secret};
+use crate::{DataKey, Secret};
 
 /// Everything supplied from outside, with defaults for all of it. Metrics and logs go through the facades `metrics` and
 /// `tracing` instead.
@@ -22,11 +28,63 @@ pub struct StorageContext {
     pub clock: Arc<dyn Clock>,
     /// Makes jitter and the like repeatable in tests. Never used for keys or nonces.
     pub seed: Option<u64>,
+    /// Opens the other stores that a configuration names; the registry sets itself here.
+    pub stores: Option<Arc<dyn OpenStore>>,
+}
+
+impl StorageContext {
+    /// Opens a store that the options of a backend or layer name, such as the index of another store.
+    ///
+    /// # Errors
+    /// `Config` without [`stores`](StorageContext::stores); those of the store.
+    pub async fn open(&self, config: &StoreConfig) -> Result<Arc<dyn StorageBackend>> {
+        let Some(stores) = &self.stores else {
+            let what = "a configuration within this one needs a registry; connect through storage-registry";
+            return Err(Error::new(ErrorKind::Config, what));
+        };
+        stores.open(config, self).await
+    }
+}
+
+/// Another store, named in the options of a backend or layer: a URI, or a table as the whole configuration is one.
+///
+/// `Debug` shows none of it, for it may hold secrets.
+#[derive(Clone, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct StoreConfig(serde_json::Value);
+
+impl StoreConfig {
+    /// A store by its URI.
+    pub fn uri(uri: impl Into<String>) -> Self {
+        Self(uri.into().into())
+    }
+
+    /// The URI, a JSON string, or the table, a JSON object.
+    #[must_use]
+    pub fn as_json(&self) -> &serde_json::Value {
+        &self.0
+    }
+}
+
+impl Debug for StoreConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreConfig").finish_non_exhaustive()
+    }
+}
+
+/// Opens stores by URI or table: what storage-registry is to a context.
+#[async_trait]
+pub trait OpenStore: Debug + Send + Sync {
+    /// Opens the store with its layers.
+    ///
+    /// # Errors
+    /// `Config` for what makes no sense; those of the store.
+    async fn open(&self, config: &StoreConfig, context: &StorageContext) -> Result<Arc<dyn StorageBackend>>;
 }
 
 impl Default for StorageContext {
     fn default() -> Self {
-        Self { keys: None, credentials: None, clock: Arc::new(SystemClock), seed: None }
+        Self { keys: None, credentials: None, clock: Arc::new(SystemClock), seed: None, stores: None }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{env, fmt, fs};
 use serde::{Deserialize, Deserializer};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Error, ErrorKind, Result};
+use storage_core::{Error, ErrorKind, Result};
 
 /// A password or token: never shown by `Debug`, wiped from memory when dropped, not serializable.
 ///
@@ -16,7 +16,7 @@ pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     /// What it is called where it is deserialized, so that `ConnectionConfig::typed` knows that a reference may stand there.
-    pub(crate) const NAME: &str = "storage_core::Secret";
+    pub(crate) const NAME: &str = "storage_config::Secret";
 
     /// Hides a text.
     pub fn new(text: impl Into<String>) -> Self {
@@ -71,7 +71,7 @@ impl<'de> Deserialize<'de> for Secret {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // The name is `Secret::NAME`.
         #[derive(Deserialize)]
-        #[serde(rename = "storage_core::Secret")]
+        #[serde(rename = "storage_config::Secret")]
         struct Text(String);
         Text::deserialize(deserializer).map(|text| Self::new(text.0))
     }
