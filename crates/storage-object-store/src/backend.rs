@@ -24,6 +24,7 @@ use crate::{
     names::Names,
     probe::probe,
     requests::{Requests, before_read, before_write},
+    sound::Sound,
 };
 
 /// A storage backend over an [`ObjectStore`].
@@ -46,6 +47,7 @@ pub(crate) struct Inner {
     /// Whether the store compares etags as they are without their quotes.
     pub(crate) unquoted: bool,
     pub(crate) requests: Requests,
+    pub(crate) sound: Sound,
     closed: AtomicBool,
 }
 
@@ -122,6 +124,7 @@ impl ObjectStoreBackend {
                 framed,
                 unquoted: found.unquoted,
                 requests: Requests::new(patience),
+                sound: Sound::default(),
                 closed: AtomicBool::new(false),
             }),
         })

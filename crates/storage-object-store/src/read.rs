@@ -202,6 +202,9 @@ impl Inner {
             entry.version = about.version.clone().map(VersionId::from);
         }
         entry.metadata = Some(meta::from_attributes(attributes)?);
+        if let Some(etag) = &entry.etag {
+            self.sound.remember(key, etag);
+        }
         Ok(entry)
     }
 }
