@@ -1,6 +1,6 @@
 //! What the checks run on: a named way to open a store, and the namespaces they open it for.
 
-use std::{env, fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, env, fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use storage_core::{Bytes, Capabilities, Key, Result, StorageBackend};
@@ -32,6 +32,7 @@ pub struct Target {
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
     group: Option<String>,
+    unsteady: BTreeSet<String>,
 }
 
 impl Target {
@@ -64,6 +65,7 @@ impl Target {
             leftovers: None,
             cleanup: None,
             group: None,
+            unsteady: BTreeSet::new(),
         }
     }
 
@@ -195,6 +197,19 @@ impl Target {
     pub fn group(mut self, name: impl Into<String>) -> Self {
         self.group = Some(name.into());
         self
+    }
+
+    /// Checks (`group/name`) that this server is known to fail now and then, for a reason that its documentation gives: a
+    /// [sample](Selection::sample) runs them on another target of the [group](Self::group). A run of everything runs them here too, and
+    /// they fail like any other.
+    #[must_use]
+    pub fn unsteady<'a>(mut self, checks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.unsteady.extend(checks.into_iter().map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn is_unsteady(&self, check: &str) -> bool {
+        self.unsteady.contains(check)
     }
 
     /// The name, as it is in trial names and reports.
