@@ -450,6 +450,9 @@ impl Call<'_> {
     }
 
     fn explain(&self, e: Error) -> Error {
-        e.with_operation(self.operation).with_backend(&self.info.id)
+        let e = e.with_operation(self.operation).with_backend(&self.info.id);
+        // Of an open transaction nothing is there yet, whatever it had written before the conflict.
+        let open = self.closed.above.is_some() && self.operation != "commit";
+        if open && e.kind() == ErrorKind::Conflict { e.definite() } else { e }
     }
 }

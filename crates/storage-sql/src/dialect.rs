@@ -35,6 +35,8 @@ pub(crate) enum How {
 pub(crate) enum Begin {
     /// A few statements that belong together, each of which sees the database as it is then.
     Write,
+    /// A batch that is a transaction, as isolated from callers' transactions as these from one another.
+    Isolated,
     /// A caller's transaction, which sees the database as it is now.
     Snapshot,
 }
@@ -130,7 +132,7 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
 
     fn begin(&self, tables: &Tables, begin: Begin) -> String;
 
-    /// The same as [`Begin::Write`], but it fails at once if another process writes; every other statement waits for as long
+    /// Begins a transaction that writes, but it fails at once if another process writes; every other statement waits for as long
     /// as it is told. Only where there is one writer at a time.
     fn begin_at_once(&self, _: Duration) -> Option<String> {
         None

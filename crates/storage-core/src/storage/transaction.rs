@@ -6,6 +6,8 @@ use super::{Closed, Storage};
 use crate::{Error, ErrorKind, Result, StorageBackend, Transaction};
 
 /// A transaction: the same everyday methods, and an end. Dropping the last clone rolls back.
+///
+/// A `Conflict` of any call but `commit` is definite, for nothing is there before the commit: roll back, and run the transaction again.
 pub type Tx = Storage<dyn Transaction>;
 
 /// How often a transaction that meets a conflict is run again.
