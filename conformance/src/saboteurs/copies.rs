@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use storage_core::{
@@ -15,6 +15,7 @@ use super::{
     table,
     wrap::{Fault, Sides, listed, pause},
 };
+use crate::support::locked;
 
 table! {
     copy_loses_metadata = Copies(|options, _, _| { options.metadata.get_or_insert_with(|| Arc::new(Metadata::new())); Ok(()) }) => [
@@ -105,18 +106,18 @@ impl Fault for CopyIsALink {
         let linked = from != to && options == CopyOptions::new();
         let entry = s.inner.copy(from, to, options).await?;
         if linked {
-            self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(to.clone(), from.clone());
+            locked(&self.links).insert(to.clone(), from.clone());
         }
         Ok(entry)
     }
 
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let source = self.links.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let source = locked(&self.links).get(key).cloned();
         s.inner.get(&source.unwrap_or_else(|| key.clone()), options).await
     }
 
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        locked(&self.links).remove(key);
         s.inner.put(key, body, options).await
     }
 }
@@ -268,7 +269,7 @@ impl Fault for ClearReachesNeighbours {
     async fn clear(&self, s: Sides<'_>, prefix: &str) -> Result<()> {
         let this = Handle::current().id();
         let neighbours: Vec<_> = {
-            let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = locked(&OPENED);
             opened.iter().filter(|(id, _)| *id == this).map(|(_, store)| store.clone()).collect()
         };
         for neighbour in neighbours {
@@ -283,7 +284,7 @@ impl Fault for ClearReachesNeighbours {
         items: Vec<(Key, Body, PutOptions)>,
         options: storage_core::BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        OPENED.lock().unwrap_or_else(PoisonError::into_inner).push((Handle::current().id(), s.inner.clone()));
+        locked(&OPENED).push((Handle::current().id(), s.inner.clone()));
         s.inner.put_batch(items, options).await
     }
 }

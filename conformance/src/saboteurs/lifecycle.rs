@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use storage_core::{
@@ -14,6 +14,7 @@ use super::{
     Saboteur, table,
     wrap::{Fault, Sides, pause, value, whole, wrap},
 };
+use crate::support::locked;
 
 table! {
     deletes_before_it_writes = DeletesFirst => [
@@ -82,7 +83,7 @@ pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
     pins: Capabilities::new(),
     base: super::Base::Memory,
     wrap: |inner, namespace| {
-        let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = locked(&CONNECTIONS);
         let open = open.get_or_insert_default().entry(namespace.name().to_owned()).or_default().clone();
         wrap(inner, SixConnections { open })
     },
@@ -96,7 +97,7 @@ pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
     pins: Capabilities::new(),
     base: super::Base::Memory,
     wrap: |inner, namespace| {
-        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&SEEN);
         if seen.insert(namespace.name().to_owned()) {
             return wrap(inner, Declares(|info| info.limits.metadata -= 1));
         }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::{Mutex as Blocking, PoisonError},
+    sync::Mutex as Blocking,
 };
 
 use storage_core::{
@@ -16,6 +16,7 @@ use super::{
     table,
     wrap::{Fault, Sides, wrap},
 };
+use crate::support::locked;
 
 table! {
     Files, |inner, namespace: crate::Namespace, fault: fn(crate::Namespace) -> Around| wrap(inner, fault(namespace));
@@ -46,7 +47,7 @@ static KEYS: Blocking<Keys> = Blocking::new(Keys::new());
 static LOCK: Mutex<()> = Mutex::const_new(());
 
 fn keys<T>(run: impl FnOnce(&mut Keys) -> T) -> T {
-    run(&mut KEYS.lock().unwrap_or_else(PoisonError::into_inner))
+    run(&mut locked(&KEYS))
 }
 
 /// Removes what is staged, whoever is at it.
