@@ -280,17 +280,14 @@ fn seen(calls: &[Call], action: &Action) -> bool {
         };
         actions().any(finds) && !actions().any(writes)
     };
-    match *action {
-        Action::Write(_, State { value: 0, .. }) => false,
-        Action::Write(key, new) => {
-            let saw = |a: &Action| matches!(a, Action::Seen(_, value, etag) if *value == Some(new.value) || (*etag != 0 && *etag == new.etag));
-            actions().any(saw) || found(key)
-        }
-        Action::Paste(key, _, etag) => {
-            actions().any(|a| matches!(a, Action::Seen(_, _, seen) if *seen == etag)) || found(key)
-        }
-        _ => false,
-    }
+    let (key, new) = match *action {
+        Action::Write(key, new) if new.value != 0 => (key, new),
+        // No value has this number.
+        Action::Paste(key, _, etag) => (key, State { value: u32::MAX, etag }),
+        _ => return false,
+    };
+    let saw = |a: &Action| matches!(a, Action::Seen(_, value, etag) if *value == Some(new.value) || (*etag != 0 && *etag == new.etag));
+    actions().any(saw) || found(key)
 }
 
 /// One line for each call.
