@@ -2,13 +2,13 @@
 
 use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
 use storage_core::{
-    BatchOptions, Body, DeleteOptions, Entry, ErrorKind, GetOptions, ListItem, ListOptions, Metadata, PutOptions,
-    Query, Result, Storage,
+    BatchOptions, Body, DeleteOptions, Entry, ErrorKind, ListItem, ListOptions, Metadata, PutOptions, Query, Result,
+    Storage,
 };
 
 use crate::{
     Context, Failure, Outcome,
-    assert::{expect, expect_eq, expect_some},
+    assert::{expect_eq, expect_some},
     support::{pieces, with_on},
 };
 
@@ -38,10 +38,7 @@ pub async fn reads_are_as_ever(c: Context) -> Outcome {
     fill(s).await?;
     expect_eq("what is read", picture(&reader).await?, picture(s).await?)?;
     expect_eq("the capabilities", reader.info().capabilities, s.info().capabilities)?;
-    let range = GetOptions::new().range(1..3);
-    expect_eq("a range", reader.get_with("a", range).await?, Some("al".into()))?;
     expect_eq("an absent key", reader.stat("absent").await?, None)?;
-    expect(reader.is_connected().await, || "expected it to be connected, saw that it is not".into())?;
     s.put("a", "newer").await?;
     s.delete("dir/b").await?;
     expect_eq("what is read when others have written", picture(&reader).await?, picture(s).await?)

@@ -22,7 +22,7 @@ table! {
     Files, |inner, namespace: crate::Namespace, fault: fn(crate::Namespace) -> Around| wrap(inner, fault(namespace));
     locks_only_itself_out = |_| Around::LocksItself => ["concurrency/two_processes"];
     replaces_the_key_above = |ns| Around::ReplacesAbove(ns.name().to_owned()) => ["keys/same_from_two_processes"];
-    deletes_later = |ns| Around::DeletesLater(ns.name().to_owned()) => ["faults/kill_9_keeps_acknowledged"];
+    deletes_later = |ns| Around::DeletesLater(ns.name().to_owned()) => ["faults/kill_9_keeps_acknowledged", "readonly/reads_are_as_ever", "readonly/writes_are_denied"];
     collects_streams = |_| Around::Collects => ["stream/bounded_memory"];
     sweeps_what_lives = |ns| { sweep(&ns); Around::Nothing } => ["faults/stale_staging_swept"];
     full_disk_is_other = |_| Around::FullIsOther => ["faults/disk_full"];
