@@ -29,6 +29,7 @@ pub struct Target {
     foreign: Option<Arc<Plant>>,
     damage: Option<Arc<Damage>>,
     others: Option<Arc<Store>>,
+    read_only: Option<Arc<Open>>,
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
     group: Option<String>,
@@ -44,13 +45,9 @@ impl Target {
         Fut: Future<Output = Result<B>> + Send + 'static,
         B: StorageBackend,
     {
-        let open = move |namespace| {
-            let opening = factory(namespace);
-            async move { Ok(Arc::new(opening.await?) as Arc<dyn StorageBackend>) }.boxed()
-        };
         Self {
             name: name.into(),
-            open: Arc::new(open),
+            open: opening(factory),
             required: Capabilities::new(),
             volatile: false,
             one_process: false,
@@ -62,6 +59,7 @@ impl Target {
             foreign: None,
             damage: None,
             others: None,
+            read_only: None,
             leftovers: None,
             cleanup: None,
             group: None,
@@ -134,6 +132,19 @@ impl Target {
         Fut: Future<Output = Result<()>> + Send + 'static,
     {
         self.others = Some(Arc::new(move |namespace, key, value| store(namespace, key, value).boxed()));
+        self
+    }
+
+    /// Says how the store of a namespace, which is there, is opened to read only: by an option of the backend, or as somebody who
+    /// may not write.
+    #[must_use]
+    pub fn read_only<F, Fut, B>(mut self, factory: F) -> Self
+    where
+        F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<B>> + Send + 'static,
+        B: StorageBackend,
+    {
+        self.read_only = Some(opening(factory));
         self
     }
 
@@ -313,6 +324,24 @@ impl Target {
     pub(crate) async fn open(&self, namespace: &Namespace) -> Result<Arc<dyn StorageBackend>> {
         (self.open)(namespace.clone()).await
     }
+
+    /// Opens it to read only; `None` when nobody has said how.
+    pub(crate) async fn open_to_read(&self, namespace: &Namespace) -> Option<Result<Arc<dyn StorageBackend>>> {
+        let open = self.read_only.as_ref()?;
+        Some(open(namespace.clone()).await)
+    }
+}
+
+fn opening<F, Fut, B>(factory: F) -> Arc<Open>
+where
+    F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<B>> + Send + 'static,
+    B: StorageBackend,
+{
+    Arc::new(move |namespace| {
+        let opening = factory(namespace);
+        async move { Ok(Arc::new(opening.await?) as Arc<dyn StorageBackend>) }.boxed()
+    })
 }
 
 impl fmt::Debug for Target {
