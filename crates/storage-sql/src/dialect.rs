@@ -76,9 +76,9 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Makes sure, in a transaction, that none of so many keys was changed or deleted since it began, where writing them does
-    /// not. It fails, or yields two numbers that must be equal.
-    fn see_deletes(&self, _: &Tables, _: usize) -> Option<String> {
+    /// Makes sure, in a transaction, that none of the entries of which a condition holds was changed or deleted since it began, where
+    /// writing them does not. It fails, or yields two numbers that must be equal.
+    fn see_deletes(&self, _: &Tables, _condition: &str) -> Option<String> {
         None
     }
 

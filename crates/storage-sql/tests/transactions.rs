@@ -228,7 +228,7 @@ async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
     for place in Place::all() {
         let storage = place.open().await;
         for other in ["put", "delete", "delete and put", "put with a tag"] {
-            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch"] {
+            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch", "clear"] {
                 storage.put("k", "v").await.unwrap();
                 let tx = storage.begin().await.unwrap();
                 assert!(tx.has("k").await.unwrap());
@@ -251,6 +251,7 @@ async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
                         tx.put_with("k", "own", PutOptions::new().condition(Condition::IfAbsent)).await.map(drop)
                     }
                     "batch" => tx.put_batch([("j", "own"), ("k", "own")]).await.map(drop),
+                    "clear" => tx.clear_prefix("k").await,
                     _ => tx.delete_batch(["j", "k"]).await,
                 };
                 let e = match done {
