@@ -19,6 +19,18 @@ pub(crate) fn expect_eq<A: PartialEq<B> + Debug, B: Debug>(what: &str, seen: A, 
     expect(seen == expected, || format!("{what}: expected {}, saw {}", brief(&expected), brief(&seen)))
 }
 
+/// Fails unless the two lists of keys are equal, and names only keys in which they differ.
+pub(crate) fn expect_keys(what: &str, seen: &[String], expected: &[String]) -> Outcome {
+    expect(seen == expected, || {
+        let not_in = |keys: &[String], others: &[String]| -> Vec<String> {
+            keys.iter().filter(|key| !others.contains(key)).take(4).cloned().collect()
+        };
+        let (missing, others) = (not_in(expected, seen), not_in(seen, expected));
+        let (there, here) = (expected.len(), seen.len());
+        format!("{what}: expected {there} in order, saw {here}, without {missing:?}, but {others:?}")
+    })
+}
+
 /// Fails unless the result is an error of this kind, which is returned.
 pub(crate) fn expect_kind<T: Debug>(what: &str, result: storage_core::Result<T>, kind: ErrorKind) -> Outcome<Error> {
     match result {

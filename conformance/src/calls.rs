@@ -4,5 +4,6 @@ mod describe;
 mod log;
 mod traced;
 
+pub(crate) use describe::{failed, put, query};
 pub(crate) use log::Calls;
 pub(crate) use traced::Traced;

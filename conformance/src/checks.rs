@@ -29,6 +29,7 @@ pub mod network;
 pub mod query;
 pub mod races;
 pub mod range;
+pub mod readonly;
 pub mod rename;
 pub mod sizes;
 pub mod stream;

@@ -7,7 +7,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Mutex, PoisonError,
+        Mutex,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
 };
@@ -23,6 +23,7 @@ use crate::{
     assert::{brief, expect},
     history::{Action, Call, State, Step, explained, name, shortest, text},
     interleave::breathe,
+    support::locked,
 };
 
 /// Keys of a history.
@@ -78,6 +79,12 @@ pub(crate) struct Op {
 impl Op {
     pub(crate) fn other(self) -> usize {
         (self.key + 1) % KEYS
+    }
+
+    /// Whether it names more than its key.
+    fn is_on_all(self) -> bool {
+        use Verb::*;
+        !matches!(self.verb, Put | PutStream | Delete | Get | GetPieces | GetRange | Stat)
     }
 }
 
@@ -139,6 +146,8 @@ pub(crate) struct World {
     slots: AtomicUsize,
     etags: Mutex<HashMap<Etag, u32>>,
     calls: Mutex<Vec<Call>>,
+    /// The call that was wrong in itself.
+    wrong: Mutex<Option<Op>>,
 }
 
 impl World {
@@ -155,6 +164,7 @@ impl World {
             slots: AtomicUsize::new(0),
             etags: Mutex::default(),
             calls: Mutex::default(),
+            wrong: Mutex::default(),
         }
     }
 
@@ -188,25 +198,51 @@ impl World {
     /// The number of an etag.
     pub(crate) fn etag(&self, etag: Option<&Etag>) -> u32 {
         let Some(etag) = etag else { return 0 };
-        let mut etags = self.etags.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut etags = locked(&self.etags);
         let next = etags.len() as u32 + 1;
         *etags.entry(etag.clone()).or_insert(next)
     }
 
+    /// Whether a call of the first client was under way together with one of the second.
+    pub(crate) fn met(&self) -> bool {
+        let calls = locked(&self.calls);
+        let of = |client: usize| calls.iter().filter(move |call| call.client == client);
+        of(0).any(|a| of(1).any(|b| a.started < b.ended && b.started < a.ended))
+    }
+
     /// Adds calls to the history.
     pub(crate) fn note(&self, calls: impl IntoIterator<Item = Call>) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).extend(calls);
+        locked(&self.calls).extend(calls);
+    }
+
+    /// Notes the call that was wrong in itself, if it is the first.
+    pub(crate) fn wrong(&self, op: Op) {
+        locked(&self.wrong).get_or_insert(op);
     }
 
     /// Fails unless an order explains all that was noted.
     pub(crate) fn judge(&self) -> Outcome {
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = locked(&self.calls);
         expect(explained(&calls, KEYS), || {
-            let least = text(&shortest(calls.clone(), KEYS));
-            format!(
-                "expected an order in which each call takes effect between its begin and its end, saw none for{least}"
-            )
+            "expected an order in which each call takes effect between its begin and its end, saw none".into()
         })
+    }
+
+    /// The calls that a failure shows, below a title: up to the one that was wrong those on its keys, or the fewest that have no
+    /// order.
+    pub(crate) fn story(&self) -> (&'static str, String) {
+        let mut calls = locked(&self.calls).clone();
+        let wrong = *locked(&self.wrong);
+        let Some(op) = wrong else {
+            if explained(&calls, KEYS) {
+                return ("calls of the round", text(&calls));
+            }
+            return ("calls, the fewest that have no order", text(&shortest(calls, KEYS)));
+        };
+        if !op.is_on_all() {
+            calls.retain(|call| call.concerns(op.key));
+        }
+        ("calls on the same keys", text(&calls))
     }
 
     /// The number of a value that was read, of which `bytes` is a part that begins at a multiple of 8.
@@ -293,11 +329,19 @@ impl<'w> Client<'w> {
         let started = self.world.tick();
         let result = self.act(op).await;
         let ended = self.world.tick();
-        let (steps, error) = match result? {
-            Ok(steps) => (steps, None),
-            Err(e) => (self.refused(op, &e)?, Some(e.kind())),
-        };
-        self.world.note([Call { client: self.number, what: format!("{op:?}"), error, started, ended, steps }]);
+        let told = result.and_then(|result| match result {
+            Ok(steps) => Ok((steps, None)),
+            Err(e) => Ok((self.refused(op, &e)?, Some(e.kind()))),
+        });
+        let call = |steps, error| Call { client: self.number, what: format!("{op:?}"), error, started, ended, steps };
+        match told {
+            Ok((steps, error)) => self.world.note([call(steps, error)]),
+            Err(failure) => {
+                self.world.wrong(op);
+                self.world.note([call(Vec::new(), None)]);
+                return Err(failure);
+            }
+        }
         Ok(())
     }
 
@@ -306,10 +350,11 @@ impl<'w> Client<'w> {
         if op.when == If::Match && self.known[op.key].is_none() {
             op.when = If::Always;
         }
-        match self.act(op).await? {
-            Err(e) if e.kind() != ErrorKind::Conflict => self.refused(op, &e).map(Ok),
-            result => Ok(result),
-        }
+        let told = match self.act(op).await {
+            Ok(Err(e)) if e.kind() != ErrorKind::Conflict => self.refused(op, &e).map(Ok),
+            result => result,
+        };
+        told.inspect_err(|_| self.world.wrong(op))
     }
 
     fn condition(&self, op: Op) -> Option<Condition> {

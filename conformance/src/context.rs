@@ -1,15 +1,16 @@
 //! What a check gets.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use fastrand::Rng;
-use storage_core::{BackendInfo, Capabilities, Consistency, Storage};
+use storage_core::{BackendInfo, Capabilities, Consistency, Storage, StorageBackend};
 
 use crate::{
     Failure, Namespace, Outcome, Target,
     calls::{Calls, Traced},
     faults::Plan,
     process::Process,
+    support::locked,
 };
 
 /// An empty store of the target, and more handles to it or to others.
@@ -17,6 +18,8 @@ use crate::{
 pub struct Context {
     /// A handle to the check's own empty store.
     pub storage: Storage,
+    /// The same store below the log of calls.
+    raw: Storage,
     target: Target,
     namespace: Namespace,
     used: Used,
@@ -30,8 +33,8 @@ pub(crate) type Used = Arc<Mutex<Vec<Namespace>>>;
 impl Context {
     pub(crate) async fn open(target: &Target, used: Used, calls: Calls, seed: u64) -> Outcome<Self> {
         let namespace = fresh(&used);
-        let storage = open(target, &namespace, &calls).await?;
-        Ok(Self { storage, target: target.clone(), namespace, used, calls, seed })
+        let Opened { storage, raw } = open(target, &namespace, &calls).await?;
+        Ok(Self { storage, raw, target: target.clone(), namespace, used, calls, seed })
     }
 
     /// What the store says about itself.
@@ -63,6 +66,10 @@ impl Context {
     /// # Errors
     /// Not run where the target is volatile; failed where it cannot be opened.
     pub async fn open_again(&self) -> Outcome<Storage> {
+        Ok(self.opened_again().await?.storage)
+    }
+
+    async fn opened_again(&self) -> Outcome<Opened> {
         if self.target.is_volatile() {
             return Err(Failure::NotRun("the target is volatile: opening it again gives an empty store".into()));
         }
@@ -75,10 +82,27 @@ impl Context {
     /// # Errors
     /// Failed where it cannot be opened.
     pub async fn second_handle(&self) -> Outcome<Storage> {
+        Ok(self.second().await?.storage)
+    }
+
+    async fn second(&self) -> Outcome<Opened> {
         if self.target.is_volatile() || self.info().consistency == Consistency::Instance {
-            return Ok(Storage::from_arc(self.storage.backend().clone()));
+            let same = |s: &Storage| Storage::from_arc(s.backend().clone());
+            return Ok(Opened { storage: same(&self.storage), raw: same(&self.raw) });
         }
-        self.open_again().await
+        self.opened_again().await
+    }
+
+    /// [`storage`](Self::storage) and a second handle, and both below the log of calls: to note a call takes about as long as a
+    /// call to a store in memory, so that two which are noted hardly ever meet.
+    pub(crate) async fn raw_handles(&self) -> Outcome<([Storage; 2], [Storage; 2])> {
+        let other = self.second().await?;
+        Ok(([self.storage.clone(), other.storage], [self.raw.clone(), other.raw]))
+    }
+
+    /// The log of the check's calls.
+    pub(crate) fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// What the target says about itself.
@@ -107,11 +131,22 @@ impl Context {
     /// Opens another, empty store in this namespace, and keeps the namespace until the check is over.
     pub(crate) async fn open_in(&self, namespace: &Namespace) -> Outcome<Storage> {
         self.keep(namespace);
-        open(&self.target, namespace, &self.calls).await
+        Ok(open(&self.target, namespace, &self.calls).await?.storage)
+    }
+
+    /// The check's own store, opened to read only; `None` where the target does not say how.
+    ///
+    /// # Errors
+    /// Failed where it cannot be opened.
+    pub(crate) async fn open_to_read(&self) -> Outcome<Option<Storage>> {
+        match self.target.open_to_read(&self.namespace).await {
+            Some(backend) => Ok(Some(opened(backend, &self.calls)?.storage)),
+            None => Ok(None),
+        }
     }
 
     fn keep(&self, namespace: &Namespace) {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+        locked(&self.used).push(namespace.clone());
     }
 
     /// The plan of faults in the store below a layer.
@@ -128,7 +163,7 @@ impl Context {
     /// # Errors
     /// Failed where it cannot be opened.
     pub async fn other_namespace(&self) -> Outcome<Storage> {
-        open(&self.target, &fresh(&self.used), &self.calls).await
+        Ok(open(&self.target, &fresh(&self.used), &self.calls).await?.storage)
     }
 
     /// Whether the profile is `basic`.
@@ -145,13 +180,26 @@ impl Context {
 
 fn fresh(used: &Used) -> Namespace {
     let namespace = Namespace::new();
-    used.lock().unwrap_or_else(PoisonError::into_inner).push(namespace.clone());
+    locked(used).push(namespace.clone());
     namespace
 }
 
-async fn open(target: &Target, namespace: &Namespace, calls: &Calls) -> Outcome<Storage> {
-    match target.open(namespace).await {
-        Ok(backend) => Ok(Storage::from_arc(Arc::new(Traced::new(backend, calls)))),
+/// A store whose calls are noted, and itself.
+struct Opened {
+    storage: Storage,
+    raw: Storage,
+}
+
+async fn open(target: &Target, namespace: &Namespace, calls: &Calls) -> Outcome<Opened> {
+    opened(target.open(namespace).await, calls)
+}
+
+fn opened(opened: storage_core::Result<Arc<dyn StorageBackend>>, calls: &Calls) -> Outcome<Opened> {
+    match opened {
+        Ok(backend) => {
+            let traced: Arc<dyn StorageBackend> = Arc::new(Traced::new(backend.clone(), calls));
+            Ok(Opened { storage: Storage::from_arc(traced), raw: Storage::from_arc(backend) })
+        }
         Err(e) => Err(format!("expected the target's factory to open a store, saw {e:?}").into()),
     }
 }

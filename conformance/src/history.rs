@@ -4,9 +4,16 @@
 //! reads and later writes, a listing looks at each key by itself. The search is that of [`linearize`](crate::linearize) for more
 //! than one register.
 
-use std::{collections::HashSet, fmt::Write};
+use std::{
+    collections::HashSet,
+    fmt::Write,
+    time::{Duration, Instant},
+};
 
 use storage_core::ErrorKind;
+
+/// How long the search for a shorter history takes at most.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// What is under a key: the number of its value, 0 for none, and that of its etag, 0 where nobody knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -38,6 +45,21 @@ pub(crate) enum Action {
 }
 
 impl Action {
+    /// The key that it is about.
+    fn key(&self) -> usize {
+        match *self {
+            Self::Seen(key, ..)
+            | Self::Present(key)
+            | Self::Other(key, _)
+            | Self::Write(key, _)
+            | Self::Restore(key, _)
+            | Self::Paste(key, ..)
+            | Self::Still(key, _)
+            | Self::Take(_, key)
+            | Self::Keep(_, key) => key,
+        }
+    }
+
     /// Whether it changes nothing.
     fn reads(&self) -> bool {
         matches!(self, Self::Seen(..) | Self::Present(_) | Self::Other(..) | Self::Still(..))
@@ -114,6 +136,14 @@ pub(crate) struct Call {
     pub(crate) started: usize,
     pub(crate) ended: usize,
     pub(crate) steps: Vec<Step>,
+}
+
+impl Call {
+    /// Whether it is about the key, or may be.
+    pub(crate) fn concerns(&self, key: usize) -> bool {
+        let mut actions = self.steps.iter().flat_map(|step| &step.actions).peekable();
+        actions.peek().is_none() || actions.any(|action| action.key() == key)
+    }
 }
 
 /// A step with its place in the history.
@@ -206,10 +236,11 @@ fn after(step: &Step, keys: usize, state: &[State]) -> Option<Vec<State>> {
     step.actions.iter().all(|action| action.apply(keys, &mut next)).then_some(next)
 }
 
-/// The least part of a history without explanation that has none either.
+/// The least part of a history without explanation that has none either, or the least that was found within some seconds.
 pub(crate) fn shortest(mut calls: Vec<Call>, keys: usize) -> Vec<Call> {
+    let begun = Instant::now();
     let mut i = calls.len();
-    while i > 0 {
+    while i > 0 && begun.elapsed() < LONGEST {
         i -= 1;
         let call = calls.remove(i);
         let mut doubtful = call.clone();
@@ -225,22 +256,38 @@ pub(crate) fn shortest(mut calls: Vec<Call>, keys: usize) -> Vec<Call> {
         if explained(&with, keys) || call.steps.iter().flat_map(|step| &step.actions).any(|action| seen(&calls, action))
         {
             calls.insert(i, call);
+        } else {
+            // Without it, what was needed before may be needed no more.
+            i = calls.len();
         }
     }
     calls
 }
 
-/// Whether anybody needs what this action writes.
+/// Whether anybody needs what this action writes: has seen it, or has found some value where nobody else has written one.
 fn seen(calls: &[Call], action: &Action) -> bool {
     let actions = || calls.iter().flat_map(|call| &call.steps).flat_map(|step| &step.actions);
-    match action {
-        Action::Write(_, State { value: 0, .. }) => false,
-        Action::Write(_, new) => actions().any(|a| {
-            matches!(a, Action::Seen(_, value, etag) if *value == Some(new.value) || (*etag != 0 && *etag == new.etag))
-        }),
-        Action::Paste(_, _, etag) => actions().any(|a| matches!(a, Action::Seen(_, _, seen) if seen == etag)),
-        _ => false,
-    }
+    let found = |key: usize| {
+        let writes = |a: &Action| match *a {
+            Action::Write(other, new) => other == key && new.value != 0,
+            Action::Paste(other, ..) => other == key,
+            _ => false,
+        };
+        let finds = |a: &Action| match *a {
+            Action::Present(other) | Action::Take(_, other) => other == key,
+            Action::Seen(other, None, _) => other == key,
+            _ => false,
+        };
+        actions().any(finds) && !actions().any(writes)
+    };
+    let (key, new) = match *action {
+        Action::Write(key, new) if new.value != 0 => (key, new),
+        // No value has this number.
+        Action::Paste(key, _, etag) => (key, State { value: u32::MAX, etag }),
+        _ => return false,
+    };
+    let saw = |a: &Action| matches!(a, Action::Seen(_, value, etag) if *value == Some(new.value) || (*etag != 0 && *etag == new.etag));
+    actions().any(saw) || found(key)
 }
 
 /// One line for each call.
@@ -252,6 +299,7 @@ pub(crate) fn text(calls: &[Call]) -> String {
         // Writing to a string cannot fail.
         let _ = write!(text, "\n    {:>3}..{:<3} client {}: {}", call.started, call.ended, call.client, call.what);
         let _ = match call.error {
+            None if call.steps.is_empty() => write!(text, " => wrong in itself, as said below"),
             Some(kind) => write!(text, " => {kind:?}"),
             None => Ok(()),
         };
@@ -332,6 +380,15 @@ mod tests {
         ];
         assert!(!explained(&skew, 2));
         assert_eq!(shortest(skew.to_vec(), 2).len(), 3);
+    }
+
+    #[test]
+    fn what_a_copy_takes_is_not_left_out() {
+        let copy = |started, ended, etag| {
+            call(started, ended, [Step::new([Take(0, 0)]), Step::then([saw(1, 0), Paste(1, 0, etag)])])
+        };
+        let calls = vec![one(0, 1, [put(0, 1)]), one(2, 5, [saw(1, 0), put(1, 2)]), copy(3, 4, 9)];
+        assert_eq!(shortest(calls, 2).len(), 3);
     }
 
     #[test]

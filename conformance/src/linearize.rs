@@ -4,7 +4,14 @@
 //! same set of done operations with the same value twice, finds an order if there is one. A write whose outcome nobody knows has
 //! no end, and need not come at all.
 
-use std::collections::HashSet;
+use std::{
+    collections::HashSet,
+    fmt,
+    time::{Duration, Instant},
+};
+
+/// How long the search for a shorter history takes at most.
+const LONGEST: Duration = Duration::from_secs(5);
 
 /// An operation on a register; 0 is absence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +67,54 @@ pub fn is_linearizable(history: &[Event]) -> bool {
     false
 }
 
+/// The least part of a history that is not linearizable which is not either, or the least that was found within some seconds.
+///
+/// A write whose value is read stays, because without it that read alone would be wrong; and so does a write or delete that may
+/// explain something if it happened later, or never.
+#[must_use]
+pub fn shortest(history: &[Event]) -> Vec<Event> {
+    let (mut left, begun) = (history.to_vec(), Instant::now());
+    let mut i = left.len();
+    while i > 0 && begun.elapsed() < LONGEST {
+        i -= 1;
+        let event = left.remove(i);
+        let needed = match event.operation {
+            Operation::Read(_) => is_linearizable(&left),
+            Operation::Write(value) => {
+                let read = value != 0 && left.iter().any(|other| other.operation == Operation::Read(value));
+                let doubtful = [&left[..], &[Event { ended: None, ..event }]].concat();
+                read || is_linearizable(&doubtful)
+            }
+        };
+        if needed {
+            left.insert(i, event);
+        } else {
+            // Without it, what was needed before may be needed no more.
+            i = left.len();
+        }
+    }
+    left
+}
+
+impl fmt::Display for Event {
+    /// `3..5 wrote 7`; without an end where nobody knows whether it happened.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}..", self.started)?;
+        if let Some(ended) = self.ended {
+            write!(f, "{ended}")?;
+        }
+        match self.operation {
+            Operation::Write(0) => write!(f, " deleted it"),
+            Operation::Write(value) => write!(f, " wrote {value}"),
+            Operation::Read(0) => write!(f, " read nothing"),
+            Operation::Read(value) => write!(f, " read {value}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Event, Operation, Operation::Read, Operation::Write, is_linearizable};
+    use super::{Event, Operation, Operation::Read, Operation::Write, is_linearizable, shortest};
 
     fn history(events: &[(usize, usize, Operation)]) -> Vec<Event> {
         let event = |&(started, ended, operation)| Event { started, ended: Some(ended), operation };
@@ -87,6 +139,17 @@ mod tests {
         assert!(!is_linearizable(&with(&[(0, 1, Read(2))])));
         assert!(!is_linearizable(&with(&[(3, 4, Read(2)), (5, 6, Write(1)), (7, 8, Read(2))])));
         assert!(!is_linearizable(&with(&[(0, 1, Write(1)), (3, 4, Read(2)), (5, 6, Read(1))])));
+    }
+
+    #[test]
+    fn only_what_shows_the_violation_is_left() {
+        let stale = history(&[(0, 1, Write(1)), (2, 3, Read(1)), (4, 5, Write(2)), (6, 7, Read(2)), (8, 9, Read(1))]);
+        let events: Vec<_> = shortest(&stale).iter().map(ToString::to_string).collect();
+        assert_eq!(events, ["0..1 wrote 1", "4..5 wrote 2", "8..9 read 1"]);
+        // A delete that explains why nothing is there is not left out to make that wrong.
+        let deleted = [(0, 1, Write(1)), (2, 3, Write(0)), (4, 5, Read(0)), (6, 7, Read(9))];
+        let events: Vec<_> = shortest(&history(&deleted)).iter().map(ToString::to_string).collect();
+        assert_eq!(events, ["6..7 read 9"]);
     }
 
     #[test]

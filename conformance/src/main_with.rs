@@ -4,7 +4,7 @@ use std::{
     collections::BTreeSet,
     fs,
     process::ExitCode,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock},
     thread,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     report::{CheckReport, Report, Status},
     runner::{describe, run_check},
     selection::report_file,
+    support::locked,
 };
 
 /// Writes the `main` function of a test with `harness = false`, which runs all checks on the targets.
@@ -163,7 +164,7 @@ impl Run {
             report.reason = Some(reason + &again);
         }
         let (status, reason) = (report.status, report.reason.clone());
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut results = locked(&self.results);
         results.push(report);
         match status {
             Status::Passed => Ok(Completion::Completed),
@@ -173,7 +174,7 @@ impl Run {
     }
 
     fn report(&self) -> crate::report::BackendReport {
-        let mut results = self.results.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut results = locked(&self.results).clone();
         results.sort_by_key(CheckReport::path);
         describe(&self.target, self.described.get(), results)
     }

@@ -1,6 +1,10 @@
 //! Rounds in which clients meet: who calls what, and how the calls are brought together.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
 
 use fastrand::Rng;
 use futures_util::{FutureExt, future::BoxFuture};
@@ -8,21 +12,39 @@ use storage_core::{ErrorKind, Etag, Isolation, Storage};
 
 use crate::{
     Context, Outcome,
+    calls::Calls,
     clients::{Client, If, KEYS, Op, Verb, World},
     history::{Action, Call, Step},
     interleave::{Gate, Pace, breathe, interleaved},
-    support::race,
+    support::{locked, race},
 };
 
 /// Sizes of values, all those of a history the same; the larger ones come now and then.
 const SIZES: [usize; 4] = [16, 4096, 70_000, 600_000];
 
+/// A store that answers faster is raced below the log of calls.
+const FAST: Duration = Duration::from_millis(1);
+/// So many rounds there follow one another at once: threads that have both got a processor meet in all of them.
+const TOGETHER: usize = 16;
+/// In so many rounds calls must have overlapped. On a machine that has no time they do so rarely, and it takes more rounds.
+const ENOUGH: usize = 150;
+
 /// What a client does before others may come in again.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Turn {
     Call(Op),
     /// These calls in a transaction, which is committed or rolled back.
     Transaction(Vec<Op>, bool),
+}
+
+impl fmt::Debug for Turn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Call(op) => write!(f, "{op:?}"),
+            Self::Transaction(ops, true) => write!(f, "transaction of {ops:?}, commit"),
+            Self::Transaction(ops, false) => write!(f, "transaction of {ops:?}, roll back"),
+        }
+    }
 }
 
 /// What is there at first, and what each client does.
@@ -71,14 +93,18 @@ impl Round {
     }
 }
 
-/// Every second client has a handle of another instance.
-async fn handles(c: &Context) -> Outcome<[Storage; 2]> {
-    Ok([c.storage.clone(), c.second_handle().await?])
+/// A failure of a round shows what its clients did, instead of the check's last calls.
+fn told<T>(calls: &Calls, world: &World, outcome: Outcome<T>) -> Outcome<T> {
+    outcome.inspect_err(|_| {
+        let (title, lines) = world.story();
+        calls.show(title, lines);
+    })
 }
 
 /// Runs the rounds in this task, as many as there is time for, but at least four, below this place.
 pub(crate) async fn in_one_task(c: &Context, place: &str, rounds: &[Round], budget_ms: u64) -> Outcome {
-    let handles = handles(c).await?;
+    // Every second client has a handle of another instance.
+    let handles = [c.storage.clone(), c.second_handle().await?];
     let mut pace = Pace::new(budget_ms, 4, rounds.len());
     for (n, round) in rounds.iter().enumerate() {
         if !pace.goes_on(n) {
@@ -92,8 +118,9 @@ pub(crate) async fn in_one_task(c: &Context, place: &str, rounds: &[Round], budg
                 run(client, &round.programs[i]).boxed()
             })
             .collect();
-        interleaved(round.seed, clients).await.into_iter().collect::<Outcome<Vec<()>>>()?;
-        round.end(&handles, &world).await?;
+        let done = interleaved(round.seed, clients).await.into_iter().collect::<Outcome<Vec<()>>>();
+        told(c.calls(), &world, done)?;
+        told(c.calls(), &world, round.end(&handles, &world).await)?;
     }
     Ok(())
 }
@@ -101,40 +128,56 @@ pub(crate) async fn in_one_task(c: &Context, place: &str, rounds: &[Round], budg
 /// Runs the first two clients of each round on threads, which begin at the same moment.
 pub(crate) async fn on_threads(c: &Context, place: &str, rounds: Vec<Round>, budget_ms: u64) -> Outcome {
     const THREADS: usize = 2;
-    let handles = handles(c).await?;
+    let (handles, raw) = c.raw_handles().await?;
+    let fast = answers_fast(&raw[1]).await?;
+    let (raced, size) = if fast { (raw, TOGETHER) } else { (handles.clone(), 1) };
     let rounds = Arc::new(rounds);
     let worlds: Arc<Vec<World>> =
         Arc::new(rounds.iter().enumerate().map(|(n, round)| round.world(c, place, n)).collect());
-    let (gate, known) = (Arc::new(Gate::new(THREADS)), Arc::new(Mutex::new([None, None])));
-    let shared = (handles.clone(), rounds.clone(), worlds.clone());
+    let (gate, known) = (Arc::new(Gate::new(THREADS)), Arc::new(Mutex::new(Vec::new())));
+    let shared = (handles.clone(), raced, c.calls().clone(), rounds.clone(), worlds.clone());
     let done = race(THREADS, move |i| {
-        let ((handles, rounds, worlds), gate, known) = (shared.clone(), gate.clone(), known.clone());
+        let ((handles, raced, calls, rounds, worlds), gate, known) = (shared.clone(), gate.clone(), known.clone());
         async move {
-            let (s, mut pace) = (&handles[i], Pace::new(budget_ms, 4, rounds.len()));
+            let mut pace = Pace::new(budget_ms, 4_usize.div_ceil(size), rounds.len().div_ceil(size));
+            let (mut met, longest) = (0, Instant::now() + Duration::from_millis(5 * budget_ms));
             let raced = async {
-                for (n, round) in rounds.iter().enumerate() {
-                    if i == 0 && !pace.goes_on(n) {
+                for (turn, first) in (0..rounds.len()).step_by(size).enumerate() {
+                    let these = first..(first + size).min(rounds.len());
+                    let goes_on = pace.goes_on(turn) || (met < ENOUGH && Instant::now() < longest);
+                    if i == 0 && !goes_on {
                         gate.leave();
                     } else if i == 0 {
-                        let etags = round.begin(s, &worlds[n]).await?;
-                        *known.lock().unwrap_or_else(PoisonError::into_inner) = etags;
+                        let mut etags = Vec::new();
+                        for n in these.clone() {
+                            etags.push(rounds[n].begin(&handles[0], &worlds[n]).await?);
+                        }
+                        *locked(&known) = etags;
                     }
                     if !gate.wait() {
-                        return Ok(n);
+                        return Ok(first);
                     }
-                    let etags = known.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let client = Client::new(s.clone(), &worlds[n], i).knowing(&etags);
-                    if !gate.start() {
-                        return Ok(n);
+                    let etags = locked(&known).clone();
+                    let client = |n: usize| Client::new(raced[i].clone(), &worlds[n], i).knowing(&etags[n - first]);
+                    let ready: Vec<_> = these.clone().map(|n| (n, client(n), again(&rounds[n].programs[i]))).collect();
+                    for (n, client, program) in ready {
+                        // The log has it as one call, for the message of one that hangs.
+                        let text = format!("what client {i} does on {:?}: {program:?}", worlds[n].prefix());
+                        let noted = calls.begin(i as u64 + 1, text, Vec::new());
+                        if !gate.start() {
+                            return Ok(n);
+                        }
+                        // Who comes first by how much decides what is met.
+                        for _ in 0..(rounds[n].seed >> (8 * i)) % 128 {
+                            std::hint::spin_loop();
+                        }
+                        told(&calls, &worlds[n], run(client, &program).await)?;
+                        noted.end("done".into());
                     }
-                    // Who comes first by how much decides what is met.
-                    for _ in 0..(round.seed >> (8 * i)) % 64 {
-                        std::hint::spin_loop();
-                    }
-                    run(client, &again(&round.programs[i])).await?;
                     if !gate.wait() {
-                        return Ok(n);
+                        return Ok(first);
                     }
+                    met += worlds[these].iter().filter(|world| world.met()).count();
                 }
                 Ok(rounds.len())
             };
@@ -145,9 +188,19 @@ pub(crate) async fn on_threads(c: &Context, place: &str, rounds: Vec<Round>, bud
     });
     let done = done.await?.into_iter().max().unwrap_or(0);
     for (round, world) in rounds.iter().zip(worlds.iter()).take(done) {
-        round.end(&handles, world).await?;
+        told(c.calls(), world, round.end(&handles, world).await)?;
     }
     Ok(())
+}
+
+async fn answers_fast(s: &Storage) -> Outcome<bool> {
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let begun = Instant::now();
+        s.stat("absent").await?;
+        fastest = fastest.min(begun.elapsed());
+    }
+    Ok(fastest < FAST)
 }
 
 /// The first call twice, because two that begin at the same moment may still miss one another.
@@ -213,8 +266,7 @@ async fn transaction(client: &mut Client<'_>, ops: &[Op], commit: bool) -> Outco
         None if snapshot => at_two_moments(world, steps),
         None => crate::clients::at_once(steps),
     };
-    let end = if commit { "commit" } else { "roll back" };
-    let what = format!("transaction of {ops:?}, {end}");
+    let what = format!("{:?}", Turn::Transaction(ops.to_vec(), commit));
     world.note([Call { client: client.number, what, error: conflict, started, ended, steps }]);
     Ok(())
 }

@@ -3,14 +3,14 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, Weak},
 };
 
 use serde::{Deserialize, Serialize};
 use storage_core::{Error, ErrorKind, Result, Storage, StorageBackend};
 use tempfile::TempDir;
 
-use crate::{Failure, Faults, Outcome, faults::Plan, proxy::Proxy};
+use crate::{Failure, Faults, Outcome, faults::Plan, proxy::Proxy, support::locked};
 
 /// The place of one store, which no other check uses.
 #[derive(Clone, Debug)]
@@ -128,7 +128,7 @@ impl Namespace {
     pub fn below<B: StorageBackend>(&self, store: B) -> Faults<B> {
         let faults = Faults::with_plan(store, self.0.plan.get_or_init(|| Arc::new(Plan::new(0))).clone());
         let below: Weak<dyn StorageBackend> = Arc::downgrade(faults.inner()) as _;
-        *self.0.below.lock().unwrap_or_else(PoisonError::into_inner) = Some(below);
+        *locked(&self.0.below) = Some(below);
         faults
     }
 
@@ -138,7 +138,7 @@ impl Namespace {
     /// # Errors
     /// `NotFound` when there is none, or no more.
     pub fn stored_below(&self) -> Result<Storage> {
-        let below = self.0.below.lock().unwrap_or_else(PoisonError::into_inner);
+        let below = locked(&self.0.below);
         let living = below.as_ref().and_then(Weak::upgrade);
         living.map(Storage::from_arc).ok_or_else(|| {
             Error::new(

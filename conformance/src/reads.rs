@@ -4,7 +4,7 @@ use futures_util::{FutureExt, TryStreamExt, future::BoxFuture};
 use storage_core::{Entry, GetOptions, ListItem, ListOptions, Metadata, Order, OrderBy, Query, Result, Storage};
 
 use crate::{
-    Outcome,
+    Context, Outcome,
     assert::{brief, expect},
     support::{noise, with_on},
     writes::CALLS,
@@ -75,13 +75,14 @@ async fn shown(s: Storage, options: ListOptions) -> Result<String> {
 }
 
 /// Lets the first call below fail, then the second, and so on, for every way to read. `plant` does so; `forget` ends it, and
-/// says whether anything failed. `how` completes "a listing … call 3".
+/// says whether anything failed. `how` completes "a listing, call 3 below …".
 pub(crate) async fn each_read_is_honest(
-    s: &Storage,
+    c: &Context,
     how: &str,
     plant: impl Fn(usize),
     forget: impl Fn() -> bool,
 ) -> Outcome {
+    let s = &c.storage;
     for i in 0..KEYS {
         let odd = Metadata::new().field("odd", i % 2 == 1);
         s.put_with(format!("k/{i:02}"), format!("{i}").repeat(i + 1), with_on(s, odd)).await?;
@@ -98,6 +99,7 @@ pub(crate) async fn each_read_is_honest(
     for (what, read) in READS {
         let expected = read(s.clone()).await?;
         for call in 0..CALLS {
+            c.calls().case();
             plant(call);
             let result = read(s.clone()).await;
             let struck = forget();
@@ -106,8 +108,10 @@ pub(crate) async fn each_read_is_honest(
                 Err(e) => e.is_retryable() && !e.is_ambiguous(),
             };
             expect(honest, || {
-                let seen = brief(&result);
-                format!("{what} {how} call {call}: expected an error to retry, or {}, saw {seen}", brief(&expected))
+                let (expected, seen, call) = (brief(&expected), brief(&result), call + 1);
+                format!(
+                    "{what}, call {call} below {how}: expected a definite error to try again, or {expected}, saw {seen}"
+                )
             })?;
             if !struck {
                 break;

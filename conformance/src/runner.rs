@@ -25,6 +25,7 @@ use crate::{
     message::failed,
     refuse::{REFUSABLE, refused},
     report::{BackendReport, CheckReport, LimitsReport, Status},
+    support::locked,
 };
 
 /// Threads of each check's runtime: enough that races happen.
@@ -42,7 +43,7 @@ pub fn run(target: &Target, selection: &Selection) -> BackendReport {
     let work = || {
         while let Some(check) = checks().get(next.fetch_add(1, Ordering::Relaxed)) {
             let report = run_check(target, check, selection, &described);
-            lock(&results).insert(check.path(), report);
+            locked(&results).insert(check.path(), report);
         }
     };
     let threads = thread::available_parallelism().map_or(2, usize::from);
@@ -168,7 +169,7 @@ fn isolated(
         Failure::Failed(message) => Failure::Failed(failed(check, &message, &calls)),
         not_run => not_run,
     });
-    let used = mem::take(&mut *lock(&used));
+    let used = mem::take(&mut *locked(&used));
     match target.removal() {
         Some(removal) => cleaned(outcome, removal, target.name(), limit, used),
         None => outcome,
@@ -241,8 +242,4 @@ fn panic_message(payload: &(dyn std::any::Any + Send)) -> &str {
 fn seed_of(seed: u64, path: &str) -> u64 {
     path.bytes()
         .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -23,6 +23,7 @@ mod processes;
 mod queries;
 mod races;
 mod ranges;
+mod readonly;
 mod streams;
 mod transactions;
 mod values;
@@ -36,6 +37,7 @@ use storage_core::{Capabilities, Result, StorageBackend};
 
 use crate::{Namespace, Target};
 pub use damage::{damage, damageable};
+use readonly::ReadOnly;
 pub use wrap::{Fault, Sides};
 pub(crate) use wrap::{within, wrap};
 
@@ -80,12 +82,17 @@ impl Saboteur {
         Fut: Future<Output = Result<B>> + Send + 'static,
         B: StorageBackend,
     {
-        let wrap = self.wrap;
+        let (wrap, factory) = (self.wrap, Arc::new(factory));
+        let to_read = factory.clone();
         let open = move |namespace: Namespace| {
             let opening = factory(namespace.clone());
             async move { wrap(Arc::new(opening.await?), namespace).await }
         };
-        Target::new(self.name, open).requires(self.pins)
+        let open_to_read = move |namespace: Namespace| {
+            let opening = to_read(namespace.clone());
+            async move { wrap(wrap::wrap(Arc::new(opening.await?), ReadOnly).await?, namespace).await }
+        };
+        Target::new(self.name, open).read_only(open_to_read).requires(self.pins)
     }
 }
 
@@ -143,6 +150,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         copies::ALL,
         damage::ALL,
         lifecycle::ALL,
+        readonly::ALL,
         late::ALL,
         below::ALL,
         processes::ALL,

@@ -102,6 +102,7 @@ fn runner<'a>(check: &Check, group: &[&'a Target]) -> Option<&'a str> {
         check.needs().all(|name| pinned.get(name) == Some(&true))
             && (server || target.is_on_server())
             && (foreign || target.knows_foreign())
+            && !target.is_unsteady(&path)
     };
     let able: Vec<&&Target> = group.iter().filter(proves).collect();
     let able = if able.is_empty() { group.iter().collect() } else { able };
@@ -175,5 +176,16 @@ mod tests {
             assert!(!only_versions || runs == [0], "{}", check.path());
         }
         assert!(left[..3].iter().all(|left| left.len() < checks().len()), "each target has its share");
+        // A server that fails a check now and then does not run it in a sample.
+        let path = checks()[0].path();
+        let steady = target("steady", none, Some("g"));
+        for first in [true, false] {
+            let mut both = vec![target("unsteady", none, Some("g")).unsteady([path.as_str()]), steady.clone()];
+            if first {
+                both.reverse();
+            }
+            let left = both.iter().filter(|target| selection.of(target, &both).elsewhere.contains_key(&path));
+            assert_eq!(left.map(Target::name).collect::<Vec<_>>(), ["unsteady"]);
+        }
     }
 }

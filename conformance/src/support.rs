@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
@@ -127,6 +127,11 @@ pub(crate) fn pieces(bytes: Bytes, size: usize) -> impl Stream<Item = Result<Byt
         let piece = rest.split_to(size.min(rest.len()));
         (!piece.is_empty()).then_some((Ok(piece), rest))
     })
+}
+
+/// What the mutex guards, also when a thread has panicked meanwhile.
+pub(crate) fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Runs the futures on the runtime's threads and waits for all; the first failure wins.

@@ -1,6 +1,6 @@
 //! What the checks run on: a named way to open a store, and the namespaces they open it for.
 
-use std::{env, fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, env, fmt, path::Path, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
 use storage_core::{Bytes, Capabilities, Key, Result, StorageBackend};
@@ -29,9 +29,11 @@ pub struct Target {
     foreign: Option<Arc<Plant>>,
     damage: Option<Arc<Damage>>,
     others: Option<Arc<Store>>,
+    read_only: Option<Arc<Open>>,
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
     group: Option<String>,
+    unsteady: BTreeSet<String>,
 }
 
 impl Target {
@@ -43,13 +45,9 @@ impl Target {
         Fut: Future<Output = Result<B>> + Send + 'static,
         B: StorageBackend,
     {
-        let open = move |namespace| {
-            let opening = factory(namespace);
-            async move { Ok(Arc::new(opening.await?) as Arc<dyn StorageBackend>) }.boxed()
-        };
         Self {
             name: name.into(),
-            open: Arc::new(open),
+            open: opening(factory),
             required: Capabilities::new(),
             volatile: false,
             one_process: false,
@@ -61,9 +59,11 @@ impl Target {
             foreign: None,
             damage: None,
             others: None,
+            read_only: None,
             leftovers: None,
             cleanup: None,
             group: None,
+            unsteady: BTreeSet::new(),
         }
     }
 
@@ -135,6 +135,19 @@ impl Target {
         self
     }
 
+    /// Says how the store of a namespace, which is there, is opened to read only: by an option of the backend, or as somebody who
+    /// may not write.
+    #[must_use]
+    pub fn read_only<F, Fut, B>(mut self, factory: F) -> Self
+    where
+        F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<B>> + Send + 'static,
+        B: StorageBackend,
+    {
+        self.read_only = Some(opening(factory));
+        self
+    }
+
     /// Counts what unfinished writes of processes that have ended left in [`Namespace::dir`]. When the store has been
     /// opened again it must be 0.
     #[must_use]
@@ -195,6 +208,19 @@ impl Target {
     pub fn group(mut self, name: impl Into<String>) -> Self {
         self.group = Some(name.into());
         self
+    }
+
+    /// Checks (`group/name`) that this server is known to fail now and then, for a reason that its documentation gives: a
+    /// [sample](Selection::sample) runs them on another target of the [group](Self::group). A run of everything runs them here too, and
+    /// they fail like any other.
+    #[must_use]
+    pub fn unsteady<'a>(mut self, checks: impl IntoIterator<Item = &'a str>) -> Self {
+        self.unsteady.extend(checks.into_iter().map(str::to_owned));
+        self
+    }
+
+    pub(crate) fn is_unsteady(&self, check: &str) -> bool {
+        self.unsteady.contains(check)
     }
 
     /// The name, as it is in trial names and reports.
@@ -298,6 +324,24 @@ impl Target {
     pub(crate) async fn open(&self, namespace: &Namespace) -> Result<Arc<dyn StorageBackend>> {
         (self.open)(namespace.clone()).await
     }
+
+    /// Opens it to read only; `None` when nobody has said how.
+    pub(crate) async fn open_to_read(&self, namespace: &Namespace) -> Option<Result<Arc<dyn StorageBackend>>> {
+        let open = self.read_only.as_ref()?;
+        Some(open(namespace.clone()).await)
+    }
+}
+
+fn opening<F, Fut, B>(factory: F) -> Arc<Open>
+where
+    F: Fn(Namespace) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<B>> + Send + 'static,
+    B: StorageBackend,
+{
+    Arc::new(move |namespace| {
+        let opening = factory(namespace);
+        async move { Ok(Arc::new(opening.await?) as Arc<dyn StorageBackend>) }.boxed()
+    })
 }
 
 impl fmt::Debug for Target {

@@ -7,8 +7,9 @@ use storage_core::{
 };
 
 use crate::{
-    Outcome,
+    Context, Outcome,
     assert::{brief, expect},
+    calls::failed,
 };
 
 /// Calls below in which one operation can fail, at most.
@@ -134,33 +135,34 @@ fn value() -> impl futures_util::Stream<Item = Result<Bytes>> + Send + 'static {
 }
 
 /// Lets the first call below fail, then the second, and so on, for every write. `plant` does so; `forget` ends it, and says
-/// whether anything failed. `how` completes "a put … call 3".
+/// whether anything failed. `how` completes "a put, call 3 below …". The store is one of the check's.
 pub(crate) async fn each_write_is_honest(
+    c: &Context,
     s: &Storage,
     how: &str,
     plant: impl Fn(usize),
     forget: impl Fn() -> bool,
 ) -> Outcome {
-    honest(s, how, &WRITES, &plant, &forget).await
+    honest((c, s), how, &WRITES, &plant, &forget).await
 }
 
 /// The same for writes under conditions, of several keys and in transactions, as far as the store has them.
 pub(crate) async fn each_other_write_is_honest(
-    s: &Storage,
+    c: &Context,
     how: &str,
     plant: impl Fn(usize),
     forget: impl Fn() -> bool,
 ) -> Outcome {
-    let can = s.info().capabilities;
+    let (s, can) = (&c.storage, c.info().capabilities);
     if can.conditional {
-        honest(s, how, &CONDITIONAL, &plant, &forget).await?;
+        honest((c, s), how, &CONDITIONAL, &plant, &forget).await?;
     }
-    honest(s, how, &TOGETHER[..if can.transactions { 3 } else { 1 }], &plant, &forget).await?;
-    each_item_is_honest(s, how, &plant, &forget).await
+    honest((c, s), how, &TOGETHER[..if can.transactions { 3 } else { 1 }], &plant, &forget).await?;
+    each_item_is_honest(c, how, &plant, &forget).await
 }
 
 async fn honest(
-    s: &Storage,
+    (c, s): (&Context, &Storage),
     how: &str,
     writes: &[(&str, Write, Stored)],
     plant: &impl Fn(usize),
@@ -168,6 +170,7 @@ async fn honest(
 ) -> Outcome {
     for (what, write, after) in writes {
         for call in 0..CALLS {
+            c.calls().case();
             let etag = begin(s).await?;
             plant(call);
             let result = write(s.clone(), etag).await;
@@ -185,11 +188,11 @@ async fn honest(
                 Err(e) => e.is_retryable() && is(&BEFORE),
             };
             expect(honest, || {
-                format!(
-                    "{what} {how} call {call}: expected an outcome that fits what is stored, saw {} and {}",
-                    brief(&result),
-                    brief(&seen)
-                )
+                let fits = fits(result.as_ref().err());
+                let stored: Vec<String> =
+                    KEYS.iter().zip(&seen).map(|(key, seen)| is_now(key, seen.as_ref())).collect();
+                let (outcome, stored) = (outcome(result.as_ref().err()), stored.join(", "));
+                format!("{what}, call {} below {how}: expected {fits}, saw {outcome}; {stored}", call + 1)
             })?;
             if !struck {
                 expect(call > 0, || format!("expected {what} to reach the store below, saw no call"))?;
@@ -201,6 +204,25 @@ async fn honest(
         }
     }
     Ok(())
+}
+
+/// What an outcome promises.
+fn fits(error: Option<&Error>) -> &'static str {
+    match error {
+        None => "all of it done, as it was said to be",
+        Some(e) if e.is_ambiguous() => {
+            "an error to try again; its outcome is unknown, so that all of it is done or nothing"
+        }
+        Some(_) => "an error to try again; its outcome is definite, so that nothing is done",
+    }
+}
+
+fn outcome(error: Option<&Error>) -> String {
+    error.map_or_else(|| "success".into(), |e| format!("{}, {}", failed(e), brief(e)))
+}
+
+fn is_now(key: &str, value: Option<&Bytes>) -> String {
+    value.map_or_else(|| format!("no {key:?}"), |value| format!("{key:?} = {}", brief(value)))
 }
 
 /// Whether the caller is told to look and try again: what it has done itself may be in its way.
@@ -225,9 +247,11 @@ async fn stored(s: &Storage) -> Outcome<Vec<Option<Bytes>>> {
 }
 
 /// Each item of a batch has an outcome of its own, which fits what is stored under its key.
-async fn each_item_is_honest(s: &Storage, how: &str, plant: &impl Fn(usize), forget: &impl Fn() -> bool) -> Outcome {
+async fn each_item_is_honest(c: &Context, how: &str, plant: &impl Fn(usize), forget: &impl Fn() -> bool) -> Outcome {
+    let s = &c.storage;
     for deletes in [false, true] {
         for call in 0..CALLS {
+            c.calls().case();
             begin(s).await?;
             if deletes {
                 s.put("new", "old").await?;
@@ -258,10 +282,9 @@ async fn each_item_is_honest(s: &Storage, how: &str, plant: &impl Fn(usize), for
                 };
                 expect(honest, || {
                     let what = if deletes { "a batch of deletes" } else { "a batch of puts" };
-                    let (error, seen) = (brief(&error), brief(&seen[i]));
-                    format!(
-                        "{key:?} in {what} {how} call {call}: expected an outcome that fits, saw {error} and {seen}"
-                    )
+                    let (fits, outcome, stored) = (fits(error), outcome(error), is_now(key, seen[i].as_ref()));
+                    let call = call + 1;
+                    format!("{key:?} in {what}, call {call} below {how}: expected {fits}, saw {outcome}; {stored}")
                 })?;
             }
             if !struck {

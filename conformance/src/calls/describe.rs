@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use storage_core::{
-    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key, ListOptions, Metadata,
-    Object, PutOptions, Query, RenameOptions, StatOptions, VersionId,
+    BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, Error, Filter, GetOptions, Key, ListOptions,
+    Metadata, Object, Order, PutOptions, Query, RenameOptions, StatOptions, VersionId,
 };
 
 /// How much of a value or a key is shown.
@@ -26,7 +26,7 @@ pub(super) fn get(key: &Key, options: &GetOptions) -> String {
     text + ")"
 }
 
-pub(super) fn put(key: &Key, body: &Body, options: &PutOptions) -> String {
+pub(crate) fn put(key: &Key, body: &Body, options: &PutOptions) -> String {
     let mut text = format!("put({}, {}", short(key.as_str()), value(body));
     metadata(&mut text, options.metadata.as_deref());
     condition(&mut text, &options.condition);
@@ -75,9 +75,25 @@ pub(super) fn delete_batch(items: &[(Key, DeleteOptions)], options: &BatchOption
     batch("delete_batch", items, |(key, options)| delete(key, options), options.atomic)
 }
 
-pub(super) fn query(query: &Query) -> String {
-    let text = format!("query({query:?})");
-    if text.len() <= 8 * SHOWN { text } else { text.chars().take(8 * SHOWN).chain("…)".chars()).collect() }
+pub(crate) fn query(query: &Query) -> String {
+    let mut parts = Vec::new();
+    if !query.prefix.is_empty() {
+        parts.push(format!("prefix {}", short(&query.prefix)));
+    }
+    parts.extend(query.filters.iter().map(|filter| match filter {
+        Filter::Field { name, comparison, value } => format!("{name:?} {comparison:?} {value:?}"),
+        other => format!("{other:?}"),
+    }));
+    if query.order != Order::default() {
+        parts.push(format!("by {:?}{}", query.order.by, if query.order.descending { " descending" } else { "" }));
+    }
+    parts.extend(query.limit.map(|limit| format!("limit {limit}")));
+    parts.extend(query.continuation.as_ref().map(|after| format!("{after:?}")));
+    let text = parts.join(", ");
+    if text.len() <= 8 * SHOWN {
+        return format!("query({text})");
+    }
+    format!("query({}…)", text.chars().take(8 * SHOWN).collect::<String>())
 }
 
 pub(super) fn clear(prefix: &str) -> String {
@@ -115,7 +131,7 @@ pub(super) fn disconnect() -> String {
 }
 
 /// What a call came to: its kind of error, and whether it may have happened all the same.
-pub(super) fn failed(error: &Error) -> String {
+pub(crate) fn failed(error: &Error) -> String {
     let outcome = if error.is_ambiguous() { "outcome unknown" } else { "nothing done" };
     format!("{:?} ({outcome})", error.kind())
 }

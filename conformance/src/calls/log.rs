@@ -4,13 +4,15 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fmt::Write,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use storage_core::Key;
+
+use crate::support::locked;
 
 /// Places to write to, so that calls that race do not wait for one another here.
 const SHARDS: usize = 8;
@@ -31,6 +33,23 @@ struct Inside {
     /// Microseconds from the start to when something has come from the store the last time.
     last: AtomicU64,
     shards: [Mutex<Shard>; SHARDS],
+    focus: Mutex<Focus>,
+}
+
+/// Which calls the message of a failure shows.
+#[derive(Debug, Default)]
+enum Focus {
+    /// The last ones on the keys of the very last one, or all of the last ones if that names none.
+    #[default]
+    Last,
+    /// Those on these keys.
+    Keys(Vec<Key>),
+    /// Those from this number on.
+    Since(u64),
+    /// Not those that are kept here, but these, below a title.
+    Instead(&'static str, String),
+    /// As they were at some moment.
+    Frozen(String),
 }
 
 #[derive(Debug, Default)]
@@ -60,6 +79,7 @@ impl Calls {
             handles: AtomicU64::new(0),
             last: AtomicU64::new(0),
             shards: Default::default(),
+            focus: Mutex::default(),
         }))
     }
 
@@ -69,7 +89,7 @@ impl Calls {
     }
 
     /// Notes that a call begins.
-    pub(super) fn begin(&self, handle: u64, text: String, keys: Vec<Key>) -> UnderWay {
+    pub(crate) fn begin(&self, handle: u64, text: String, keys: Vec<Key>) -> UnderWay {
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let call = Call { handle, text, keys, began: Instant::now(), outcome: None };
         self.shard(number).under_way.insert(number, call);
@@ -81,15 +101,35 @@ impl Calls {
         self.0.next.load(Ordering::Relaxed)
     }
 
+    /// A failure from now on shows the calls from here on, whichever keys they name.
+    pub(crate) fn case(&self) {
+        *self.focus() = Focus::Since(self.count());
+    }
+
+    /// A failure from now on shows these calls, which begin with a line feed each, below a title.
+    pub(crate) fn show(&self, title: &'static str, calls: String) {
+        *self.focus() = Focus::Instead(title, calls);
+    }
+
+    fn focus(&self) -> MutexGuard<'_, Focus> {
+        locked(&self.0.focus)
+    }
+
     /// Why the check counts as hung, if so: a call, or the next piece of a stream, takes longer than `limit`, or nothing has come
     /// for as long.
     pub(crate) fn stuck(&self, limit: Duration) -> Option<String> {
         let oldest = self.pending().into_iter().min_by_key(|(_, call)| call.began);
         if let Some((_, call)) = oldest {
             let time = call.began.elapsed();
-            let what = if call.outcome.is_some() { "the next piece of " } else { "" };
-            let text = || format!("hung in {}: expected {what}it within {limit:?}, waited for {time:.1?}", call.text);
-            return (time >= limit).then(text);
+            let what = call.outcome.is_some();
+            return (time >= limit).then(|| {
+                *self.focus() = if call.keys.is_empty() { Focus::Last } else { Focus::Keys(call.keys) };
+                // As they are now: when the check is stopped, its calls are dropped.
+                let lines = self.lines();
+                *self.focus() = Focus::Frozen(lines);
+                let what = if what { "the next piece" } else { "its end" };
+                format!("hung in {}: expected {what} within {limit:?}, saw none for {time:.1?}", call.text)
+            });
         }
         let last = Duration::from_micros(self.0.last.load(Ordering::Relaxed));
         let idle = self.0.started.elapsed().saturating_sub(last);
@@ -100,32 +140,41 @@ impl Calls {
     fn pending(&self) -> Vec<(u64, Call)> {
         let mut pending = Vec::new();
         for shard in &self.0.shards {
-            let shard = lock(shard);
+            let shard = locked(shard);
             pending.extend(shard.under_way.iter().chain(&shard.waiting).map(|(number, call)| (*number, call.clone())));
         }
         pending
     }
 
-    /// The last calls, in the order in which they began, each on a line of its own; only those on the keys of the very last
-    /// one, if that names any. Empty when there was none.
+    /// The calls that a failure shows, in the order in which they began, each on a line of its own. Empty when there was none.
     pub(crate) fn lines(&self) -> String {
+        let focus = self.focus();
+        match &*focus {
+            Focus::Instead(title, calls) => return format!("\n  {title}:{calls}"),
+            Focus::Frozen(lines) => return lines.clone(),
+            _ => {}
+        }
         let mut calls: BTreeMap<u64, Call> = BTreeMap::new();
         for shard in &self.0.shards {
-            calls.extend(lock(shard).ended.iter().cloned());
+            calls.extend(locked(shard).ended.iter().cloned());
         }
         calls.extend(self.pending());
         let mut text = String::new();
         let Some((_, last)) = calls.last_key_value() else {
             return text;
         };
-        let concerned = |call: &Call| {
-            last.keys.is_empty() || call.keys.is_empty() || call.keys.iter().any(|key| last.keys.contains(key))
+        let (keys, since) = match &*focus {
+            Focus::Keys(keys) => (&keys[..], 0),
+            Focus::Since(number) => (&[][..], *number),
+            _ => (&last.keys[..], 0),
         };
-        let kept: Vec<&Call> = calls.values().filter(|call| concerned(call)).collect();
+        let concerned =
+            |call: &Call| keys.is_empty() || call.keys.is_empty() || call.keys.iter().any(|key| keys.contains(key));
+        let kept: Vec<&Call> = calls.range(since..).map(|(_, call)| call).filter(|call| concerned(call)).collect();
         let kept = &kept[kept.len().saturating_sub(SHOWN)..];
         // Writing to a string cannot fail.
         let _ = write!(text, "\n  calls");
-        if let [key] = &last.keys[..] {
+        if let [key] = keys {
             let _ = write!(text, " on {key:?}");
         }
         let _ = write!(text, " (the last {} of {} in all):", kept.len(), self.count());
@@ -143,7 +192,7 @@ impl Calls {
     }
 
     fn shard(&self, number: u64) -> MutexGuard<'_, Shard> {
-        lock(&self.0.shards[number as usize % SHARDS])
+        locked(&self.0.shards[number as usize % SHARDS])
     }
 
     /// Notes that the store, or another process of the check, has answered.
@@ -167,7 +216,7 @@ impl Calls {
 
 /// A call that is under way; dropped before its end, it was given up.
 #[derive(Debug)]
-pub(super) struct UnderWay {
+pub(crate) struct UnderWay {
     calls: Calls,
     number: u64,
     ended: bool,
@@ -175,7 +224,7 @@ pub(super) struct UnderWay {
 
 impl UnderWay {
     /// Notes what the call came to.
-    pub(super) fn end(mut self, outcome: String) -> Returned {
+    pub(crate) fn end(mut self, outcome: String) -> Returned {
         self.ended = true;
         self.calls.end(self.number, outcome);
         Returned { calls: self.calls.clone(), number: self.number, waits: false }
@@ -192,7 +241,7 @@ impl Drop for UnderWay {
 
 /// A call that has returned a stream.
 #[derive(Debug)]
-pub(super) struct Returned {
+pub(crate) struct Returned {
     calls: Calls,
     number: u64,
     waits: bool,
@@ -244,8 +293,4 @@ impl Drop for Returned {
     fn drop(&mut self) {
         self.came();
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -14,7 +14,7 @@ use storage_core::{Condition, Consistency, Error, ErrorKind, GetOptions, Metadat
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_eq, expect_some},
-    linearize::{Event, Operation, is_linearizable},
+    linearize::{Event, Operation, is_linearizable, shortest},
     process::{Child, say},
     support::{entry, expect_value, keeps_metadata, keys, looked_at_while, race, with_on},
 };
@@ -198,7 +198,11 @@ pub async fn linearizable_history(c: Context) -> Outcome {
             history.push(event(&handles[i], &clock, &key, write).await?);
         }
         expect(is_linearizable(&history), || {
-            format!("expected an order that explains what was read, saw none for {history:?}")
+            let mut least = shortest(&history);
+            least.sort_by_key(|event| event.started);
+            let lines = least.iter().map(|event| format!("\n    {event}"));
+            c.calls().show("calls on one key, the fewest that have no order", lines.collect());
+            "expected an order in which each call takes effect between its begin and its end, saw none".into()
         })?;
     }
     Ok(())

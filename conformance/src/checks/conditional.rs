@@ -9,6 +9,7 @@ use storage_core::{
 use crate::{
     Context, Failure, Outcome,
     assert::{expect, expect_bytes, expect_eq, expect_kind, expect_some},
+    calls::failed,
     support::{entry, expect_value, key, keys, race, with},
 };
 
@@ -241,7 +242,11 @@ async fn handles(c: &Context) -> Outcome<Vec<Storage>> {
 /// The one that succeeded; all others must have failed with this kind.
 fn one_winner<T: std::fmt::Debug>(results: Vec<Result<T>>, others: ErrorKind) -> Outcome<usize> {
     let winners: Vec<usize> = (0..results.len()).filter(|i| results[*i].is_ok()).collect();
-    expect(winners.len() == 1, || format!("expected one winner, saw {winners:?} in {results:?}"))?;
+    expect(winners.len() == 1, || {
+        let outcome = |result: &Result<T>| result.as_ref().map_or_else(failed, |_| "done".into());
+        let outcomes: Vec<String> = results.iter().map(outcome).collect();
+        format!("expected one winner, saw {} in [{}]", winners.len(), outcomes.join(", "))
+    })?;
     for result in results.into_iter().filter(Result::is_err) {
         expect_kind("the result of a loser", result, others)?;
     }

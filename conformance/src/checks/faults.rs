@@ -27,13 +27,13 @@ use crate::{
 /// When a call of the store below fails before it did anything, the operation succeeds all the same, or its error is
 /// honest: definite only if nothing was done. Whichever call it is.
 pub async fn fail_before(c: Context) -> Outcome {
-    sweep(&c, |plan| plan.before = 1.0).await
+    sweep(&c, BEFORE, |plan| plan.before = 1.0).await
 }
 
 /// When the answer of the store below is lost after it did its work, the operation succeeds all the same, or its error is
 /// honest: ambiguous if anything may have been done. Whichever call it is.
 pub async fn fail_after(c: Context) -> Outcome {
-    sweep(&c, |plan| plan.after = 1.0).await
+    sweep(&c, AFTER, |plan| plan.after = 1.0).await
 }
 
 /// When the store below delivers less of a value than it has, or breaks off, a reader gets an error or the whole value,
@@ -60,8 +60,11 @@ pub async fn short_body(c: Context) -> Outcome {
     Ok(())
 }
 
+const BEFORE: &str = "failing before it does anything";
+const AFTER: &str = "failing after it has done its work";
+
 /// Lets the first call below fail, then the second, and so on, for every write.
-async fn sweep(c: &Context, fault: fn(&mut Settings)) -> Outcome {
+async fn sweep(c: &Context, how: &str, fault: fn(&mut Settings)) -> Outcome {
     let plan = c.faults()?;
     let plant = |call| {
         plan.change(|plan| {
@@ -69,7 +72,7 @@ async fn sweep(c: &Context, fault: fn(&mut Settings)) -> Outcome {
             plan.once_after = Some(call);
         });
     };
-    each_write_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await
+    each_write_is_honest(c, &c.storage, how, plant, || plan.forget()).await
 }
 
 /// When a read of the store below fails, whichever it is, a reader gets an error to try again or what is there, never less, and
@@ -79,7 +82,7 @@ pub async fn failed_reads(c: Context) -> Outcome {
     let plant = |call| {
         plan.change(|plan| (plan.before, plan.once_after) = (1.0, Some(call)));
     };
-    each_read_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await
+    each_read_is_honest(&c, BEFORE, plant, || plan.forget()).await
 }
 
 /// When a listing, an answer or a body from the store below breaks off in the midst of its stream, or at its very end, what was made of
@@ -91,7 +94,7 @@ pub async fn broken_streams(c: Context) -> Outcome {
             plan.change(|plan| (plan.reset, plan.reset_at, plan.once_after) = (1.0, Some(at), Some(call)));
         };
         // What has no stream is not struck, so the calls that have one are found by trying all.
-        each_read_is_honest(&c.storage, &format!("with a stream broken off after {at} of"), plant, || {
+        each_read_is_honest(&c, &format!("returning a stream that breaks off after {at}"), plant, || {
             let met = plan.met();
             plan.forget();
             met
@@ -125,14 +128,14 @@ pub async fn broken_streams(c: Context) -> Outcome {
 /// honest all the same: a creation that may have been done is not denied because it finds itself.
 pub async fn failed_conditions_and_batches(c: Context) -> Outcome {
     let plan = c.faults()?;
-    for fault in [|plan: &mut Settings| plan.before = 1.0, |plan: &mut Settings| plan.after = 1.0] {
+    for how in [BEFORE, AFTER] {
         let plant = |call| {
             plan.change(|plan| {
-                fault(plan);
+                *(if how == BEFORE { &mut plan.before } else { &mut plan.after }) = 1.0;
                 plan.once_after = Some(call);
             });
         };
-        each_other_write_is_honest(&c.storage, "with a failure of", plant, || plan.forget()).await?;
+        each_other_write_is_honest(&c, how, plant, || plan.forget()).await?;
     }
     Ok(())
 }

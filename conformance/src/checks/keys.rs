@@ -11,7 +11,7 @@ use storage_core::{ErrorKind, ListOptions, Query, Storage};
 
 use crate::{
     Context, Failure, Outcome,
-    assert::{expect, expect_eq, expect_kind},
+    assert::{expect, expect_eq, expect_keys, expect_kind},
     process::{Child, say},
     support::{expect_value, keys, keys_of, positions, put_all, race, sorted, usable},
 };
@@ -481,7 +481,7 @@ pub async fn key_and_key_below_raced(c: Context) -> Outcome {
             expected.push(key);
         }
     }
-    expect_eq("the keys", keys(&c.storage, "").await?, sorted(expected))
+    expect_keys("the keys", &keys(&c.storage, "").await?, &sorted(expected))
 }
 
 /// `a` and `a/b` both exist when two processes create them at the same moment.
@@ -499,7 +499,7 @@ pub async fn same_from_two_processes(c: Context) -> Outcome {
             expect_value(&c.storage, &key, Some(key.as_bytes())).await?;
         }
     }
-    expect_eq("the keys", keys(&c.storage, "").await?, sorted((0..ROUNDS).flat_map(pair)))
+    expect_keys("the keys", &keys(&c.storage, "").await?, &sorted((0..ROUNDS).flat_map(pair)))
 }
 
 /// The other process's part.

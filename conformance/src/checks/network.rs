@@ -21,7 +21,7 @@ const WAIT: Duration = Duration::from_secs(1);
 pub async fn lost_answers(c: Context) -> Outcome {
     let (namespace, s) = behind_a_proxy(&c).await?;
     for fault in [Fault::Reset(0), Fault::Reset(3), Fault::Truncate(3)] {
-        sweep(&s, namespace.network()?, &fault).await?;
+        sweep(&c, &s, namespace.network()?, &fault).await?;
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ pub async fn busy_server(c: Context) -> Outcome {
     let proxy = namespace.network()?;
     for status in ["429 Too Many Requests", "500 Internal Server Error", "503 Service Unavailable"] {
         let fault = Fault::answer(status, &format!("retry-after: {}\r\n", WAIT.as_secs()), "");
-        sweep(&s, proxy, &fault).await?;
+        sweep(&c, &s, proxy, &fault).await?;
         s.put("key", "v").await?;
         for read in ["get", "stat", "list"] {
             proxy.spoil(0, 1, fault.clone());
@@ -142,10 +142,11 @@ pub async fn broken_uploads(c: Context) -> Outcome {
 }
 
 /// Every write, with this fault in its first exchange with the server, its second, and so on.
-async fn sweep(s: &Storage, proxy: &Proxy, fault: &Fault) -> Outcome {
+async fn sweep(c: &Context, s: &Storage, proxy: &Proxy, fault: &Fault) -> Outcome {
     each_write_is_honest(
+        c,
         s,
-        &format!("with {fault:?} in"),
+        &format!("meeting {fault:?}"),
         |call| proxy.spoil(call, 1, fault.clone()),
         || proxy.forget(),
     )

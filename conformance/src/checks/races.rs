@@ -94,7 +94,7 @@ async fn contended(c: &Context, when: If, there: [bool; KEYS]) -> Outcome {
         rng.shuffle(&mut all);
         all
     };
-    let (first, second) = (rounds(2), rounds(5));
+    let (first, second) = (rounds(2), rounds(12));
     in_one_task(c, "task", &first, 200).await?;
     on_threads(c, "threads", second, 200).await
 }
@@ -116,7 +116,7 @@ pub async fn rename_spares_what_was_written_meanwhile(c: Context) -> Outcome {
         }
         all
     };
-    let (first, second) = (rounds(4), rounds(8));
+    let (first, second) = (rounds(4), rounds(20));
     in_one_task(&c, "task", &first, 200).await?;
     on_threads(&c, "threads", second, 200).await
 }

@@ -13,6 +13,7 @@ use futures_util::{StreamExt, stream, stream::BoxStream};
 use storage_core::{Body, Bytes, Entry, Error, ErrorKind, Object, Result, Transaction, async_trait};
 
 use super::FaultyTransaction;
+use crate::support::locked;
 
 /// Methods whose failure after the call leaves a change behind.
 const WRITES: [&str; 8] = ["put", "delete", "put_batch", "delete_batch", "clear", "copy", "rename", "commit"];
@@ -96,7 +97,7 @@ impl Plan {
     }
 
     fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
-        draw(&mut self.rng.lock().unwrap_or_else(PoisonError::into_inner))
+        draw(&mut locked(&self.rng))
     }
 
     /// Whether a fault of this probability is planted now.

@@ -18,7 +18,7 @@ table! {
         "sizes/of_items",
     ];
     batch_first_wins = FirstWins => ["batch/duplicates_last_wins"];
-    batch_stops_at_a_failure = StopsAtAFailure => ["batch/conditions_of_each_item", "batch/per_item_failure"];
+    batch_stops_at_a_failure = StopsAtAFailure => ["batch/conditions_of_each_item", "batch/per_item_failure", "readonly/writes_are_denied"];
     batch_drops_over_a_thousand = DropsOverAThousand => [
         "batch/over_native_limit_2500",
         "clear/many",

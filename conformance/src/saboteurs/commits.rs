@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use super::{
     transactions::{Base, Begins},
     wrap::{Fault, Sides, listed, streamed, value, whole, within},
 };
+use crate::support::locked;
 
 table! {
     renames_at_once = Begins(|base| RenamesAtOnce { base }) => ["isolation/conditions_hold_in_every_way", "isolation/nothing_gets_out_before_the_end"];
@@ -31,10 +32,6 @@ table! {
     listing_ends_at_256_deleted = Begins(|_| EndsAtDeleted { deleted: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed", "isolation/listings_pass_over_deleted_keys"];
     created_is_reset = CreatedIsReset { written: Arc::default() } => ["isolation/created_stays"];
     commits_500_writes = Begins(|_| Commits500 { written: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed"];
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use storage_core::{
@@ -14,6 +14,7 @@ use super::{
     transactions::{Base, Begins},
     wrap::{Fault, Sides, value},
 };
+use crate::support::locked;
 
 table! {
     what_was_deleted_is_free = Begins(|base| DeletedIsFree { base, replaced: Mutex::default() }) => ["transactions/delete_conflict"];
@@ -36,7 +37,7 @@ struct DeletedIsFree {
 impl Fault for DeletedIsFree {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         if s.inner.stat(key, StatOptions::new()).await?.is_some() {
-            self.replaced.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+            locked(&self.replaced).insert(key.clone());
         }
         s.inner.put(key, body, options).await
     }
@@ -44,7 +45,7 @@ impl Fault for DeletedIsFree {
     async fn commit(&self, tx: &Arc<dyn Transaction>) -> Result<()> {
         let within: Base = tx.clone();
         let sides = Sides { outer: &*within, inner: &within };
-        let replaced = std::mem::take(&mut *self.replaced.lock().unwrap_or_else(PoisonError::into_inner));
+        let replaced = std::mem::take(&mut *locked(&self.replaced));
         let mut free = Vec::new();
         for key in replaced {
             if self.base.stat(&key, StatOptions::new()).await?.is_none() {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use storage_core::{
@@ -15,6 +15,7 @@ use super::{
     table,
     wrap::{Fault, Sides, listed, pause},
 };
+use crate::support::locked;
 
 table! {
     copy_loses_metadata = Copies(|options, _, _| { options.metadata.get_or_insert_with(|| Arc::new(Metadata::new())); Ok(()) }) => [
@@ -23,16 +24,7 @@ table! {
         "entries/every_write_returns_its_entry",
         "versioning/copy_restores",
     ];
-    copy_keeps_the_target = CopyKeepsTheTarget => [
-        "copy/does_not_alias",
-        "copy/replaces_the_target",
-        "damaged/can_be_replaced_and_removed",
-        "damaged/no_condition_holds",
-        "entries/an_equal_write_is_a_write",
-        "entries/every_write_returns_its_entry",
-        "sizes/of_values",
-        "versioning/every_way_to_write_makes_one",
-    ];
+    copy_keeps_the_target = CopyKeepsTheTarget => ["copy/does_not_alias", "copy/replaces_the_target", "damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "entries/an_equal_write_is_a_write", "entries/every_write_returns_its_entry", "readonly/writes_are_denied", "sizes/of_values", "versioning/every_way_to_write_makes_one"];
     copy_is_a_link = CopyIsALink::default() => [
         "copy/does_not_alias",
         "entries/every_write_returns_its_entry",
@@ -105,18 +97,18 @@ impl Fault for CopyIsALink {
         let linked = from != to && options == CopyOptions::new();
         let entry = s.inner.copy(from, to, options).await?;
         if linked {
-            self.links.lock().unwrap_or_else(PoisonError::into_inner).insert(to.clone(), from.clone());
+            locked(&self.links).insert(to.clone(), from.clone());
         }
         Ok(entry)
     }
 
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let source = self.links.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned();
+        let source = locked(&self.links).get(key).cloned();
         s.inner.get(&source.unwrap_or_else(|| key.clone()), options).await
     }
 
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        self.links.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
+        locked(&self.links).remove(key);
         s.inner.put(key, body, options).await
     }
 }
@@ -268,7 +260,7 @@ impl Fault for ClearReachesNeighbours {
     async fn clear(&self, s: Sides<'_>, prefix: &str) -> Result<()> {
         let this = Handle::current().id();
         let neighbours: Vec<_> = {
-            let opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            let opened = locked(&OPENED);
             opened.iter().filter(|(id, _)| *id == this).map(|(_, store)| store.clone()).collect()
         };
         for neighbour in neighbours {
@@ -283,7 +275,7 @@ impl Fault for ClearReachesNeighbours {
         items: Vec<(Key, Body, PutOptions)>,
         options: storage_core::BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        OPENED.lock().unwrap_or_else(PoisonError::into_inner).push((Handle::current().id(), s.inner.clone()));
+        locked(&OPENED).push((Handle::current().id(), s.inner.clone()));
         s.inner.put_batch(items, options).await
     }
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     fs,
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use futures_util::{StreamExt, future::ready};
@@ -17,6 +17,7 @@ use super::{
     Saboteur,
     wrap::{Fault, Sides, listed, pause, whole, wrap},
 };
+use crate::support::locked;
 
 super::table! {
     refuses_more_shapes_than_it_says = RefusesMore => ["info/refuses_no_keys", "keys/random_strings", "keys/refused_shapes", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "query/injection_is_literal"];
@@ -252,7 +253,7 @@ struct RacingSiblings {
 impl Fault for RacingSiblings {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         let directory = key.as_str().split('/').next().unwrap_or_default().to_owned();
-        let lock = || self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || locked(&self.busy);
         let other = lock().insert(directory.clone(), key.clone());
         if other.is_some_and(|other| other != *key) {
             let mut entry = Entry::new(key.clone(), whole(body).await?.len() as u64);

@@ -119,76 +119,35 @@ impl<T: Send + 'static> Drop for GoingOn<T> {
     }
 }
 
-#[async_trait]
-impl Fault for Late {
-    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let (inner, key) = (Arc::clone(s.inner), key.clone());
-        self.run(Call::Get, async move { inner.get(&key, options).await }).await
-    }
+macro_rules! late {
+    ($($call:ident: $name:ident ($($key:ident: $key_type:ty),*; $($rest:ident: $rest_type:ty),*) -> $result:ty;)*) => {
+        #[async_trait]
+        impl Fault for Late {
+            async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+                let call = if !body.is_in_memory() { Call::StreamPut } else { Call::Put };
+                let (inner, key, bytes) = (Arc::clone(s.inner), key.clone(), whole(body).await?);
+                self.run(call, async move { inner.put(&key, bytes.into(), options).await }).await
+            }
 
-    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let call = if !body.is_in_memory() { Call::StreamPut } else { Call::Put };
-        let (inner, key, bytes) = (Arc::clone(s.inner), key.clone(), whole(body).await?);
-        self.run(call, async move { inner.put(&key, bytes.into(), options).await }).await
-    }
+            $(async fn $name(&self, s: Sides<'_>, $($key: &$key_type,)* $($rest: $rest_type),*) -> $result {
+                let inner = Arc::clone(s.inner);
+                $(let $key = $key.to_owned();)*
+                self.run(Call::$call, async move { inner.$name($(&$key,)* $($rest),*).await }).await
+            })*
+        }
+    };
+}
 
-    async fn delete(&self, s: Sides<'_>, key: &Key, options: DeleteOptions) -> Result<()> {
-        let (inner, key) = (Arc::clone(s.inner), key.clone());
-        self.run(Call::Delete, async move { inner.delete(&key, options).await }).await
-    }
-
-    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
-        let (inner, key) = (Arc::clone(s.inner), key.clone());
-        self.run(Call::Stat, async move { inner.stat(&key, options).await }).await
-    }
-
-    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
-        let inner = Arc::clone(s.inner);
-        self.run(Call::List, async move { inner.list(options).await }).await
-    }
-
-    async fn get_batch(&self, s: Sides<'_>, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
-        let inner = Arc::clone(s.inner);
-        self.run(Call::GetBatch, async move { inner.get_batch(items).await }).await
-    }
-
-    async fn put_batch(
-        &self,
-        s: Sides<'_>,
-        items: Vec<(Key, Body, PutOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<Entry>>> {
-        let inner = Arc::clone(s.inner);
-        self.run(Call::PutBatch, async move { inner.put_batch(items, options).await }).await
-    }
-
-    async fn delete_batch(
-        &self,
-        s: Sides<'_>,
-        items: Vec<(Key, DeleteOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<()>>> {
-        let inner = Arc::clone(s.inner);
-        self.run(Call::DeleteBatch, async move { inner.delete_batch(items, options).await }).await
-    }
-
-    async fn query(&self, s: Sides<'_>, query: Query) -> Result<EntryStream> {
-        let inner = Arc::clone(s.inner);
-        self.run(Call::Query, async move { inner.query(query).await }).await
-    }
-
-    async fn clear(&self, s: Sides<'_>, prefix: &str) -> Result<()> {
-        let (inner, prefix) = (Arc::clone(s.inner), prefix.to_owned());
-        self.run(Call::Clear, async move { inner.clear(&prefix).await }).await
-    }
-
-    async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
-        let (inner, from, to) = (Arc::clone(s.inner), from.clone(), to.clone());
-        self.run(Call::Copy, async move { inner.copy(&from, &to, options).await }).await
-    }
-
-    async fn rename(&self, s: Sides<'_>, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
-        let (inner, from, to) = (Arc::clone(s.inner), from.clone(), to.clone());
-        self.run(Call::Rename, async move { inner.rename(&from, &to, options).await }).await
-    }
+late! {
+    Get: get(key: Key; options: GetOptions) -> Result<Option<Object>>;
+    Delete: delete(key: Key; options: DeleteOptions) -> Result<()>;
+    Stat: stat(key: Key; options: StatOptions) -> Result<Option<Entry>>;
+    List: list(; options: ListOptions) -> Result<ListStream>;
+    GetBatch: get_batch(; items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>>;
+    PutBatch: put_batch(; items: Vec<(Key, Body, PutOptions)>, options: BatchOptions) -> Result<Vec<Result<Entry>>>;
+    DeleteBatch: delete_batch(; items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>>;
+    Query: query(; query: Query) -> Result<EntryStream>;
+    Clear: clear(prefix: str;) -> Result<()>;
+    Copy: copy(from: Key, to: Key; options: CopyOptions) -> Result<Entry>;
+    Rename: rename(from: Key, to: Key; options: RenameOptions) -> Result<Entry>;
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use storage_core::{
@@ -14,6 +14,7 @@ use super::{
     Saboteur, table,
     wrap::{Fault, Sides, pause, value, whole, wrap},
 };
+use crate::support::locked;
 
 table! {
     deletes_before_it_writes = DeletesFirst => [
@@ -31,7 +32,7 @@ table! {
     metadata_follows_later = MetadataFollows => ["cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/no_torn_reads"];
     writes_in_place = WritesInPlace => ["cancellation/dropped_batch", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/racing_puts_leave_one_whole", "faults/fail_after", "faults/fail_before"];
     empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before"];
-    everything_is_ambiguous = EverythingIsAmbiguous => ["errors/conditions_taxonomy", "errors/taxonomy"];
+    everything_is_ambiguous = EverythingIsAmbiguous => ["errors/conditions_taxonomy", "errors/taxonomy", "readonly/writes_are_denied"];
     begins_undeclared = BeginsUndeclared => [
         "batch/atomic_all_or_nothing",
         "batch/atomic_form",
@@ -82,7 +83,7 @@ pub(super) const SIX_CONNECTIONS: Saboteur = Saboteur {
     pins: Capabilities::new(),
     base: super::Base::Memory,
     wrap: |inner, namespace| {
-        let mut open = CONNECTIONS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = locked(&CONNECTIONS);
         let open = open.get_or_insert_default().entry(namespace.name().to_owned()).or_default().clone();
         wrap(inner, SixConnections { open })
     },
@@ -96,7 +97,7 @@ pub(super) const DECLARES_BY_CHANCE: Saboteur = Saboteur {
     pins: Capabilities::new(),
     base: super::Base::Memory,
     wrap: |inner, namespace| {
-        let mut seen = SEEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = locked(&SEEN);
         if seen.insert(namespace.name().to_owned()) {
             return wrap(inner, Declares(|info| info.limits.metadata -= 1));
         }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, Weak},
 };
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -15,6 +15,7 @@ use super::{
     table,
     wrap::{Fault, Sides, listed, pause, streamed, whole},
 };
+use crate::support::locked;
 
 table! {
     lists_nothing_as_an_error = NothingIsAnError => [
@@ -221,7 +222,7 @@ struct Snapshot {
 #[async_trait]
 impl Fault for Snapshot {
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
-        let lock = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || locked(&self.pages);
         let place = (options.prefix.clone(), options.one_level);
         if let Some(start) = options.start_after.as_deref() {
             let kept = lock().get(&place).cloned();

@@ -21,8 +21,12 @@ super::table! {
         pieces.into_iter().map(|piece| piece.slice(..piece.len().min(1 << 20))).collect()
     }) => ["entries/every_write_returns_its_entry", "sizes/of_pieces", "sizes/of_values"];
     only_a_thousand_pieces = Stores::streams(|pieces| pieces.into_iter().take(1000).collect()) => ["sizes/of_streams_in_pieces"];
-    items_of_4096_lose_a_byte = ItemsOf4096 => ["sizes/of_items"];
-    the_thousandth_item_has_no_metadata = ThousandthItem => ["counts/of_entries_with_metadata"];
+    items_of_4096_lose_a_byte = PutsItems(|_, body, _| if let Some(value) = body.buffer().filter(|value| value.len() == 4096) {
+        *body = value.slice(0..4095).into();
+    }) => ["sizes/of_items"];
+    the_thousandth_item_has_no_metadata = PutsItems(|n, _, options| if n % 1000 == 999 {
+        options.metadata = None;
+    }) => ["counts/of_entries_with_metadata"];
     a_limit_of_a_thousand_is_more = LimitOfAThousand => ["counts/of_entries"];
     lists_metadata_of_a_thousand = Lists(|n, entry| {
         if n >= 1000 && entry.metadata.is_some() {
@@ -78,39 +82,20 @@ impl Fault for Stores {
     }
 }
 
+/// Puts other items; the number is how many came before.
 #[derive(Debug)]
-struct ItemsOf4096;
+struct PutsItems(fn(usize, &mut Body, &mut PutOptions));
 
 #[async_trait]
-impl Fault for ItemsOf4096 {
+impl Fault for PutsItems {
     async fn put_batch(
         &self,
         s: Sides<'_>,
         mut items: Vec<(Key, Body, PutOptions)>,
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        for (_, body, _) in &mut items {
-            if let Some(value) = body.buffer().filter(|value| value.len() == 4096) {
-                *body = value.slice(0..4095).into();
-            }
-        }
-        s.inner.put_batch(items, options).await
-    }
-}
-
-#[derive(Debug)]
-struct ThousandthItem;
-
-#[async_trait]
-impl Fault for ThousandthItem {
-    async fn put_batch(
-        &self,
-        s: Sides<'_>,
-        mut items: Vec<(Key, Body, PutOptions)>,
-        options: BatchOptions,
-    ) -> Result<Vec<Result<Entry>>> {
-        for (_, _, options) in items.iter_mut().skip(999).step_by(1000) {
-            options.metadata = None;
+        for (n, (_, body, options)) in items.iter_mut().enumerate() {
+            (self.0)(n, body, options);
         }
         s.inner.put_batch(items, options).await
     }

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    sync::{Mutex as Blocking, PoisonError},
+    sync::Mutex as Blocking,
 };
 
 use storage_core::{
@@ -16,12 +16,13 @@ use super::{
     table,
     wrap::{Fault, Sides, wrap},
 };
+use crate::support::locked;
 
 table! {
     Files, |inner, namespace: crate::Namespace, fault: fn(crate::Namespace) -> Around| wrap(inner, fault(namespace));
     locks_only_itself_out = |_| Around::LocksItself => ["concurrency/two_processes"];
     replaces_the_key_above = |ns| Around::ReplacesAbove(ns.name().to_owned()) => ["keys/same_from_two_processes"];
-    deletes_later = |ns| Around::DeletesLater(ns.name().to_owned()) => ["faults/kill_9_keeps_acknowledged"];
+    deletes_later = |ns| Around::DeletesLater(ns.name().to_owned()) => ["faults/kill_9_keeps_acknowledged", "readonly/reads_are_as_ever", "readonly/writes_are_denied"];
     collects_streams = |_| Around::Collects => ["stream/bounded_memory"];
     sweeps_what_lives = |ns| { sweep(&ns); Around::Nothing } => ["faults/stale_staging_swept"];
     full_disk_is_other = |_| Around::FullIsOther => ["faults/disk_full"];
@@ -46,7 +47,7 @@ static KEYS: Blocking<Keys> = Blocking::new(Keys::new());
 static LOCK: Mutex<()> = Mutex::const_new(());
 
 fn keys<T>(run: impl FnOnce(&mut Keys) -> T) -> T {
-    run(&mut KEYS.lock().unwrap_or_else(PoisonError::into_inner))
+    run(&mut locked(&KEYS))
 }
 
 /// Removes what is staged, whoever is at it.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
 };
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -16,19 +16,42 @@ use super::{
     table,
     wrap::{Fault, Sides, whole},
 };
+use crate::support::locked;
 
 table! {
     delete_batch_ignores_conditions = DeleteBatchIgnores => ["batch/conditions_of_each_delete", "races/one_updater_wins_whatever_the_way"];
     streams_share_a_staging_place = SharedStaging::default() => ["races/streams_at_once_keep_apart"];
     keeps_the_bytes_of_a_failed_stream = KeepsBytes::default() => ["races/broken_streams_leave_nothing_behind"];
-    copy_checks_first = ChecksFirst::Copy => ["races/one_creator_wins_whatever_the_way"];
-    rename_checks_first = ChecksFirst::Rename => ["races/one_creator_wins_whatever_the_way"];
-    rename_deletes_what_was_written_meanwhile = RenameDeletes => ["races/rename_spares_what_was_written_meanwhile"];
-    copy_reads_twice = CopyReadsTwice => ["races/every_call_beside_every_other"];
+    copy_checks_first = ChecksFirst { copy: true, gap: Gap::Await } => ["races/one_creator_wins_whatever_the_way"];
+    copy_checks_first_between_threads = ChecksFirst { copy: true, gap: Gap::Sleep } => ["races/one_creator_wins_whatever_the_way"];
+    rename_checks_first = ChecksFirst { copy: false, gap: Gap::Await } => ["races/one_creator_wins_whatever_the_way"];
+    rename_checks_first_between_threads = ChecksFirst { copy: false, gap: Gap::Sleep } => ["races/one_creator_wins_whatever_the_way"];
+    rename_deletes_what_was_written_meanwhile = RenameDeletes(Gap::Await) => ["races/rename_spares_what_was_written_meanwhile"];
+    rename_deletes_between_threads = RenameDeletes(Gap::Sleep) => ["races/rename_spares_what_was_written_meanwhile"];
+    copy_reads_twice = CopyReadsTwice(Gap::Await) => ["races/every_call_beside_every_other"];
+    copy_reads_twice_between_threads = CopyReadsTwice(Gap::Sleep) => ["races/every_call_beside_every_other_on_threads"];
     copy_shows_the_bytes_first = CopyShowsBytesFirst => ["races/every_call_beside_every_other"];
-    torn_where_sizes_are_equal = TornAtEqualSize { waits: true } => ["races/every_call_beside_every_other"];
-    torn_between_threads = TornAtEqualSize { waits: false } => ["concurrency/no_torn_reads", "races/every_call_beside_every_other_on_threads"];
+    torn_where_sizes_are_equal = TornAtEqualSize(Gap::Await) => ["races/every_call_beside_every_other"];
+    torn_between_threads = TornAtEqualSize(Gap::Sleep) => ["concurrency/no_torn_reads", "races/every_call_beside_every_other_on_threads"];
     listing_holds_the_lock = ListingHoldsTheLock::default() => ["races/open_streams_block_nobody"];
+}
+
+/// Who can come in between.
+#[derive(Debug)]
+enum Gap {
+    /// Others of the same task.
+    Await,
+    /// Other threads, which have long enough.
+    Sleep,
+}
+
+impl Gap {
+    async fn pass(&self) {
+        match self {
+            Self::Await => yield_now().await,
+            Self::Sleep => std::thread::sleep(std::time::Duration::from_micros(20)),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,7 +85,7 @@ impl Fault for SharedStaging {
             Ok(whole) => return s.inner.put(key, whole.into(), options).await,
             Err(body) => body,
         };
-        let staged = || self.staged.lock().unwrap_or_else(PoisonError::into_inner);
+        let staged = || locked(&self.staged);
         staged().remove(key);
         while let Some(piece) = body.next().await {
             match piece {
@@ -91,12 +114,12 @@ impl Fault for KeepsBytes {
             Ok(whole) => return s.inner.put(key, whole.into(), options).await,
             Err(body) => body,
         };
-        let mut bytes = std::mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut bytes = std::mem::take(&mut *locked(&self.left));
         while let Some(piece) = body.next().await {
             match piece {
                 Ok(piece) => bytes.extend_from_slice(&piece),
                 Err(e) => {
-                    *self.left.lock().unwrap_or_else(PoisonError::into_inner) = bytes;
+                    *locked(&self.left) = bytes;
                     return Err(e);
                 }
             }
@@ -106,17 +129,18 @@ impl Fault for KeepsBytes {
 }
 
 /// A condition is looked at, and later the target is written without one.
-#[derive(Debug, PartialEq)]
-enum ChecksFirst {
-    Copy,
-    Rename,
+#[derive(Debug)]
+struct ChecksFirst {
+    /// Of a copy, otherwise of a rename.
+    copy: bool,
+    gap: Gap,
 }
 
 impl ChecksFirst {
-    async fn check(s: Sides<'_>, to: &Key, condition: Option<Condition>) -> Result<()> {
+    async fn check(&self, s: Sides<'_>, to: &Key, condition: Option<Condition>) -> Result<()> {
         if let Some(condition) = condition {
             condition.check(s.inner.stat(to, StatOptions::new()).await?.as_ref())?;
-            yield_now().await;
+            self.gap.pass().await;
         }
         Ok(())
     }
@@ -125,22 +149,22 @@ impl ChecksFirst {
 #[async_trait]
 impl Fault for ChecksFirst {
     async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, mut options: CopyOptions) -> Result<Entry> {
-        if *self == Self::Copy && s.inner.stat(from, StatOptions::new()).await?.is_some() {
-            Self::check(s, to, options.condition.take()).await?;
+        if self.copy && s.inner.stat(from, StatOptions::new()).await?.is_some() {
+            self.check(s, to, options.condition.take()).await?;
         }
         s.inner.copy(from, to, options).await
     }
 
     async fn rename(&self, s: Sides<'_>, from: &Key, to: &Key, mut options: RenameOptions) -> Result<Entry> {
-        if *self == Self::Rename && from != to && s.inner.stat(from, StatOptions::new()).await?.is_some() {
-            Self::check(s, to, options.condition.take()).await?;
+        if !self.copy && from != to && s.inner.stat(from, StatOptions::new()).await?.is_some() {
+            self.check(s, to, options.condition.take()).await?;
         }
         s.inner.rename(from, to, options).await
     }
 }
 
 #[derive(Debug)]
-struct RenameDeletes;
+struct RenameDeletes(Gap);
 
 #[async_trait]
 impl Fault for RenameDeletes {
@@ -151,7 +175,7 @@ impl Fault for RenameDeletes {
         let mut copy = CopyOptions::new();
         copy.condition = options.condition;
         let entry = s.inner.copy(from, to, copy).await?;
-        yield_now().await;
+        self.0.pass().await;
         s.inner.delete(from, DeleteOptions::new()).await.map_err(storage_core::Error::ambiguous)?;
         Ok(entry)
     }
@@ -159,7 +183,7 @@ impl Fault for RenameDeletes {
 
 /// The metadata is that of one version, the bytes those of another.
 #[derive(Debug)]
-struct CopyReadsTwice;
+struct CopyReadsTwice(Gap);
 
 #[async_trait]
 impl Fault for CopyReadsTwice {
@@ -167,7 +191,7 @@ impl Fault for CopyReadsTwice {
         let plain = from != to && options.version.is_none() && options.metadata.is_none();
         if let Some(entry) = s.inner.stat(from, StatOptions::new()).await?.filter(|_| plain) {
             options.metadata = entry.metadata;
-            yield_now().await;
+            self.0.pass().await;
         }
         s.inner.copy(from, to, options).await
     }
@@ -199,10 +223,7 @@ impl Fault for CopyShowsBytesFirst {
 
 /// A long value is read in two halves. That its size changed meanwhile is noticed, that its bytes did is not.
 #[derive(Debug)]
-struct TornAtEqualSize {
-    /// Whether others of the same task can come in between.
-    waits: bool,
-}
+struct TornAtEqualSize(Gap);
 
 #[async_trait]
 impl Fault for TornAtEqualSize {
@@ -213,11 +234,7 @@ impl Fault for TornAtEqualSize {
         if !plain || !long(&first) {
             return Ok(Some(first));
         }
-        if self.waits {
-            yield_now().await;
-        } else {
-            std::thread::sleep(std::time::Duration::from_micros(20));
-        }
+        self.0.pass().await;
         let second = s.inner.get(key, GetOptions::new()).await?;
         let Some(second) = second.filter(|second| second.entry.size == first.entry.size) else {
             return Ok(Some(first));

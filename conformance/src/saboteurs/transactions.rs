@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use super::{
     table,
     wrap::{Fault, Sides, pause, value, whole, within},
 };
+use crate::support::locked;
 
 table! {
     commits_on_drop = Begins(|_| CommitsOnDrop) => ["transactions/drop_rolls_back"];
@@ -179,14 +180,14 @@ struct ReadsChange {
 impl Fault for ReadsChange {
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let within = s.inner.get(key, options.clone()).await?;
-        if self.written.lock().unwrap_or_else(PoisonError::into_inner).contains(key) {
+        if locked(&self.written).contains(key) {
             return Ok(within);
         }
         self.base.get(key, options).await
     }
 
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        locked(&self.written).insert(key.clone());
         s.inner.put(key, body, options).await
     }
 }
@@ -340,7 +341,7 @@ struct AppliesLater {
 
 impl AppliesLater {
     fn note(&self, key: &Key) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(key.clone());
+        locked(&self.written).insert(key.clone());
     }
 }
 
@@ -359,7 +360,7 @@ impl Fault for AppliesLater {
     }
 
     async fn commit(&self, tx: &Arc<dyn Transaction>) -> Result<()> {
-        let written = std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        let written = std::mem::take(&mut *locked(&self.written));
         let within: Base = tx.clone();
         let sides = Sides { outer: &*within, inner: &within };
         let mut last = Vec::new();

@@ -144,7 +144,7 @@ table! {
         "stream/declared_length",
         "versioning/listed_newest_first",
     ];
-    stale_cache = StaleCache::default() => ["basic/acknowledged_is_visible", "concurrency/linearizable_history", "faults/short_body", "transactions/invisible_before_commit"];
+    stale_cache = StaleCache::default() => ["basic/acknowledged_is_visible", "concurrency/linearizable_history", "faults/short_body", "readonly/reads_are_as_ever", "transactions/invisible_before_commit"];
 }
 
 /// What was written last before an instance is opened is gone.

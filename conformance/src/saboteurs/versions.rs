@@ -1,9 +1,6 @@
 //! Versions that are lost, mixed up or ignored.
 
-use std::{
-    collections::HashSet,
-    sync::{Mutex, PoisonError},
-};
+use std::{collections::HashSet, sync::Mutex};
 
 use futures_util::TryStreamExt;
 use storage_core::{
@@ -15,6 +12,7 @@ use super::{
     table,
     wrap::{Fault, Sides, pause, streamed},
 };
+use crate::support::locked;
 
 table! {
     oldest_first = Lists(|entries| entries.reverse()) => [
@@ -253,7 +251,7 @@ struct RacingVersions {
 #[async_trait]
 impl Fault for RacingVersions {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let lock = || self.busy.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || locked(&self.busy);
         let alone = lock().insert(key.clone());
         pause().await;
         let written = s.inner.put(key, body, options).await;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, LazyLock, Mutex, PoisonError, Weak,
+        Arc, LazyLock, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -18,6 +18,7 @@ use tokio::sync::Mutex as Lock;
 use crate::{
     Namespace,
     saboteurs::{Fault, Sides, within},
+    support::locked,
 };
 
 /// The least limits.
@@ -61,7 +62,7 @@ pub(super) struct Plain {
 impl Plain {
     pub(super) fn new(namespace: &Namespace, bytes_alone: bool) -> Self {
         static STORES: LazyLock<Mutex<HashMap<String, Weak<Lock<()>>>>> = LazyLock::new(Mutex::default);
-        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut stores = locked(&STORES);
         let place = stores.entry(namespace.name().to_owned()).or_default();
         let writing = place.upgrade().unwrap_or_default();
         *place = Arc::downgrade(&writing);

@@ -1,15 +1,15 @@
 //! What can be configured, and the factory that connects.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use storage_config::{BackendFactory, ConnectionConfig, Secret, StorageContext};
 use storage_core::{Error, ErrorKind, Result, StorageBackend};
-use storage_object_store::http::HttpConfig;
+use storage_object_store::http::{HttpConfig, shown_address, shown_name};
 
 /// Where the container is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
@@ -97,6 +97,38 @@ impl Config {
     }
 }
 
+impl fmt::Debug for Config {
+    /// Without what an address may hold beside the server.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            container,
+            connection_string,
+            account,
+            account_key,
+            sas,
+            credentials,
+            anonymous,
+            emulator,
+            endpoint,
+            store,
+            http,
+        } = self;
+        f.debug_struct("Config")
+            .field("container", &shown_name(container))
+            .field("connection_string", connection_string)
+            .field("account", &account.as_deref().map(shown_name))
+            .field("account_key", account_key)
+            .field("sas", sas)
+            .field("credentials", credentials)
+            .field("anonymous", anonymous)
+            .field("emulator", emulator)
+            .field("endpoint", &endpoint.as_deref().map(shown_address))
+            .field("store", store)
+            .field("http", http)
+            .finish()
+    }
+}
+
 /// Connects `azure://container/prefix`. The options are the fields of [`Config`], [`HttpConfig`] and
 /// [`ObjectStoreConfig`](storage_object_store::Config).
 #[derive(Clone, Copy, Debug, Default)]
@@ -116,4 +148,50 @@ impl BackendFactory for AzureFactory {
 
 pub(crate) fn wrong(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_conformance::Secrets;
+
+    use super::*;
+
+    #[test]
+    fn debug_hides_what_an_address_may_hold() {
+        let mut secrets = Secrets::default();
+        secrets.add(b"hunter2");
+        let put: [fn(&mut Config, String); 3] = [
+            |config: &mut Config, text| config.endpoint = Some(text),
+            |config: &mut Config, text| config.container = text,
+            |config: &mut Config, text| config.account = Some(text),
+        ];
+        for address in [
+            "http://user:hunter2@host",
+            "http://hunter2@host",
+            "http://user%3Ahunter2%40host",
+            "http://user:%68unter2@host",
+            "http%3A%2F%2Fuser%3Ahunter2%40host",
+            "//user:hunter2@host",
+            "user:hunter2@host",
+            "http://user:hunter2/host",
+            "http://host/?sig=hunter2",
+            "http://host/%3Fsig%3Dhunter2",
+            "http://host#hunter2",
+        ] {
+            for put in put {
+                let mut config = Config::new("name");
+                put(&mut config, address.to_owned());
+                assert_eq!(secrets.found_in(&format!("{config:?} {config:#?}")), None, "{address}");
+            }
+            let escaped: String = address.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let uri = ConnectionConfig::new(format!("azure://name?endpoint={escaped}"));
+            let config = Config::from_connection(&uri).unwrap();
+            assert_eq!(config.endpoint.as_deref(), Some(address));
+            assert_eq!(secrets.found_in(&format!("{config:?} {config:#?}")), None, "{address}");
+        }
+        let mut config = Config::new("name");
+        config.endpoint = Some("http://127.0.0.1:9000".into());
+        let shown = format!("{config:?}");
+        assert!(shown.contains("\"http://127.0.0.1:9000\"") && shown.contains("\"name\""), "{shown}");
+    }
 }

@@ -8,7 +8,7 @@ use object_store::{
 };
 use storage_config::CredentialProvider;
 use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::http::{Provided, is_address};
+use storage_object_store::http::{Provided, server};
 
 use crate::{Config, config::wrong};
 
@@ -54,7 +54,7 @@ impl Account {
         let derived = config.endpoint.as_deref().and_then(account_of);
         let name = config.account.clone().or(derived).or_else(|| variable("AZURE_STORAGE_ACCOUNT"));
         let name = name.ok_or_else(|| {
-            wrong("which account is not said; set `account`, `connection_string` or `emulator`".to_owned())
+            wrong("no storage account configured; set `account`, `connection_string` or `emulator`".to_owned())
         })?;
         let endpoint = config.endpoint.clone().unwrap_or_else(|| format!("https://{name}.blob.core.windows.net"));
         Self::at(name, &endpoint, who(config, provider, variable)?)
@@ -68,12 +68,7 @@ impl Account {
                     .to_owned(),
             )
         };
-        let endpoint = endpoint.trim_end_matches('/');
-        let (scheme, host) = endpoint.split_once("://").ok_or_else(unusable)?;
-        let plain = |c: char| c.is_ascii_alphanumeric() || "-._~:/[]".contains(c);
-        if !matches!(scheme, "http" | "https") || host.is_empty() || !host.chars().all(plain) || !is_address(endpoint) {
-            return Err(unusable());
-        }
+        let endpoint = server(endpoint).ok_or_else(unusable)?;
         if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
             return Err(wrong("the option `account` must be a name of letters and digits".to_owned()));
         }
@@ -312,6 +307,9 @@ mod tests {
             "AccountName=a;hunter2=hunter2",
             "AccountName=a/b;AccountKey=aHVudGVyMg==",
             "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=https://u:hunter2@host",
+            "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=https://u%3Ahunter2%40host",
+            "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=https://host?sig=hunter2",
+            "AccountKey=aHVudGVyMg==;BlobEndpoint=https://u:hunter2@host",
             "AccountName=a;AccountKey=aHVudGVyMg==;BlobEndpoint=http://localhost:99999",
         ] {
             let error = parse(text).unwrap_err();

@@ -92,7 +92,7 @@ pub(crate) fn no_account(error: Error, account: &str) -> Error {
 
 /// Settings that object_store does not take.
 pub(crate) fn build(error: object_store::Error) -> Error {
-    wrong("the settings do not fit together; see the cause".to_owned()).with_source(error)
+    wrong("invalid client configuration (see source)".to_owned()).with_source(error)
 }
 
 /// Credentials that the application could not provide.

@@ -4,10 +4,11 @@ mod container;
 
 use std::time::Duration;
 
-use container::{AZURITE, connection_string, host, key, make, plant};
+use container::{AZURITE, connection_string, described, host, key, make, plant, request};
+use http::Method;
 use storage_azure::{Config, ObjectStoreBackend};
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, Result};
+use storage_core::{Bytes, Capabilities, Key, Result};
 use tokio::sync::OnceCell;
 
 /// All checks share a container, and each has a prefix of its own.
@@ -34,12 +35,29 @@ async fn others(ns: Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Where a key of plain characters lies.
+fn path(ns: &Namespace, key: &Key) -> String {
+    format!("/{CONTAINER}/{}/{key}", ns.name())
+}
+
+/// Puts a blob there whose metadata cannot be read.
+async fn damage(ns: Namespace, key: Key) -> Result<()> {
+    let metadata = [("x-ms-meta-storage", "not base64!")];
+    described(Method::PUT, &path(&ns, &key), &metadata, "damaged".into()).await.map(drop)
+}
+
+async fn store(ns: Namespace, key: Key, value: Bytes) -> Result<()> {
+    request(Method::PUT, &path(&ns, &key), value).await.map(drop)
+}
+
 storage_conformance::main!(
     Target::new("azure", open)
         .needs_env(AZURITE)
         .runs_on("vendor emulator")
         .secret(key())
         .foreign(others)
+        .damage(damage)
+        .stored_by_others(store)
         // Each request costs it some milliseconds, one after the other, and it looks at all blobs of all containers for a listing.
         .patience(Duration::from_secs(300))
         .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),

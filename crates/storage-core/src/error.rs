@@ -185,6 +185,12 @@ impl Error {
         self
     }
 
+    /// The same error of what nobody will see.
+    pub(crate) fn definite(mut self) -> Self {
+        self.0.ambiguous = false;
+        self
+    }
+
     /// Names the key, unless one is named already.
     #[must_use]
     pub fn with_key(mut self, key: &Key) -> Self {

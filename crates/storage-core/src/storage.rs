@@ -490,6 +490,10 @@ impl Call<'_> {
     }
 
     fn explain(&self, e: Error) -> Error {
-        self.closed.noted(e).with_operation(self.operation).with_backend(&self.info.id)
+        let e = e.with_operation(self.operation).with_backend(&self.info.id);
+        // Of an open transaction nothing is there yet, whatever it had written before the conflict.
+        let open = self.closed.above.is_some() && self.operation != "commit";
+        let e = if open && e.kind() == ErrorKind::Conflict { e.definite() } else { e };
+        self.closed.noted(e)
     }
 }

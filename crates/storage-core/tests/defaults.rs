@@ -306,6 +306,30 @@ async fn a_rename_spares_a_source_written_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_conflict_of_a_rename_within_a_transaction_is_definite() {
+    let mut plain = Plain::new();
+    put(&plain, "a", "value").await;
+    put(&plain, "free", "value").await;
+    plain.meanwhile = Some(key("a"));
+    let storage = Storage::new(plain.clone());
+    let tx = storage.begin().await.unwrap();
+    let error = tx.rename("a", "b").await.unwrap_err();
+    assert_eq!((error.kind(), error.is_ambiguous()), (ErrorKind::Conflict, false), "{error:?}");
+    tx.rollback().await.unwrap();
+
+    plain.log();
+    let sources = Mutex::new(vec!["free", "a"]);
+    let renamed = storage.transaction(|tx| {
+        let source = sources.lock().unwrap().pop().unwrap();
+        async move { tx.rename(source, "b").await }
+    });
+    renamed.await.unwrap();
+    let log = plain.log();
+    assert_eq!(log.iter().filter(|line| *line == "begin").count(), 2, "{log:?}");
+    assert_eq!(log.last().unwrap(), "commit");
+}
+
+#[tokio::test]
 async fn a_query_is_a_scan() {
     let plain = Plain::new();
     for (n, text) in ["a/1", "a/2", "a/3", "b/4"].into_iter().enumerate() {

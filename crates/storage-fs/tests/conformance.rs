@@ -4,7 +4,7 @@ use std::{ffi::OsStr, fs, io, os::unix::ffi::OsStrExt, path::Path};
 
 use storage_conformance::{Namespace, Target};
 use storage_core::{Capabilities, Error, ErrorKind};
-use storage_fs::Fs;
+use storage_fs::{Config, Fs};
 
 storage_conformance::main!(
     Target::new("fs", |ns: Namespace| async move { Fs::open(ns.dir()).await })
@@ -16,6 +16,12 @@ storage_conformance::main!(
         .damage(|ns: Namespace, key| async move { damage(&ns.dir().join(key.as_str())).map_err(by_others) })
         .stored_by_others(|ns: Namespace, key, value| async move {
             store(&ns.dir().join(key.as_str()), &value).map_err(by_others)
+        })
+        .read_only(|ns: Namespace| async move {
+            let mut config = Config::default();
+            config.root = ns.dir().to_owned();
+            config.read_only = true;
+            Fs::connect(config).await
         })
         .leftovers(staged),
 );

@@ -28,6 +28,7 @@ fn child(job: &str, root: &Path) -> Child {
         .args(["--exact", "job", "--nocapture", "--quiet"])
         .env(JOB, job)
         .env(ROOT, root)
+        .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap()
@@ -48,6 +49,7 @@ async fn job() {
     match job.split_once(' ').unwrap_or((&job, "")) {
         ("count", times) => count(&storage, times.parse().unwrap()).await,
         ("stage", _) => stage(&storage).await,
+        ("write", _) => write(&storage).await,
         other => panic!("{other:?}"),
     }
 }
@@ -133,4 +135,59 @@ async fn a_dropped_put_leaves_nothing() {
     let staging = root.path().join(".storage/staging");
     assert_eq!(fs::read_dir(staging).unwrap().count(), 1);
     assert!(!storage.exists("k").await.unwrap());
+}
+
+/// Writes what it is told, until its input ends.
+async fn write(storage: &Storage<Fs>) {
+    say("connected");
+    for line in std::io::stdin().lines() {
+        storage.put("k", line.unwrap()).await.unwrap();
+        say("written");
+    }
+}
+
+/// All that write a file meet at its lock, so the rule of dropped writes holds among them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_given_up_never_replaces_what_anybody_wrote_later() {
+    let root = tempfile::tempdir().unwrap();
+    let (storage, second) = (open(root.path()).await, open(root.path()).await);
+    let mut process = child("write", root.path());
+    let mut input = process.stdin.take().unwrap();
+    let mut answers = BufReader::new(process.stdout.take().unwrap()).lines();
+    let mut answer = |text: &str| assert!(answers.any(|line| line.unwrap().contains(text)), "the process has ended");
+    answer("connected");
+    let staging = root.path().join(".storage/staging");
+    let large = Bytes::from(vec![b'l'; 100 << 20]);
+    for round in 0..120 {
+        let (value, moment) = match round {
+            0..6 => (large.clone(), Duration::from_millis(20)),
+            _ if round % 2 == 0 => (large.slice(..1 << 20), Duration::from_micros(round * 61 % 3000)),
+            _ => (large.slice(..100), Duration::from_micros(round * 37 % 1000)),
+        };
+        let _given_up = tokio::time::timeout(moment, storage.put("k", value)).await;
+        let new = format!("new {round}");
+        match round % 3 {
+            0 => drop(storage.put("k", new.clone()).await.unwrap()),
+            1 => drop(second.put("k", new.clone()).await.unwrap()),
+            _ => {
+                writeln!(input, "{new}").unwrap();
+                answer("written");
+            }
+        }
+        // Until nothing is under way any more: all that is staged are the lock files of the three.
+        let mut looks = 0..1000;
+        loop {
+            for reader in [&storage, &second] {
+                let seen = reader.get("k").await.unwrap().unwrap();
+                assert!(seen == new, "{} bytes in place of {new:?}", seen.len());
+            }
+            if fs::read_dir(&staging).unwrap().count() == 3 {
+                break;
+            }
+            assert!(looks.next().is_some(), "something stays staged");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    drop(input);
+    assert!(process.wait().unwrap().success());
 }

@@ -111,7 +111,9 @@ pub(crate) fn build(who: Who, builder: GoogleCloudStorageBuilder) -> Result<Goog
     };
     builder.build().map_err(|e| match from {
         // The cause is left out, since it may quote a part of the key.
-        Some(from) => wrong(format!("the `private_key` in {from} is none; take the file as Google has handed it out")),
+        Some(from) => wrong(format!(
+            "the `private_key` in {from} is not a valid PEM key; use the service-account file unmodified"
+        )),
         None => error::build(e),
     })
 }

@@ -40,7 +40,7 @@ pub(crate) fn explain(refusal: &Refusal) -> Option<(ErrorKind, String)> {
             "the project or account cannot be used, for its billing or because it is disabled; set it right with Google",
         ),
         "UserProjectMissing" | "UserProjectInconsistent" => {
-            (Kind::Unsupported, "the bucket wants requesters to pay, which is not supported here")
+            (Kind::Unsupported, "requester-pays buckets are not supported")
         }
         "RetentionPolicyNotMet" | "ObjectUnderActiveHold" | "ForbiddenByBucketPolicy" => {
             (Kind::PermissionDenied, "a policy or a hold of the bucket keeps the object as it is")
@@ -70,7 +70,7 @@ fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
     let (kind, message) = match refusal.status {
         400 => (
             ErrorKind::Unauthenticated,
-            "the store, or who hands out tokens for it, takes the request for malformed; renew or correct the credentials",
+            "the request or the token request was rejected as malformed (HTTP 400); renew or correct the credentials",
         ),
         403 => (
             ErrorKind::PermissionDenied,
@@ -83,7 +83,7 @@ fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
 
 /// Settings that object_store does not take.
 pub(crate) fn build(error: object_store::Error) -> Error {
-    wrong("the settings do not fit together; see the cause".into()).with_source(error)
+    wrong("invalid client configuration (see source)".into()).with_source(error)
 }
 
 /// No credentials, or none that could be had.

@@ -4,9 +4,9 @@ mod bucket;
 
 use std::time::Duration;
 
-use bucket::{FAKE, config, host, make, plant, secret};
+use bucket::{FAKE, config, host, make, plant, put, secret};
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, Result};
+use storage_core::{Bytes, Capabilities, Key, Result};
 use storage_gcs::ObjectStoreBackend;
 
 /// Each check has a bucket of its own, since the emulator looks at a whole bucket for each request.
@@ -27,12 +27,28 @@ async fn others(ns: Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Where a key of plain characters lies.
+fn path(ns: &Namespace, key: &Key) -> String {
+    format!("/{0}/{0}/{key}", ns.name())
+}
+
+/// Puts an object there whose metadata cannot be read.
+async fn damage(ns: Namespace, key: Key) -> Result<()> {
+    put(&path(&ns, &key), &[("x-goog-meta-storage", "not base64!")], "damaged".into()).await
+}
+
+async fn store(ns: Namespace, key: Key, value: Bytes) -> Result<()> {
+    put(&path(&ns, &key), &[], value).await
+}
+
 storage_conformance::main!(
     Target::new("gcs", open)
         .needs_env(FAKE)
         .runs_on("third-party emulator + our translator")
         .secret(secret())
         .foreign(others)
+        .damage(damage)
+        .stored_by_others(store)
         .patience(Duration::from_secs(300))
         .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),
 );

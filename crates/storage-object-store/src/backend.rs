@@ -1,17 +1,17 @@
 //! The backend: the trait in its own order. Reading, writing and listing are in files of their own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fmt,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
-use futures_util::{StreamExt, TryStreamExt, future::ready, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{CopyOptions as Copy, Error as Absent, GetOptions as Get, ObjectStore, ObjectStoreExt};
 use storage_config::Secret;
 use storage_core::{
@@ -25,6 +25,7 @@ use crate::{
     names::Names,
     probe::probe,
     requests::{Requests, before_read, before_write},
+    sound::Sound,
 };
 
 /// A storage backend over an [`ObjectStore`].
@@ -47,6 +48,7 @@ pub(crate) struct Inner {
     /// Whether the store compares etags as they are without their quotes.
     pub(crate) unquoted: bool,
     pub(crate) requests: Requests,
+    pub(crate) sound: Sound,
     closed: AtomicBool,
 }
 
@@ -123,6 +125,7 @@ impl ObjectStoreBackend {
                 framed,
                 unquoted: found.unquoted,
                 requests: Requests::new(patience),
+                sound: Sound::default(),
                 closed: AtomicBool::new(false),
             }),
         })
@@ -291,10 +294,28 @@ impl StorageBackend for ObjectStoreBackend {
     async fn clear(&self, prefix: &str) -> Result<()> {
         let inner = self.open()?;
         before_write(inner.requests.writes().settled_prefix(prefix)).await?;
-        let (store, places) = (inner.store.clone(), inner.places(prefix));
+        let (store, native) = (inner.store.clone(), inner.native.clone());
+        // Answers come in the order of what was asked.
+        let asked = Arc::new(Mutex::new(VecDeque::new()));
+        let asking = asked.clone();
+        let places = inner.places(prefix);
+        let places = places.inspect_ok(move |place| lock(&asking).push_back(place.clone())).boxed();
         let request = inner.requests.send_more(Keys::prefix(prefix), |given_up| async move {
-            let done = store.delete_stream(given_up.cuts(places).boxed());
-            done.map(|each| absent_is_fine(each.map(drop))).try_for_each(|()| ready(Ok(()))).await
+            let mut left = Vec::new();
+            let mut done = store.delete_stream(given_up.clone().cuts(places).boxed());
+            while let Some(each) = done.next().await {
+                let place = lock(&asked).pop_front();
+                match each.map(drop) {
+                    Err(e) if native.is_some() && error::is_left_by_bulk(&e) => left.extend(place),
+                    each => absent_is_fine(each)?,
+                }
+            }
+            // Some stores fail where an object is written at the same time. Those are deleted one by one, and no other a second time.
+            let mut left = given_up.cuts(stream::iter(left)).boxed();
+            while let (Some(native), Some(place)) = (&native, left.next().await) {
+                native.delete(&place, None).await.map_err(error::perhaps)?;
+            }
+            Ok(())
         });
         request.await
     }
@@ -357,4 +378,8 @@ fn absent_is_fine(deleted: object_store::Result<()>) -> Result<()> {
         Ok(()) | Err(Absent::NotFound { .. }) => Ok(()),
         Err(e) => Err(error::write(e)),
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

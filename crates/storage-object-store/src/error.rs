@@ -24,20 +24,28 @@ fn requested(error: &Native) -> Option<(Error, bool)> {
         Native::Unauthenticated { .. } => return crate::http::explain(error).filter(|(known, _)| known.is_retryable()),
         _ => return None,
     };
-    let text = source.to_string();
-    // An item of a bulk request has a code of its own, which is nowhere but in the text.
-    let of_an_item = ["DeleteObjects request failed", "Bulk delete request failed for key"];
-    let of_an_item = of_an_item.iter().any(|start| text.starts_with(start));
-    if let Some((_, code)) = text.rsplit_once("(code: ").filter(|_| of_an_item) {
-        return Some(match code.trim_end_matches(')') {
-            "AccessDenied" | "403" => (
-                Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"),
-                true,
-            ),
-            _ => (Error::new(ErrorKind::Unavailable, "the store could not delete this; try again"), false),
-        });
+    match code_of_an_item(&source.to_string()) {
+        Some("AccessDenied" | "403") => Some((
+            Error::new(ErrorKind::PermissionDenied, "the credentials have no right to delete this; grant it"),
+            true,
+        )),
+        Some(_) => Some((Error::new(ErrorKind::Unavailable, "the store could not delete this; try again"), false)),
+        None => crate::http::explain(error),
     }
-    crate::http::explain(error)
+}
+
+/// The code of one item of a bulk request, which is nowhere but in the text.
+fn code_of_an_item(text: &str) -> Option<&str> {
+    let starts = ["DeleteObjects request failed", "Bulk delete request failed for key"];
+    let of_an_item = starts.iter().any(|start| text.starts_with(start));
+    let (_, code) = text.rsplit_once("(code: ").filter(|_| of_an_item)?;
+    Some(code.trim_end_matches(')'))
+}
+
+/// Whether a bulk request could not delete this item of it, which may go by a request of its own.
+pub(crate) fn is_left_by_bulk(error: &Native) -> bool {
+    let Native::Generic { source, .. } = error else { return false };
+    code_of_an_item(&source.to_string()).is_some_and(|code| !matches!(code, "AccessDenied" | "403"))
 }
 
 /// A failed write. Unless the store said why it refused, it may have happened all the same.

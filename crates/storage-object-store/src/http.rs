@@ -1,5 +1,6 @@
 //! The HTTP client that the clouds share: one attempt for each request, and errors that say what the store said.
 
+mod address;
 mod answer;
 mod judge;
 mod provided;
@@ -30,6 +31,7 @@ use storage_core::{Error, ErrorKind, Result};
 use service::Located;
 use transport::Transport;
 
+pub use address::{is_address, is_without_login, server, shown_address, shown_name};
 pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
 pub(crate) use refusal::{explain, is_left_open, is_nameless};
@@ -67,13 +69,6 @@ pub fn no_retries() -> RetryConfig {
 
 /// As much of the body of a refusal as one needs to understand it.
 const ENOUGH: usize = 64 << 10;
-
-/// Whether requests can be made to this address.
-#[must_use]
-pub fn is_address(address: &str) -> bool {
-    // `object_store` reads each address both ways, and does not expect that the second fails.
-    address.parse::<http::Uri>().is_ok() && reqwest::Url::parse(address).is_ok()
-}
 
 /// What an answer said beside what `object_store` takes from it.
 #[derive(Clone, Debug, Default)]
@@ -152,9 +147,11 @@ impl HttpService for Connector {
         request.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         let (asked, body) = request.into_parts();
         if !is_address(&asked.uri.to_string()) {
-            let none =
-                wrong("an address is none; correct the setting or the environment variable that names it".into());
-            return Err(HttpError::new(HttpErrorKind::Unknown, none));
+            let invalid = wrong(
+                "invalid endpoint URL; check the `endpoint` option and the environment variable it may come from"
+                    .into(),
+            );
+            return Err(HttpError::new(HttpErrorKind::Unknown, invalid));
         }
         tracing::trace!(target: "storage_object_store::request", method = %asked.method, path = asked.uri.path());
         let located = self.located.as_ref().filter(|located| located.has(&asked.uri));
@@ -201,7 +198,7 @@ pub async fn body(response: HttpResponse) -> Result<Bytes> {
 pub fn no_credentials(error: object_store::Error, message: &str) -> Error {
     let passing = explain(&error).map(|(known, _)| known).filter(Error::is_retryable);
     let Some(known) = passing else { return Error::new(ErrorKind::Unauthenticated, message).with_source(error) };
-    let message = format!("{message}; who hands them out cannot do so at the moment, so it may help to try again");
+    let message = format!("{message}; the credential service is temporarily unavailable, retry later");
     let passing = Error::new(known.kind(), message).with_source(error);
     match known.retry_after() {
         Some(wait) => passing.with_retry_after(wait),

@@ -17,6 +17,7 @@ mod profile;
 mod progress;
 mod read;
 mod requests;
+mod sound;
 mod source;
 mod write;
 

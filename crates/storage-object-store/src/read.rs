@@ -12,6 +12,9 @@ use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Ob
 
 use crate::{backend::Inner, error, meta, source::Source, write::bare};
 
+/// How often a read is made again that met a write.
+const AGAIN: usize = 4;
+
 impl Inner {
     pub(crate) async fn read(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
         if self.framed {
@@ -114,8 +117,14 @@ impl Inner {
     /// The answer to a read. Where a server leaves open what was asked, it is asked in another way: an answer to `HEAD` has no body
     /// that could say whether a 404 is the store's, and one without a length may have it in that to a request for a range.
     async fn answered(&self, place: &Path, mut get: Get) -> object_store::Result<GetResult> {
+        let mut left = AGAIN;
         loop {
             let left_open = match self.store.get_opts(place, get.clone()).await {
+                // Ceph has no name for a read that met a write.
+                Err(e) if left > 0 && error::is_lost_race(&e) => {
+                    left -= 1;
+                    continue;
+                }
                 Err(e) if error::is_left_open(&e) => e,
                 said => return said,
             };
@@ -202,6 +211,9 @@ impl Inner {
             entry.version = about.version.clone().map(VersionId::from);
         }
         entry.metadata = Some(meta::from_attributes(attributes)?);
+        if let Some(etag) = &entry.etag {
+            self.sound.remember(key, etag);
+        }
         Ok(entry)
     }
 }

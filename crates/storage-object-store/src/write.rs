@@ -86,6 +86,9 @@ impl Inner {
         attributes: Attributes,
         condition: Option<Condition>,
     ) -> Result<PutResult> {
+        if let Some(Condition::IfMatch(etag)) = &condition {
+            self.look_unless_sound(key, etag).await?;
+        }
         let mut options = Put::from(attributes);
         options.mode = match &condition {
             None => PutMode::Overwrite,
@@ -118,6 +121,18 @@ impl Inner {
                 return Err(error);
             }
             left -= 1;
+        }
+    }
+
+    /// No condition holds of a damaged object. Whether any holds otherwise, the write itself finds out.
+    async fn look_unless_sound(&self, key: &Key, etag: &Etag) -> Result<()> {
+        if !self.is_one(etag) || self.sound.remembers(key, etag) {
+            return Ok(());
+        }
+        match self.describe(key, None).await {
+            Err(e) if e.kind() == ErrorKind::Corrupt => Err(error::mismatch(etag).with_source(e)),
+            Err(e) => Err(e),
+            Ok(_) => Ok(()),
         }
     }
 
@@ -247,6 +262,9 @@ impl Inner {
             }
         }
         entry.etag = token.or(etag.map(Etag::from));
+        if let Some(etag) = &entry.etag {
+            self.sound.remember(key, etag);
+        }
         entry
     }
 }

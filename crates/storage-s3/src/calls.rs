@@ -55,7 +55,7 @@ impl Calls {
         match self.get(&[("versioning", "")]).await {
             Ok(body) => xml::versioned(&body),
             Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
-                tracing::warn!(error = %e, "whether the bucket keeps versions cannot be found out; they are not offered");
+                tracing::warn!(error = %e, "cannot read the bucket's versioning status; versioning disabled");
                 Ok(false)
             }
             Err(e) => Err(e),

@@ -1,15 +1,15 @@
 //! What can be configured, and the factory that connects.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use serde::Deserialize;
 use storage_config::{BackendFactory, ConnectionConfig, CredentialProvider, Secret, StorageContext};
 use storage_core::{Error, ErrorKind, Result, StorageBackend};
-use storage_object_store::http::HttpConfig;
+use storage_object_store::http::{HttpConfig, shown_address, shown_name};
 
 /// Where the bucket is and how to use it. Start from [`Config::new`] or [`Config::from_connection`] and assign.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Config {
@@ -47,6 +47,44 @@ pub struct Config {
     /// Times and certificates.
     #[serde(skip)]
     pub http: HttpConfig,
+}
+
+impl fmt::Debug for Config {
+    /// Without what an address may hold beside the server.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            bucket,
+            region,
+            endpoint,
+            path_style,
+            access_key_id,
+            secret_access_key,
+            session_token,
+            credentials,
+            profile,
+            anonymous,
+            encryption,
+            kms_key,
+            store,
+            http,
+        } = self;
+        f.debug_struct("Config")
+            .field("bucket", &shown_name(bucket))
+            .field("region", &region.as_deref().map(shown_name))
+            .field("endpoint", &endpoint.as_deref().map(shown_address))
+            .field("path_style", path_style)
+            .field("access_key_id", access_key_id)
+            .field("secret_access_key", secret_access_key)
+            .field("session_token", session_token)
+            .field("credentials", credentials)
+            .field("profile", profile)
+            .field("anonymous", anonymous)
+            .field("encryption", encryption)
+            .field("kms_key", kms_key)
+            .field("store", store)
+            .field("http", http)
+            .finish()
+    }
 }
 
 /// How the store encrypts values where they lie.
@@ -158,4 +196,50 @@ pub(crate) fn is_visible(text: &str) -> bool {
 
 pub(crate) fn wrong(message: String) -> Error {
     Error::new(ErrorKind::Config, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use storage_conformance::Secrets;
+
+    use super::*;
+
+    #[test]
+    fn debug_hides_what_an_address_may_hold() {
+        let mut secrets = Secrets::default();
+        secrets.add(b"hunter2");
+        let put: [fn(&mut Config, String); 3] = [
+            |config: &mut Config, text| config.endpoint = Some(text),
+            |config: &mut Config, text| config.bucket = text,
+            |config: &mut Config, text| config.region = Some(text),
+        ];
+        for address in [
+            "http://user:hunter2@host",
+            "http://hunter2@host",
+            "http://user%3Ahunter2%40host",
+            "http://user:%68unter2@host",
+            "http%3A%2F%2Fuser%3Ahunter2%40host",
+            "//user:hunter2@host",
+            "user:hunter2@host",
+            "http://user:hunter2/host",
+            "http://host/?sig=hunter2",
+            "http://host/%3Fsig%3Dhunter2",
+            "http://host#hunter2",
+        ] {
+            for put in put {
+                let mut config = Config::new("name");
+                put(&mut config, address.to_owned());
+                assert_eq!(secrets.found_in(&format!("{config:?} {config:#?}")), None, "{address}");
+            }
+            let escaped: String = address.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let uri = ConnectionConfig::new(format!("s3://name?endpoint={escaped}"));
+            let config = Config::from_connection(&uri).unwrap();
+            assert_eq!(config.endpoint.as_deref(), Some(address));
+            assert_eq!(secrets.found_in(&format!("{config:?} {config:#?}")), None, "{address}");
+        }
+        let mut config = Config::new("name");
+        config.endpoint = Some("http://127.0.0.1:9000".into());
+        let shown = format!("{config:?}");
+        assert!(shown.contains("\"http://127.0.0.1:9000\"") && shown.contains("\"name\""), "{shown}");
+    }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf, sync::Arc};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, AwsCredential};
 use storage_config::{CredentialProvider, Secret};
 use storage_core::Result;
-use storage_object_store::http::Provided;
+use storage_object_store::http::{Provided, is_without_login};
 
 use crate::{
     Config,
@@ -56,10 +56,19 @@ pub(crate) async fn apply(
         let token = variable("AWS_SESSION_TOKEN").map(Secret::new);
         return with(builder, &id, &Secret::new(secret), token.as_ref(), "`AWS_ACCESS_KEY_ID` and its companions");
     }
-    let builder = MACHINE.into_iter().fold(builder, |builder, (name, key)| match variable(name) {
-        Some(value) => builder.with_config(key, value),
-        None => builder,
-    });
+    let mut builder = builder;
+    for (name, key) in MACHINE {
+        let Some(value) = variable(name) else { continue };
+        // Errors name the address that was asked.
+        if matches!(key, Key::StsEndpoint | Key::ContainerCredentialsFullUri | Key::MetadataEndpoint)
+            && !is_without_login(&value)
+        {
+            return Err(wrong(format!(
+                "`{name}` must be an address, as in `http://host/path`, without user or password"
+            )));
+        }
+        builder = builder.with_config(key, value);
+    }
     let profile = config.profile.clone().or_else(|| variable("AWS_PROFILE"));
     let section = from_file(profile.as_deref().unwrap_or("default"), environment).await;
     match (section, profile) {
@@ -193,6 +202,15 @@ mod tests {
         std::fs::write(&other, section("default", "other")).unwrap();
         let place = ("AWS_SHARED_CREDENTIALS_FILE", other.to_str().unwrap());
         assert_eq!(find(|_| (), &[identity, place]).await.unwrap()[0], "other");
+
+        let login = ["http://user:hunter2@host", "http://user%3Ahunter2%40host", "user:hunter2@host"];
+        for name in ["AWS_ENDPOINT_URL_STS", "AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_METADATA_ENDPOINT"] {
+            for address in login {
+                let error = find(|_| (), &[(name, address)]).await.unwrap_err();
+                assert!(error.message().contains(name) && !format!("{error:?}").contains("unter2"), "{error:?}");
+            }
+            find(|_| (), &[(name, "http://127.0.0.1:51679/path?query=1")]).await.unwrap();
+        }
 
         // What the environment says in part, or says nothing by, it does not say.
         assert_eq!(find(|_| (), &keys[..1]).await.unwrap()[0], "file");

@@ -82,7 +82,7 @@ fn by_status(refusal: &Refusal) -> Option<(ErrorKind, String)> {
         300 | 301 | 302 | 307 | 308 => return Some((ErrorKind::Config, elsewhere(refusal))),
         400 => (
             ErrorKind::Unauthenticated,
-            "the store takes the request for malformed; renew the credentials and their `session_token`, or correct `region`",
+            "the request was rejected as malformed (HTTP 400); renew the credentials and their `session_token`, or correct `region`",
         ),
         403 => (
             ErrorKind::PermissionDenied,
@@ -103,7 +103,7 @@ fn elsewhere(refusal: &Refusal) -> String {
 
 /// Settings that object_store does not take.
 pub(crate) fn build(error: object_store::Error) -> Error {
-    wrong("the settings do not fit together; see the cause".into()).with_source(error)
+    wrong("invalid client configuration (see source)".into()).with_source(error)
 }
 
 /// No credentials, or none that could be had.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bucket::{CEPH, MOTO, Server};
 use http::Method;
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, Result};
+use storage_core::{Bytes, Capabilities, Key, Result};
 use storage_s3::ObjectStoreBackend;
 use tokio::sync::OnceCell;
 
@@ -51,6 +51,21 @@ async fn plant(on: On, ns: Namespace) -> Result<()> {
     Ok(())
 }
 
+/// Where a key of plain characters lies.
+fn path(on: On, ns: &Namespace, key: &Key) -> String {
+    format!("/{}/{}/{key}", bucket_of(on, ns), ns.name())
+}
+
+/// Puts an object there whose metadata cannot be read.
+async fn damage(on: On, ns: Namespace, key: Key) -> Result<()> {
+    let metadata = [("x-amz-meta-storage", "not base64!")];
+    on.0.described(Method::PUT, &path(on, &ns, &key), &metadata, "damaged".into()).await.map(drop)
+}
+
+async fn store(on: On, ns: Namespace, key: Key, value: Bytes) -> Result<()> {
+    on.0.request(Method::PUT, &path(on, &ns, &key), value).await.map(drop)
+}
+
 fn target(name: &str, on: On, kind: &str) -> Target {
     let On(server, versions) = on;
     let mut required = Capabilities::new().atomic().streaming();
@@ -66,6 +81,8 @@ fn target(name: &str, on: On, kind: &str) -> Target {
         .runs_on(kind)
         .secret(server.secret())
         .foreign(move |ns| plant(on, ns))
+        .damage(move |ns, key| damage(on, ns, key))
+        .stored_by_others(move |ns, key, value| store(on, ns, key, value))
         .requires(required)
         // Thousands of requests take their time, in moto one after the other, in Ceph where other programs run, too.
         .patience(Duration::from_secs(300))
@@ -73,7 +90,9 @@ fn target(name: &str, on: On, kind: &str) -> Target {
 }
 
 storage_conformance::main!(
-    target("s3-ceph", On(CEPH, false), "server"),
+    // Why, docs/backends.md says under "Ceph's own ways".
+    target("s3-ceph", On(CEPH, false), "server")
+        .unsteady(["races/every_call_beside_every_other", "races/every_call_beside_every_other_on_threads"]),
     target("s3-ceph-versions", On(CEPH, true), "server"),
     // With versions: conditions and versions meet only here. What works without them, Ceph shows.
     target("s3-moto-versions", On(MOTO, true), "third-party emulator"),

@@ -102,7 +102,7 @@ impl Session {
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let some: Vec<_> = items.by_ref().take(most).collect();
-            let deleted = self.write(move |mut db| {
+            let deleted = self.write_batch(options.atomic, move |mut db| {
                 let some = some.clone();
                 Box::pin(async move {
                     if let Some(keys) = unconditional(&some).filter(|_| db.store.versions.is_none()) {
@@ -126,7 +126,7 @@ impl Session {
 
     /// Writes these in one transaction.
     async fn write_all(&self, items: Vec<Item>, atomic: bool) -> Result<Vec<Result<Entry>>> {
-        let write = self.write(move |mut db| {
+        let write = self.write_batch(atomic, move |mut db| {
             let items = items.clone();
             Box::pin(async move {
                 let written = write_all(&mut db, &items).await?;

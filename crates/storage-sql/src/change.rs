@@ -10,7 +10,7 @@ use crate::{
     session::{Db, Session, Version},
     staging::{Content, Received},
     versions,
-    write::{Item, bounds, delete, remove, see_deletes, write_one, write_plain},
+    write::{Item, bounds, delete, remove, see_deletes, see_deletes_between, write_one, write_plain},
 };
 
 impl Session {
@@ -73,6 +73,7 @@ impl Session {
         self.write_once(move |mut db| {
             let bounds = bounds.to_vec();
             Box::pin(async move {
+                see_deletes_between(&mut db, &bounds).await?;
                 let entries = &db.store.tables.entries;
                 let sql = format!("DELETE FROM {entries} WHERE entry_key >= ? AND entry_key < ?");
                 db.execute(sql, bounds).await.map(drop)

@@ -35,6 +35,8 @@ pub(crate) enum How {
 pub(crate) enum Begin {
     /// A few statements that belong together, each of which sees the database as it is then.
     Write,
+    /// A batch that is a transaction, as isolated from callers' transactions as these from one another.
+    Isolated,
     /// A caller's transaction, which sees the database as it is now.
     Snapshot,
 }
@@ -74,9 +76,9 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
         false
     }
 
-    /// Makes sure, in a transaction, that none of so many keys was changed or deleted since it began, where writing them does
-    /// not. It fails, or yields two numbers that must be equal.
-    fn see_deletes(&self, _: &Tables, _: usize) -> Option<String> {
+    /// Makes sure, in a transaction, that none of the entries of which a condition holds was changed or deleted since it began, where
+    /// writing them does not. It fails, or yields two numbers that must be equal.
+    fn see_deletes(&self, _: &Tables, _condition: &str) -> Option<String> {
         None
     }
 
@@ -130,7 +132,7 @@ pub(crate) trait Dialect: Debug + Send + Sync + 'static {
 
     fn begin(&self, tables: &Tables, begin: Begin) -> String;
 
-    /// The same as [`Begin::Write`], but it fails at once if another process writes; every other statement waits for as long
+    /// Begins a transaction that writes, but it fails at once if another process writes; every other statement waits for as long
     /// as it is told. Only where there is one writer at a time.
     fn begin_at_once(&self, _: Duration) -> Option<String> {
         None

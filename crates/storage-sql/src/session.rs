@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result, VersionId};
+use storage_core::{BackendInfo, Error, ErrorKind, Etag, Result, VersionId, pending::Commit};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit, Semaphore},
     time,
@@ -21,7 +21,7 @@ use crate::{
     pool::{Connection, Database},
     reserve::{self, Claims},
     staging::Abandoned,
-    task::{Fate, Tasks},
+    task::Tasks,
     transaction::{Open, ended},
     turn::Turn,
     value::{Row, Value},
@@ -143,12 +143,13 @@ impl Session {
     /// Runs a job that only reads. Outside of a transaction each of its statements sees its own moment.
     pub(crate) async fn read<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
         let session = self.clone();
-        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |commit| async move {
             let store = &*session.store;
             if let Some(open) = session.open()? {
+                let mut open = open.lock_owned().await;
                 // A statement that is cut off takes the connection with it, and so the transaction.
-                fate.seal()?;
-                return open.lock_owned().await.read(store, job).await;
+                commit.begin()?;
+                return open.read(store, job).await;
             }
             let mut reconnects = 0;
             loop {
@@ -165,31 +166,35 @@ impl Session {
 
     /// Runs a job that writes, as a whole or not at all.
     pub(crate) async fn write<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
-        self.run(job, true).await
+        self.run(job, Some(Begin::Write)).await
+    }
+
+    /// The same for a batch; an atomic one is a transaction like those of callers.
+    pub(crate) async fn write_batch<T: Send + 'static>(&self, atomic: bool, job: impl Job<T>) -> Result<T> {
+        self.run(job, Some(if atomic { Begin::Isolated } else { Begin::Write })).await
     }
 
     /// Runs a job that writes by one statement, which is a transaction of its own where that is possible.
     pub(crate) async fn write_once<T: Send + 'static>(&self, job: impl Job<T>) -> Result<T> {
-        let whole = self.store.dialect.one_writer();
-        self.run(job, whole).await
+        let begin = self.store.dialect.one_writer().then_some(Begin::Write);
+        self.run(job, begin).await
     }
 
-    async fn run<T: Send + 'static>(&self, job: impl Job<T>, several: bool) -> Result<T> {
+    /// Runs a job that writes, in a transaction that begins so, or by its one statement.
+    async fn run<T: Send + 'static>(&self, job: impl Job<T>, begin: Option<Begin>) -> Result<T> {
         let session = self.clone();
-        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |commit| async move {
             let store = &*session.store;
             if let Some(open) = session.open()? {
-                // A job that is dropped half way would leave its first half in the transaction.
-                fate.seal()?;
-                return open.lock_owned().await.write(store, job, several).await;
+                let mut open = open.lock_owned().await;
+                // A job that is dropped half way would leave its first half in the transaction. Before it has the lock, a later call
+                // could overtake it.
+                commit.begin()?;
+                return open.write(store, job, begin.is_some()).await;
             }
             let mut pause = FIRST_PAUSE;
             for _ in 0..ATTEMPTS {
-                let done = match several {
-                    true => store.transact(&job, &fate).await,
-                    false => store.single(&job, &fate).await,
-                };
-                match done {
+                match store.run(&job, begin, &commit).await {
                     Err(e) if e.kind() == ErrorKind::Conflict && e.source().is_some() && !e.is_ambiguous() => {}
                     done => {
                         session.tend_log(false);
@@ -199,10 +204,7 @@ impl Session {
                 time::sleep(pause.mul_f64(fastrand::f64())).await;
                 pause *= 2;
             }
-            match several {
-                true => store.transact(&job, &fate).await,
-                false => store.single(&job, &fate).await,
-            }
+            store.run(&job, begin, &commit).await
         });
         run.await
     }
@@ -210,8 +212,8 @@ impl Session {
     /// Begins a transaction. It lives as long as what is returned beside its session.
     pub(crate) async fn begin(&self) -> Result<(Self, Arc<Mutex<Open>>)> {
         let session = self.clone();
-        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
-            let _fate = fate;
+        let run = self.store.tasks.run(self.transaction.is_some(), |commit| async move {
+            let _commit = commit;
             session.open()?;
             let store = session.store.clone();
             let open = match reserve::begin(&store).await? {
@@ -227,9 +229,9 @@ impl Session {
     /// Ends the transaction of this session.
     pub(crate) async fn end(&self, commit: bool) -> Result<()> {
         let session = self.clone();
-        let run = self.store.tasks.run(self.transaction.is_some(), |fate| async move {
+        let run = self.store.tasks.run(self.transaction.is_some(), |decision| async move {
             let open = session.open()?.ok_or_else(ended)?;
-            let ended = open.lock_owned().await.end(&session.store, commit, &fate).await;
+            let ended = open.lock_owned().await.end(&session.store, commit, &decision).await;
             session.tend_log(true);
             ended
         });
@@ -278,7 +280,14 @@ impl Store {
         }
     }
 
-    async fn transact<T>(&self, job: &impl Job<T>, fate: &Fate) -> Result<T> {
+    async fn run<T>(&self, job: &impl Job<T>, begin: Option<Begin>, commit: &Commit) -> Result<T> {
+        match begin {
+            Some(begin) => self.transact(job, begin, commit).await,
+            None => self.single(job, commit).await,
+        }
+    }
+
+    async fn transact<T>(&self, job: &impl Job<T>, begin: Begin, commit: &Commit) -> Result<T> {
         let permit = permit(self, self.busy_timeout).await?;
         let _permit = permit.ok_or_else(|| {
             Error::new(
@@ -286,9 +295,9 @@ impl Store {
                 "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`",
             )
         })?;
-        let mut connection = self.begin(Begin::Write).await?;
+        let mut connection = self.begin(begin).await?;
         let result = job(Db { store: self, connection: &mut *connection, snapshot: false }).await;
-        match result.and_then(|value| fate.seal().map(|()| value)) {
+        match result.and_then(|value| commit.begin().map(|()| value)) {
             // What is acknowledged must be in the file that others find.
             Ok(value) => match self.database.check() {
                 Ok(()) => {
@@ -309,10 +318,10 @@ impl Store {
         }
     }
 
-    async fn single<T>(&self, job: &impl Job<T>, fate: &Fate) -> Result<T> {
+    async fn single<T>(&self, job: &impl Job<T>, commit: &Commit) -> Result<T> {
         let mut connection = self.database.acquire().await?;
         // Once it is sent, the database alone decides.
-        fate.seal()?;
+        commit.begin()?;
         job(Db { store: self, connection: &mut *connection, snapshot: false }).await.map_err(while_writing)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
-use storage_core::{Error, ErrorKind, Result, Transaction, async_trait};
+use storage_core::{Error, ErrorKind, Result, Transaction, async_trait, pending::Commit};
 use tokio::{
     sync::{Mutex, OwnedSemaphorePermit},
     time::{Instant, sleep},
@@ -13,7 +13,6 @@ use crate::{
     pool::Connection,
     reserve::Expiry,
     session::{Db, Job, Session, Store, permit},
-    task::Fate,
 };
 
 /// How long a transaction waits for another writer before it gives way with `Conflict`.
@@ -130,7 +129,7 @@ impl Open {
         result
     }
 
-    pub(crate) async fn end(&mut self, store: &Store, commit: bool, fate: &Fate) -> Result<()> {
+    pub(crate) async fn end(&mut self, store: &Store, commit: bool, decision: &Commit) -> Result<()> {
         let mut connection = self.connection.take().ok_or_else(ended)?;
         self.reserved = None;
         // Held until the lock is free.
@@ -140,7 +139,7 @@ impl Open {
             if writes {
                 store.database.check()?;
             }
-            fate.seal()?;
+            decision.begin()?;
             connection.commit().await?;
             return if writes { store.database.check().map_err(Error::ambiguous) } else { Ok(()) };
         }

@@ -43,7 +43,7 @@ impl Turn {
         busy_timeout: Duration,
     ) -> Result<()> {
         let patient = dialect.begin(tables, begin);
-        let Some(impatient) = dialect.begin_at_once(busy_timeout).filter(|_| begin == Begin::Write) else {
+        let Some(impatient) = dialect.begin_at_once(busy_timeout).filter(|_| begin != Begin::Snapshot) else {
             return connection.begin(patient).await;
         };
         let asked = Instant::now();

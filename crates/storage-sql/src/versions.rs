@@ -138,6 +138,7 @@ fn keeps_one(db: &Db<'_>) -> bool {
 
 /// Deletes the keys in a range, and keeps their values as versions.
 pub(crate) async fn clear(db: &mut Db<'_>, bounds: Vec<Value>) -> Result<()> {
+    write::see_deletes_between(db, &bounds).await?;
     let (entries, for_update) = (&db.store.tables.entries, db.store.dialect.lock());
     let sql = format!("SELECT id FROM {entries} WHERE entry_key >= ? AND entry_key < ?{for_update}");
     let rows = db.fetch(sql, bounds.clone()).await?;

@@ -255,11 +255,25 @@ pub(crate) fn bounds(prefix: &str) -> [Value; 2] {
 
 /// Makes sure, where the database does not, that none of these keys was deleted since the caller's transaction began.
 pub(crate) async fn see_deletes(db: &mut Db<'_>, keys: &[Key]) -> Result<()> {
-    let Some(sql) = db.store.dialect.see_deletes(&db.store.tables, keys.len()).filter(|_| db.snapshot) else {
+    if !db.snapshot {
+        return Ok(());
+    }
+    let condition = format!("entry_key IN ({})", vec!["?"; keys.len()].join(", "));
+    let keys: Vec<Value> = keys.iter().map(Value::from).collect();
+    see_deletes_where(db, &condition, &keys).await
+}
+
+/// The same for the keys in a range.
+pub(crate) async fn see_deletes_between(db: &mut Db<'_>, bounds: &[Value]) -> Result<()> {
+    see_deletes_where(db, "entry_key >= ? AND entry_key < ?", bounds).await
+}
+
+async fn see_deletes_where(db: &mut Db<'_>, condition: &str, values: &[Value]) -> Result<()> {
+    let Some(sql) = db.store.dialect.see_deletes(&db.store.tables, condition).filter(|_| db.snapshot) else {
         return Ok(());
     };
     let asked = sql.matches('?').count();
-    let arguments = keys.iter().cycle().take(asked).map(Value::from).collect();
+    let arguments = values.iter().cycle().take(asked).cloned().collect();
     let mut row = db.fetch_one(sql, arguments).await?.ok_or_else(read::damaged)?;
     match row.int()? == row.int()? {
         true => Ok(()),

@@ -3,7 +3,10 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use storage_core::{Body, Bytes, Condition, Error, ErrorKind, PutOptions, Storage, StorageBackend};
@@ -225,7 +228,7 @@ async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
     for place in Place::all() {
         let storage = place.open().await;
         for other in ["put", "delete", "delete and put", "put with a tag"] {
-            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch"] {
+            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch", "clear"] {
                 storage.put("k", "v").await.unwrap();
                 let tx = storage.begin().await.unwrap();
                 assert!(tx.has("k").await.unwrap());
@@ -248,6 +251,7 @@ async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
                         tx.put_with("k", "own", PutOptions::new().condition(Condition::IfAbsent)).await.map(drop)
                     }
                     "batch" => tx.put_batch([("j", "own"), ("k", "own")]).await.map(drop),
+                    "clear" => tx.clear_prefix("k").await,
                     _ => tx.delete_batch(["j", "k"]).await,
                 };
                 let e = match done {
@@ -260,6 +264,31 @@ async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
                 assert_eq!(e.kind(), ErrorKind::Conflict, "{own} after {other} on {:?}: {e:?}", place.engine);
             }
         }
+    }
+}
+
+/// With versions a rename is several calls; a conflict of a later one is as definite as of the first.
+#[tokio::test]
+async fn a_rename_that_meets_a_conflict_is_run_again() {
+    for place in Place::all() {
+        let mut config = place.config();
+        config.versions = 3.try_into().ok();
+        let (storage, runs) = (place.connect(config).await, AtomicUsize::new(0));
+        storage.put("from", "old").await.unwrap();
+        let renamed = storage.transaction(|tx| {
+            let (storage, runs) = (&storage, &runs);
+            async move {
+                tx.get("from").await?;
+                if runs.fetch_add(1, Ordering::SeqCst) == 0 {
+                    storage.put("from", "new").await?;
+                }
+                tx.rename("from", "to").await
+            }
+        });
+        renamed.await.unwrap();
+        assert_eq!(runs.into_inner(), 2, "{:?}", place.engine);
+        assert_eq!(storage.get("from").await.unwrap(), None);
+        assert_eq!(storage.get("to").await.unwrap().unwrap(), "new");
     }
 }
 

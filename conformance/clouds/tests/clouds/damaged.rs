@@ -3,7 +3,9 @@
 
 use futures_util::TryStreamExt;
 use storage_cloud_tests::{Cloud, Server};
-use storage_core::{Condition, Entry, ErrorKind, Etag, ListItem, ListOptions, Metadata, PutOptions, Query};
+use storage_core::{
+    Condition, CopyOptions, Entry, ErrorKind, Etag, ListItem, ListOptions, Metadata, PutOptions, Query,
+};
 
 #[tokio::test]
 async fn a_damaged_object_is_told_and_hides_no_other() {
@@ -38,6 +40,20 @@ async fn a_damaged_object_is_told_and_hides_no_other() {
             for etag in [old, Etag::new("\"other\"")] {
                 let error = under(Condition::IfMatch(etag)).await.unwrap_err();
                 assert_eq!(error.kind(), ErrorKind::PreconditionFailed, "{cloud:?}");
+            }
+            // A listing without metadata tells its etag like any other. Another instance has seen none of them.
+            for storage in [&storage, &server.connect().await.unwrap()] {
+                let listed: Vec<ListItem> =
+                    storage.list_with(ListOptions::new()).await.unwrap().try_collect().await.unwrap();
+                let listed: Vec<Entry> = listed.into_iter().filter_map(ListItem::into_entry).collect();
+                let matches = |n: usize| Condition::IfMatch(listed[n].etag.clone().unwrap());
+                let put = storage.put_with("b", "w", PutOptions::new().condition(matches(1))).await.unwrap_err();
+                let onto = CopyOptions::new().condition(matches(1));
+                let copy = storage.copy_with("a", "b", onto).await.unwrap_err();
+                for error in [put, copy] {
+                    assert_eq!(error.kind(), ErrorKind::PreconditionFailed, "{cloud:?}");
+                }
+                storage.put_with("a", "w", described().condition(matches(0))).await.unwrap();
             }
             storage.put_with("b", "sound", described()).await.unwrap();
             assert_eq!(storage.get("b").await.unwrap().unwrap(), "sound");

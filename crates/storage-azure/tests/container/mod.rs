@@ -86,11 +86,22 @@ pub(crate) async fn plant(path: &str) -> Result<()> {
 ///
 /// # Errors
 /// The emulator's.
-pub(crate) async fn request(method: Method, path: &str, text: &'static str) -> Result<Bytes> {
+pub(crate) async fn request(method: Method, path: &str, text: impl Into<Bytes>) -> Result<Bytes> {
+    described(method, path, &[], text.into()).await
+}
+
+/// The same with headers.
+///
+/// # Errors
+/// The emulator's.
+pub(crate) async fn described(method: Method, path: &str, headers: &[(&str, &str)], text: Bytes) -> Result<Bytes> {
     let failed = |e: &dyn std::error::Error| Error::new(ErrorKind::Other, format!("the test's own request: {e}"));
     let mut request = http::Request::builder().method(method).uri(format!("{}{path}", endpoint(&host())));
     request = request.header("content-length", text.len()).header("x-ms-blob-type", "BlockBlob");
-    let mut request = request.body(HttpRequestBody::from(text.to_owned())).map_err(|e| failed(&e))?;
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut request = request.body(HttpRequestBody::from(text)).map_err(|e| failed(&e))?;
     let key = AzureAccessKey::try_new(&key()).map_err(|e| failed(&e))?;
     let credential = AzureCredential::AccessKey(key);
     let account = account();

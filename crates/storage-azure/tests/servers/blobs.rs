@@ -1,11 +1,13 @@
 //! Blobs as Azure has them: those of others, uploads that meet, copies, and the order of names.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::{TryStreamExt, stream};
+use std::time::Duration;
+
+use futures_util::{Stream, TryStreamExt, stream};
 use http::Method;
-use storage_conformance::proxy::Fault;
-use storage_core::{Body, ErrorKind, ListOptions, Metadata, PutOptions, Storage};
-use tokio::sync::mpsc;
+use storage_conformance::proxy::{Fault, Proxy};
+use storage_core::{Body, Bytes, ErrorKind, ListOptions, Metadata, PutOptions, Result, Storage};
+use tokio::{sync::mpsc, time::sleep};
 
 use crate::container::{Container, is_there, plant, request};
 
@@ -150,4 +152,54 @@ async fn a_key_whose_address_is_too_long_for_azure_is_copied_all_the_same() {
         assert_eq!(*copy.metadata.unwrap(), metadata);
         assert_eq!(storage.get("to").await.unwrap().unwrap(), "v");
     }
+}
+
+/// 100 MiB in pieces that nobody holds at once.
+const LARGE: u64 = 100 << 20;
+
+fn pieces() -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    static PIECE: [u8; 1 << 20] = [7; 1 << 20];
+    stream::iter((0..100).map(|_| Ok(Bytes::from_static(&PIECE))))
+}
+
+/// Drives a future until so many requests have reached the proxy.
+async fn drop_at(proxy: &Proxy, requests: u64, future: impl Future) {
+    let reached = async {
+        while proxy.requests() < requests {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = future => {}
+        () = reached => {}
+    }
+}
+
+/// Dropped at each stage: 20 parts, and the end. Parts without an end are seen by nobody; Azure has no call that throws them away.
+#[tokio::test]
+async fn a_large_put_that_is_dropped_is_never_late() {
+    if !is_there() {
+        return;
+    }
+    let container = Container::new().await;
+    let storage = container.open().await;
+    let size = async |key: &str| storage.stat(key).await.unwrap().map(|entry| entry.size);
+    let mut seen = Vec::new();
+    for sent in [1, 2, 5, 12, 20, 21] {
+        let key = format!("k{sent}");
+        let until = container.proxy.requests() + sent;
+        drop_at(&container.proxy, until, storage.put(key.as_str(), Body::stream(pieces()))).await;
+        let now = size(&key).await;
+        // The end may have been sent when the drop comes.
+        assert!(now.is_none() || sent > 12 && now == Some(LARGE), "{sent}: {now:?}");
+        seen.push((key, now));
+    }
+    sleep(Duration::from_secs(2)).await;
+    for (key, then) in &seen {
+        assert_eq!(size(key).await, *then, "{key}");
+    }
+    let keys: Vec<_> = storage.keys().await.unwrap().map_ok(|key| key.to_string()).try_collect().await.unwrap();
+    let mut there: Vec<_> = seen.into_iter().filter(|(_, size)| size.is_some()).map(|(key, _)| key).collect();
+    there.sort_unstable();
+    assert_eq!(keys, there);
 }

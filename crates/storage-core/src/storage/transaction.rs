@@ -9,6 +9,8 @@ use super::{Closed, Storage, backoff::Backoff};
 use crate::{Error, ErrorKind, Result, StorageBackend, Transaction, TransactionOptions};
 
 /// A transaction: a [`Storage`] handle, and an end. Dropping the last clone rolls back.
+///
+/// A `Conflict` of any call but `commit` is definite, for nothing is there before the commit: roll back, and run the transaction again.
 #[derive(Clone, Debug)]
 pub struct Tx {
     storage: Storage,

@@ -81,7 +81,32 @@ pub(crate) async fn make(bucket: &str) -> Result<()> {
 /// # Errors
 /// The emulator's.
 pub(crate) async fn plant(path: &str) -> Result<()> {
-    request(Method::PUT, &format!("http://{}{path}", host()?), "theirs".to_owned()).await.map(drop)
+    put(path, &[], "theirs".into()).await
+}
+
+/// The same with headers, and a value of its own.
+///
+/// # Errors
+/// The emulator's.
+pub(crate) async fn put(path: &str, headers: &[(&str, &str)], value: Bytes) -> Result<()> {
+    described(Method::PUT, &format!("http://{}{path}", host()?), headers, value).await.map(drop)
+}
+
+/// How many uploads into a bucket have begun and not ended. The translator keeps what it knows of each in a bucket of the emulator.
+pub(crate) async fn open_uploads(bucket: &str) -> usize {
+    let objects = format!("http://{}/storage/v1/b/storage-gcs-xml-uploads/o", emulator());
+    // Until the first upload there is no such bucket.
+    let Ok(listed) = request(Method::GET, &objects, String::new()).await else { return 0 };
+    let listed: serde_json::Value = serde_json::from_slice(&listed).unwrap();
+    let names = listed["items"].as_array().into_iter().flatten().filter_map(|item| item["name"].as_str());
+    let mut open = 0;
+    for id in names.filter_map(|name| name.strip_suffix("/upload")) {
+        // It may end meanwhile.
+        let about = request(Method::GET, &format!("{objects}/{id}%2Fupload?alt=media"), String::new()).await;
+        let about = about.ok().and_then(|about| serde_json::from_slice::<serde_json::Value>(&about).ok());
+        open += usize::from(about.is_some_and(|about| about["bucket"] == bucket));
+    }
+    open
 }
 
 /// A request of our own; what it answers.
@@ -89,7 +114,14 @@ pub(crate) async fn plant(path: &str) -> Result<()> {
 /// # Errors
 /// The emulator's.
 pub(crate) async fn request(method: Method, address: &str, text: String) -> Result<Bytes> {
-    let request = http::Request::builder().method(method).uri(address).header("content-type", "application/json");
+    described(method, address, &[("content-type", "application/json")], text.into()).await
+}
+
+async fn described(method: Method, address: &str, headers: &[(&str, &str)], text: Bytes) -> Result<Bytes> {
+    let mut request = http::Request::builder().method(method).uri(address);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let request = request.body(HttpRequestBody::from(text)).map_err(|e| failed(&e))?;
     let client = Connector::new(&HttpConfig::default(), |_| None)?.client();
     body(send(&client, request).await?).await

@@ -89,7 +89,7 @@ async fn answers_of_google() {
         ("403 Forbidden", "", "InvalidSecurity", ErrorKind::Unauthenticated, "token"),
         ("403 Forbidden", "", "AccessDenied", ErrorKind::PermissionDenied, "`bucket`"),
         ("403 Forbidden", "", "AccountProblem", ErrorKind::PermissionDenied, "billing"),
-        ("400 Bad Request", "", "UserProjectMissing", ErrorKind::Unsupported, "requesters"),
+        ("400 Bad Request", "", "UserProjectMissing", ErrorKind::Unsupported, "requester-pays"),
         ("400 Bad Request", "", "InvalidBucketName", ErrorKind::Config, "`bucket`"),
         ("429 Too Many Requests", "retry-after: 3\r\n", "SlowDown", ErrorKind::RateLimited, "fewer"),
         ("503 Service Unavailable", "", "ServiceUnavailable", ErrorKind::Unavailable, "try again"),

@@ -1,11 +1,17 @@
 //! Objects as Google has them: those of others, generations, uploads by parts, and names that it refuses.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use futures_util::{TryStreamExt, future::join_all};
-use http::{Method, StatusCode};
-use storage_core::{Condition, ErrorKind, Etag, GetOptions, ListItem, ListOptions, Metadata, PutOptions};
+use std::time::{Duration, Instant};
 
-use crate::bucket::{Bucket, answer, is_there, plant};
+use futures_util::{Stream, StreamExt, TryStreamExt, future::join_all, stream};
+use http::{Method, StatusCode};
+use storage_conformance::proxy::Proxy;
+use storage_core::{
+    Body, Bytes, Condition, ErrorKind, Etag, GetOptions, ListItem, ListOptions, Metadata, PutOptions, Result,
+};
+use tokio::time::sleep;
+
+use crate::bucket::{Bucket, answer, is_there, open_uploads, plant};
 
 #[tokio::test]
 async fn names_of_others_break_no_listing() {
@@ -195,5 +201,64 @@ async fn the_translator_reads_as_http_has_it() {
         let said = if status.is_success() { status.as_str() } else { text.as_str() };
         assert!(said.contains(expected), "{header}: {value}: {said}");
         assert!(!status.is_success() || text == "v", "{header}: {value}: {text}");
+    }
+}
+
+/// 100 MiB in pieces that nobody holds at once.
+const LARGE: u64 = 100 << 20;
+
+fn pieces() -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    static PIECE: [u8; 1 << 20] = [7; 1 << 20];
+    stream::iter((0..100).map(|_| Ok(Bytes::from_static(&PIECE))))
+}
+
+/// Drives a future until so many requests have reached the proxy.
+async fn drop_at(proxy: &Proxy, requests: u64, future: impl Future) {
+    let reached = async {
+        while proxy.requests() < requests {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = future => {}
+        () = reached => {}
+    }
+}
+
+/// Dropped at each stage: the begin, 20 parts, and the end.
+#[tokio::test]
+async fn a_large_put_that_is_dropped_is_never_late_and_leaves_no_upload_open() {
+    if !is_there() {
+        return;
+    }
+    let bucket = Bucket::new().await;
+    let storage = bucket.open().await;
+    let stalled = Body::stream(pieces().chain(stream::pending()));
+    let held = storage.clone();
+    let upload = tokio::spawn(async move { held.put("stalled", stalled).await });
+    // So the listing shows what is open.
+    while open_uploads(&bucket.name).await == 0 {
+        sleep(Duration::from_millis(10)).await;
+    }
+    upload.abort();
+    let size = async |key: &str| storage.stat(key).await.unwrap().map(|entry| entry.size);
+    let mut seen = vec![("stalled".to_owned(), None)];
+    for sent in [1, 2, 5, 12, 21, 22] {
+        let key = format!("k{sent}");
+        let until = bucket.proxy.requests() + sent;
+        drop_at(&bucket.proxy, until, storage.put(key.as_str(), Body::stream(pieces()))).await;
+        let now = size(&key).await;
+        // The end may have been sent when the drop comes.
+        assert!(now.is_none() || sent > 12 && now == Some(LARGE), "{sent}: {now:?}");
+        seen.push((key, now));
+    }
+    let begun = Instant::now();
+    while open_uploads(&bucket.name).await > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "an upload is open");
+        sleep(Duration::from_millis(50)).await;
+    }
+    sleep(Duration::from_secs(1)).await;
+    for (key, then) in seen {
+        assert_eq!(size(&key).await, then, "{key}");
     }
 }

@@ -234,7 +234,7 @@ fn certificate(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidMessage(_) => {
             "the store does not speak TLS; write `http://` in `endpoint` if that is meant"
         }
-        _ => "no secure connection to the store comes about; check `endpoint` and `ca_file`",
+        _ => "TLS handshake failed; check `endpoint` and `ca_file`",
     }
 }
 

@@ -14,9 +14,10 @@ use object_store::{
     client::HttpRequestBody,
 };
 use storage_config::Secret;
+use storage_config::Secret;
 use storage_conformance::proxy::Proxy;
 use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
-use storage_object_store::http::{Connector, HttpConfig, body, send};
+use storage_object_store::http::{Connector, HttpConfig, body as http_body, send};
 use storage_s3::{Config, ObjectStoreBackend};
 
 /// A server, by the environment variable that says where it is: `http://KEY:SECRET@host:port`.
@@ -85,16 +86,33 @@ impl Server {
     ///
     /// # Errors
     /// The server's.
-    pub(crate) async fn request(self, method: Method, path: &str, text: &'static str) -> Result<Bytes> {
+    pub(crate) async fn request(self, method: Method, path: &str, text: impl Into<Bytes>) -> Result<Bytes> {
+        self.described(method, path, &[], text.into()).await
+    }
+
+    /// The same with headers.
+    ///
+    /// # Errors
+    /// The server's.
+    pub(crate) async fn described(
+        self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> Result<Bytes> {
         let [key_id, secret_key, host] = self.parts();
         let failed = |e: &dyn std::error::Error| Error::new(ErrorKind::Other, format!("the test's own request: {e}"));
-        let request = http::Request::builder().method(method).uri(format!("http://{host}{path}"));
-        let mut request = request.body(HttpRequestBody::from(text.to_owned())).map_err(|e| failed(&e))?;
+        let mut request = http::Request::builder().method(method).uri(format!("http://{host}{path}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(HttpRequestBody::from(body)).map_err(|e| failed(&e))?;
         let credential = AwsCredential { key_id, secret_key, token: None };
         let signed = AwsAuthorizer::new(&credential, "s3", "us-east-1").try_authorize(&mut request, None);
         signed.map_err(|e| failed(&e))?;
         let client = Connector::new(&HttpConfig::default(), |_| None)?.client();
-        body(send(&client, request).await?).await
+        http_body(send(&client, request).await?).await
     }
 }
 

@@ -1,12 +1,14 @@
 //! Objects as S3 has them: those of others, versions, encryption, and addresses for those without credentials.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures_util::TryStreamExt;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http::Method;
-use storage_core::{DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions};
+use storage_conformance::proxy::Proxy;
+use storage_core::{Body, Bytes, DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Result};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
+use tokio::time::sleep;
 
 use crate::bucket::{Bucket, CEPH, MOTO, Server};
 
@@ -172,5 +174,68 @@ async fn encryption_is_asked_for_and_declared_where_the_store_confirms_it() {
         assert!(keyed.info().capabilities.encryption, "{server:?}");
         keyed.put("k", vec![1; 6 << 20]).await.unwrap();
         assert_eq!(keyed.get("k").await.unwrap().unwrap(), vec![1; 6 << 20]);
+    }
+}
+
+/// 100 MiB in pieces that nobody holds at once.
+const LARGE: u64 = 100 << 20;
+
+fn pieces() -> impl Stream<Item = Result<Bytes>> + Send + 'static {
+    static PIECE: [u8; 1 << 20] = [7; 1 << 20];
+    stream::iter((0..100).map(|_| Ok(Bytes::from_static(&PIECE))))
+}
+
+/// Drives a future until so many requests have reached the proxy.
+async fn drop_at(proxy: &Proxy, requests: u64, future: impl Future) {
+    let reached = async {
+        while proxy.requests() < requests {
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::select! {
+        _ = future => {}
+        () = reached => {}
+    }
+}
+
+async fn open_uploads(server: Server, bucket: &str) -> usize {
+    let listed = server.request(Method::GET, &format!("/{bucket}?uploads="), "").await.unwrap();
+    String::from_utf8_lossy(&listed).matches("<Upload>").count()
+}
+
+/// Dropped at each stage: the begin, 20 parts, and the end.
+#[tokio::test]
+async fn a_large_put_that_is_dropped_is_never_late_and_leaves_no_upload_open() {
+    for server in Server::all() {
+        let bucket = Bucket::new(server, false).await;
+        let storage = bucket.open().await;
+        let stalled = Body::stream(pieces().chain(stream::pending()));
+        let (held, name) = (storage.clone(), bucket.name.as_str());
+        let upload = tokio::spawn(async move { held.put("stalled", stalled).await });
+        // So the listing shows what is open.
+        while open_uploads(server, name).await == 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+        upload.abort();
+        let size = async |key: &str| storage.stat(key).await.unwrap().map(|entry| entry.size);
+        let mut seen = vec![("stalled".to_owned(), None)];
+        for sent in [1, 2, 5, 12, 21, 22] {
+            let key = format!("k{sent}");
+            let until = bucket.proxy.requests() + sent;
+            drop_at(&bucket.proxy, until, storage.put(key.as_str(), Body::stream(pieces()))).await;
+            let now = size(&key).await;
+            // The end may have been sent when the drop comes.
+            assert!(now.is_none() || sent > 12 && now == Some(LARGE), "{server:?}, {sent}: {now:?}");
+            seen.push((key, now));
+        }
+        let begun = Instant::now();
+        while open_uploads(server, name).await > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{server:?}: an upload is open");
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_secs(1)).await;
+        for (key, then) in seen {
+            assert_eq!(size(&key).await, then, "{server:?}, {key}");
+        }
     }
 }

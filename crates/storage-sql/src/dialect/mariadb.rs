@@ -75,12 +75,11 @@ impl Dialect for MariaDbDialect {
         format!("CASE WHEN JSON_VALID({table}.metadata) THEN {parts} ELSE 0 END AND {table}.size >= 0")
     }
 
-    fn see_deletes(&self, tables: &Tables, keys: usize) -> Option<String> {
-        let (entries, places) = (&tables.entries, vec!["?"; keys].join(", "));
+    fn see_deletes(&self, tables: &Tables, condition: &str) -> Option<String> {
+        let entries = &tables.entries;
         // The inner count sees what the transaction sees, the outer one what there is, which stays so until the end.
         Some(format!(
-            "SELECT count(*), (SELECT count(*) FROM {entries} o WHERE o.entry_key IN ({places})) \
-             FROM {entries} e WHERE e.entry_key IN ({places}) FOR UPDATE"
+            "SELECT count(*), (SELECT count(*) FROM {entries} WHERE {condition}) FROM {entries} WHERE {condition} FOR UPDATE"
         ))
     }
 
@@ -118,7 +117,8 @@ impl Dialect for MariaDbDialect {
 
     fn begin(&self, _: &Tables, begin: Begin) -> String {
         match begin {
-            Begin::Write => "START TRANSACTION".into(),
+            // Nobody sees a part of it, and what it replaces it locks.
+            Begin::Write | Begin::Isolated => "START TRANSACTION".into(),
             Begin::Snapshot => {
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT".into()
             }

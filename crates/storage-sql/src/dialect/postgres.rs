@@ -69,11 +69,11 @@ impl Dialect for PostgresDialect {
         format!("{table}.metadata ~ '{sound}' AND {table}.size >= 0")
     }
 
-    fn see_deletes(&self, tables: &Tables, keys: usize) -> Option<String> {
-        let (entries, places) = (&tables.entries, vec!["?"; keys].join(", "));
+    fn see_deletes(&self, tables: &Tables, condition: &str) -> Option<String> {
+        let entries = &tables.entries;
         // An insert does not mind that a row is gone which the transaction sees; a lock does.
         Some(format!(
-            "WITH seen AS (SELECT id FROM {entries} WHERE entry_key IN ({places}) ORDER BY entry_key FOR UPDATE) \
+            "WITH seen AS (SELECT id FROM {entries} WHERE {condition} ORDER BY entry_key FOR UPDATE) \
              SELECT count(*), count(*) FROM seen"
         ))
     }
@@ -103,7 +103,7 @@ impl Dialect for PostgresDialect {
             Begin::Write => "BEGIN ISOLATION LEVEL READ COMMITTED".into(),
             // What a transaction sees is settled by its first statement but a lock, so that it sees every index whose making
             // does not wait for it.
-            Begin::Snapshot => {
+            Begin::Snapshot | Begin::Isolated => {
                 let Tables { indexes, meta, .. } = tables;
                 format!(
                     "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE {indexes} IN ACCESS SHARE MODE; SELECT one FROM {meta}"
