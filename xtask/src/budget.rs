@@ -22,6 +22,7 @@ const BUDGETS: &[(&str, u64)] = &[
     ("run tests", 900),
     ("doc-tests", 120),
     ("SlateDB", 180),
+    ("packages as published", 60),
     ("guide", 60),
     ("scaffold", 60),
 ];

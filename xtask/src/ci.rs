@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::{
     Result,
     budget::{self, step},
-    conformance, figures, guide, new_backend, services,
+    conformance, figures, guide, new_backend, release, services,
     shell::{self, cargo, metadata, root, target_dir},
     testing, tidy,
 };
@@ -46,6 +46,7 @@ fn all() -> Result<()> {
     fs::create_dir_all(&reports)?;
     testing::run(Some(&reports), &[])?;
     step("SlateDB", || shell::step(&mut cargo(["test", "--package", "slatedb-on-storage"])))?;
+    step("packages as published", || release::publish(false))?;
     step("guide", guide::run)?;
     step("scaffold", new_backend::check)?;
     eprintln!("\nconformance of everything");

@@ -35,6 +35,8 @@ pub(crate) struct Options {
     pub(crate) stream_mib: Option<u64>,
     /// Only the checks of dropped writes, with so many of them.
     pub(crate) drops: Option<u64>,
+    /// Only say which targets there are.
+    pub(crate) list: bool,
     /// Where `cargo test` has left reports already, so that what they tell is not run again.
     pub(crate) done: Option<PathBuf>,
 }
@@ -50,6 +52,7 @@ impl Options {
             target_dir: None,
             stream_mib: None,
             drops: None,
+            list: false,
             done: None,
         }
     }
@@ -80,6 +83,7 @@ impl Options {
                 Arg::Long("manifest-path") => {
                     options.manifest = fs::canonicalize(args.value()?)?;
                 }
+                Arg::Long("list") => options.list = true,
                 Arg::Long("seed") => options.seed = Some(args.value()?.parse()?),
                 other => return Err(other.unexpected().into()),
             }
@@ -135,6 +139,9 @@ struct Declared {
 
 /// Runs what was asked for, and prints the outcome.
 pub(crate) fn run(options: Options) -> Result<ExitCode> {
+    if options.list {
+        return list(&options);
+    }
     let report = report(&options)?;
     if let Some(out) = &options.out {
         let format = Format::of(out).unwrap_or(Format::Json);
@@ -171,6 +178,25 @@ pub(crate) fn report(options: &Options) -> Result<Report> {
         }
     }
     Ok(report)
+}
+
+/// Says which targets there are, and of each whether its checks can run here, which its own test knows.
+fn list(options: &Options) -> Result<ExitCode> {
+    for (package, declared) in declared(&options.manifest)? {
+        let mut command = cargo(["test", "--quiet", "--test", "conformance", "--package", &package]);
+        command.arg("--manifest-path").arg(&options.manifest);
+        if !declared.features.is_empty() {
+            command.args(["--features", &declared.features.join(",")]);
+        }
+        command.env("STORAGE_CONFORMANCE_LIST", "1");
+        services::provide(&mut command)?;
+        let output = command.output()?;
+        if !output.status.success() {
+            return Err(format!("{package}:\n{}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        print!("{package}\n{}", String::from_utf8_lossy(&output.stdout));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The targets of these names, or all, by their package.

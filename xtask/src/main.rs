@@ -7,7 +7,9 @@ mod ci;
 mod conformance;
 mod figures;
 mod guide;
+mod help;
 mod new_backend;
+mod release;
 mod services;
 mod shell;
 mod soak;
@@ -28,7 +30,7 @@ mod junit;
 #[allow(dead_code, unreachable_pub, reason = "the suite uses all of it and makes it public, the commands use a part")]
 mod report;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -39,6 +41,7 @@ cargo xtask COMMAND
 
   test [TEXT…]                all tests and doc-tests of the workspace, or the programs whose `package/test` contains a text
   conformance [OPTIONS]       the conformance suite, and a table of its outcome
+      --list                    which targets there are, and which of them this machine can run
       --backend A,B             only these (default: all that this machine can run)
       --format F                what to print: table, json, junit or html (default: table)
       --out FILE                also write the report there: .json, .xml (JUnit) or .html by its ending
@@ -78,7 +81,12 @@ cargo xtask COMMAND
   soak slow                   every check on a store that needs 200 ms a call (about 30 minutes)
   figures [--check]           write (or compare) the figures in storage-core's README
   new-backend NAME            the scaffold of a backend, in crates/storage-NAME
+      --standalone DIR          a crate outside of this workspace instead, in DIR, that depends on published versions
   guide                       the backend of docs/add-a-backend.md, put to the suite
+  publish [--full]            packs all crates as for crates.io, without uploading; `--full` also builds what was packed
+  semver [--since COMMIT]     breaking changes of the public API; needs cargo-semver-checks
+  msrv                        builds everything with the oldest supported Rust; needs rustup
+  advisories                  known vulnerabilities among the dependencies; needs the internet and cargo-deny
   tidy                        the rules of the house that a program can check
   ci                          everything that must hold before a change lands
 ";
@@ -94,6 +102,11 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<ExitCode> {
+    let mut words = std::env::args().skip(1);
+    if let (Some(command), true) = (words.next(), words.any(|word| word == "--help" || word == "-h")) {
+        println!("{}", help::of(&command, HELP));
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut args = Parser::from_env();
     let Some(command) = args.next()? else {
         print!("{HELP}");
@@ -122,13 +135,39 @@ fn run() -> Result<ExitCode> {
         "soak" => soak::run(args)?,
         "figures" => figures::run(flag(args, "check")?)?,
         "new-backend" => {
-            let name = args.value()?.string()?;
-            no_more(args)?;
-            new_backend::run(&name)?;
+            let (mut name, mut standalone) = (None, None);
+            while let Some(arg) = args.next()? {
+                match arg {
+                    Arg::Long("standalone") => standalone = Some(PathBuf::from(args.value()?)),
+                    Arg::Value(value) if name.is_none() => name = Some(value.string()?),
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            let name = name.ok_or("new-backend needs a name, as in `cargo xtask new-backend my-store`")?;
+            new_backend::run(&name, standalone.as_deref())?;
         }
         "guide" => {
             no_more(args)?;
             guide::run()?;
+        }
+        "publish" => release::publish(flag(args, "full")?)?,
+        "semver" => {
+            let mut since = None;
+            while let Some(arg) = args.next()? {
+                match arg {
+                    Arg::Long("since") => since = Some(args.value()?.string()?),
+                    other => return Err(other.unexpected().into()),
+                }
+            }
+            release::semver(since.as_deref())?;
+        }
+        "msrv" => {
+            no_more(args)?;
+            release::msrv()?;
+        }
+        "advisories" => {
+            no_more(args)?;
+            release::advisories()?;
         }
         "tidy" => {
             no_more(args)?;
@@ -139,7 +178,9 @@ fn run() -> Result<ExitCode> {
             ci::run()?;
         }
         unknown => {
-            return Err(format!("there is no command `{unknown}`; see `cargo xtask help`").into());
+            let meant = help::nearest(unknown, HELP);
+            let meant = meant.map_or(String::new(), |meant| format!(" (did you mean `{meant}`?)"));
+            return Err(format!("there is no command `{unknown}`{meant}; see `cargo xtask help`").into());
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     Result, conformance,
-    shell::{cargo, root, step},
+    shell::{cargo, metadata, root, step, target_dir},
 };
 
 const FILES: [(&str, &str); 8] = [
@@ -21,13 +21,46 @@ const FILES: [(&str, &str); 8] = [
     ("tests/conformance.rs", include_str!("../templates/backend/conformance.rs.txt")),
 ];
 
-pub(crate) fn run(name: &str) -> Result<()> {
-    let dir = root().join("crates").join(format!("storage-{name}"));
+/// A crate of this workspace, or one outside of it in this directory.
+pub(crate) fn run(name: &str, standalone: Option<&Path>) -> Result<()> {
+    let dir = match standalone {
+        Some(dir) => dir.to_owned(),
+        None => root().join("crates").join(format!("storage-{name}")),
+    };
     write(name, &dir)?;
     println!("{} is there. Now:", dir.display());
     println!("  1. write the six methods in src/backend.rs");
-    println!("  2. cargo xtask conformance --backend {name}     says what is missing");
-    println!("  3. cargo xtask tidy");
+    if standalone.is_some() {
+        alone(&dir)?;
+        println!("  2. cargo test     says what is missing");
+    } else {
+        println!("  2. cargo xtask conformance --backend {name}     says what is missing");
+        println!("  3. cargo xtask tidy");
+    }
+    Ok(())
+}
+
+/// Makes the manifest one that inherits nothing: versions in place of paths.
+fn alone(dir: &Path) -> Result<()> {
+    let workspace = fs::read_to_string(root().join("Cargo.toml"))?;
+    let find = |name: &str| {
+        let value = workspace.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "));
+        value.ok_or_else(|| format!("Cargo.toml of the workspace does not say `{name}`"))
+    };
+    let version = find("version")?;
+    let path = dir.join("Cargo.toml");
+    let text = fs::read_to_string(&path)?.replace("[lints]\nworkspace = true\n\n", "");
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        lines.push(match line.strip_suffix(".workspace = true") {
+            None => line.to_owned(),
+            Some("repository") => continue,
+            Some("version") => "version = \"0.1.0\"".to_owned(),
+            Some(name) if name.starts_with("storage-") => format!("{name} = {version}"),
+            Some(name) => format!("{name} = {}", find(name)?),
+        });
+    }
+    fs::write(&path, lines.join("\n") + "\n")?;
     Ok(())
 }
 
@@ -70,7 +103,28 @@ pub(crate) fn check() -> Result<()> {
     if !report.has_failed() || !reasons.iter().any(|reason| reason.contains("`put` is not written yet")) {
         return Err("the scaffold's suite does not say what is missing".into());
     }
-    Ok(())
+    check_alone(name)
+}
+
+/// The same outside of the workspace. The versions that it asks for are, until they are published, those of this checkout.
+fn check_alone(name: &str) -> Result<()> {
+    let scaffold = Temporary { dir: target_dir().join("scaffold-alone"), lock: fs::read(root().join("Cargo.lock"))? };
+    let _ = fs::remove_dir_all(&scaffold.dir);
+    run(name, Some(&scaffold.dir))?;
+    fs::copy(root().join("Cargo.lock"), scaffold.dir.join("Cargo.lock"))?;
+    // It lies below the workspace's root, which it is no part of.
+    let manifest = scaffold.dir.join("Cargo.toml");
+    fs::write(&manifest, fs::read_to_string(&manifest)? + "\n[workspace]\n")?;
+    let mut check = cargo(["check", "--quiet", "--all-targets"]);
+    check.arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(target_dir());
+    for package in metadata(&root().join("Cargo.toml"), false)?["packages"].as_array().into_iter().flatten() {
+        let (Some(name), Some(manifest)) = (package["name"].as_str(), package["manifest_path"].as_str()) else { continue };
+        if name.starts_with("storage-") && !package["publish"].is_array() {
+            let dir = Path::new(manifest).parent().unwrap_or(Path::new("."));
+            check.arg("--config").arg(format!("patch.crates-io.{name}.path = {dir:?}"));
+        }
+    }
+    step(&mut check)
 }
 
 /// The scaffold and what it changes, undone when dropped.

@@ -42,7 +42,8 @@ pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Comma
 /// Says what is run, runs it, says how long it took and what it left of the disk, and fails if it does.
 pub(crate) fn step(command: &mut Command) -> Result<()> {
     let words: Vec<_> = command.get_args().map(OsStr::to_string_lossy).collect();
-    let line = format!("cargo {}", words.join(" "));
+    let program = Path::new(command.get_program()).file_stem().unwrap_or_default().to_string_lossy();
+    let line = format!("{program} {}", words.join(" "));
     eprintln!("\n$ {line}");
     let started = Instant::now();
     let status = command.status()?;
