@@ -38,3 +38,8 @@ pub use options::{
 };
 pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, SortKey};
 pub use storage::{Page, Storage, Tx};
+
+/// The examples of the page are compiled and run with this crate's.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../../../docs/everyday-tasks.md")]
+struct EverydayTasks;
