@@ -19,7 +19,7 @@ pub(crate) fn run() -> Result<()> {
             // Published crates become those of this checkout, and the crate a workspace of its own.
             content = content
                 .lines()
-                .map(|line| match line.split_once(" = \"0.1\"") {
+                .map(|line| match line.split_once(" = \"0.2\"") {
                     Some((krate, _)) if krate.starts_with("storage-") => path_dependency(krate),
                     _ => line.to_owned(),
                 })
