@@ -145,7 +145,23 @@ async fn only_what_may_be_repeated_is_repeated() {
     assert_eq!(calls(lost, layer(), async |s| s.put_with("k", "v", once()).await).await, 1);
     let body = || Body::stream(stream::iter([Ok(Bytes::from_static(b"v"))]));
     assert_eq!(calls(unavailable, layer(), async |s| s.put("k", body()).await).await, 1);
+    let again = || Body::replayable(1, || stream::iter([Ok(Bytes::from_static(b"v"))]));
+    assert_eq!(calls(unavailable, layer(), async |s| s.put("k", again()).await).await, 3);
     assert_eq!(calls(unavailable, RetryLayer::new().retries(0), async |s| s.get("k").await).await, 1);
+}
+
+/// What a backend reads of a replayable body is always the whole of it.
+#[tokio::test(start_paused = true)]
+async fn a_replayable_body_is_sent_anew() {
+    let memory = Memory::new();
+    let faults = Faults::new(memory.clone(), 5).before(0.4).after(0.3);
+    let storage = stack(faults, patient());
+    for n in 0..100_u8 {
+        let pieces = move || stream::iter((0..5).map(move |i| Ok(Bytes::from(vec![n.wrapping_add(i); 1000]))));
+        storage.put("k", Body::replayable(5000, pieces)).await.unwrap();
+        let expected: Vec<u8> = (0..5).flat_map(|i| vec![n.wrapping_add(i); 1000]).collect();
+        assert_eq!(Storage::new(memory.clone()).get("k").await.unwrap().unwrap(), expected);
+    }
 }
 
 #[test]
