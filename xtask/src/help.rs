@@ -37,7 +37,10 @@ mod tests {
     #[test]
     fn help_of_a_command_is_about_that_command_alone() {
         let bench = of("bench", HELP);
-        assert!(bench.contains("--against COMMIT") && bench.contains("bench layers") && !bench.contains("soak"), "{bench}");
+        assert!(
+            bench.contains("--against COMMIT") && bench.contains("bench layers") && !bench.contains("soak"),
+            "{bench}"
+        );
         assert!(of("tidy", HELP).lines().count() == 3);
         assert_eq!(of("no-such-command", HELP), HELP);
     }

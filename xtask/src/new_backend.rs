@@ -118,7 +118,9 @@ fn check_alone(name: &str) -> Result<()> {
     let mut check = cargo(["check", "--quiet", "--all-targets"]);
     check.arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(target_dir());
     for package in metadata(&root().join("Cargo.toml"), false)?["packages"].as_array().into_iter().flatten() {
-        let (Some(name), Some(manifest)) = (package["name"].as_str(), package["manifest_path"].as_str()) else { continue };
+        let (Some(name), Some(manifest)) = (package["name"].as_str(), package["manifest_path"].as_str()) else {
+            continue;
+        };
         if name.starts_with("storage-") && !package["publish"].is_array() {
             let dir = Path::new(manifest).parent().unwrap_or(Path::new("."));
             check.arg("--config").arg(format!("patch.crates-io.{name}.path = {dir:?}"));

@@ -20,7 +20,8 @@ pub(crate) fn semver(since: Option<&str>) -> Result<()> {
     if let Some(commit) = since {
         semver.args(["--baseline-rev", commit]);
     }
-    step(&mut semver).map_err(|e| format!("{e}; `cargo install --locked cargo-semver-checks` brings what is needed").into())
+    step(&mut semver)
+        .map_err(|e| format!("{e}; `cargo install --locked cargo-semver-checks` brings what is needed").into())
 }
 
 /// Builds everything with the Rust that `rust-version` in Cargo.toml names.

@@ -138,7 +138,7 @@ async fn a_dropped_put_leaves_nothing() {
 }
 
 /// Writes what it is told, until its input ends.
-async fn write(storage: &Storage<Fs>) {
+async fn write(storage: &Storage) {
     say("connected");
     for line in std::io::stdin().lines() {
         storage.put("k", line.unwrap()).await.unwrap();

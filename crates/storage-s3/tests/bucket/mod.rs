@@ -14,7 +14,6 @@ use object_store::{
     client::HttpRequestBody,
 };
 use storage_config::Secret;
-use storage_config::Secret;
 use storage_conformance::proxy::Proxy;
 use storage_core::{Bytes, Error, ErrorKind, Result, Storage};
 use storage_object_store::http::{Connector, HttpConfig, body as http_body, send};
