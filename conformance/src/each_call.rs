@@ -6,15 +6,13 @@ use storage_core::{
     RenameOptions, Result, StatOptions, StorageBackend,
 };
 
-use crate::methods::each_method;
-
 macro_rules! names {
     ($($name:ident [$($parameter:tt)*] [$($argument:tt)*] -> $result:ty;)*) => {
         /// The methods of the trait but `info`, in its order.
         pub const METHODS: &[&str] = &[$(stringify!($name)),*];
     };
 }
-each_method!(names);
+storage_core::each_method!(names);
 
 /// Calls a method by its name, on the key `a` of a store that has a value there. A batch calls one item, streams are read to their end, a
 /// transaction is rolled back.

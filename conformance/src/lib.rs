@@ -20,7 +20,6 @@ pub mod linearize;
 mod main_with;
 mod meet;
 mod message;
-mod methods;
 mod namespace;
 mod numbers;
 mod process;

@@ -3,12 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
-    async_trait,
+    BackendInfo, Entry, EntryStream, ListStream, Object, Result, StorageBackend, Transaction, async_trait,
 };
-
-use crate::methods::each_method;
 
 /// Records the name of every trait method that is called on it, and forwards.
 ///
@@ -79,7 +75,7 @@ macro_rules! record {
         }
     };
 }
-each_method!(record);
+storage_core::each_method!(record);
 
 #[derive(Debug)]
 struct RecordedTransaction {

@@ -2,6 +2,7 @@
 
 pub mod defaults;
 mod forward;
+mod methods;
 
 use std::{fmt::Debug, sync::Arc};
 

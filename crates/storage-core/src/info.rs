@@ -36,6 +36,12 @@ macro_rules! capabilities {
                 self
             })*
 
+            /// Those that both declare: what a layer may promise that forwards the methods of `known` only.
+            #[must_use]
+            pub const fn and(self, known: Self) -> Self {
+                Self { $($name: self.$name && known.$name,)* }
+            }
+
             /// Every capability by name, and whether it is declared.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, bool)> + use<> {
                 [$((stringify!($name), self.$name),)*].into_iter()
