@@ -13,6 +13,7 @@ mod each_call;
 mod faults;
 mod history;
 pub mod html;
+mod http;
 mod interleave;
 pub mod junit;
 mod late;

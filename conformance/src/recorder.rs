@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use storage_core::{
-    BackendInfo, Entry, EntryStream, ListStream, Object, Result, StorageBackend, Transaction, async_trait,
+    BackendInfo, Entry, EntryStream, ListStream, Object, PresignedRequest, Result, StorageBackend, Transaction,
+    async_trait,
 };
 
 /// Records the name of every trait method that is called on it, and forwards.
@@ -113,6 +114,7 @@ impl Followed for Result<Arc<dyn Transaction>> {
 impl Followed for bool {}
 impl Followed for Result<()> {}
 impl Followed for Result<Entry> {}
+impl Followed for Result<PresignedRequest> {}
 impl Followed for Result<Option<Entry>> {}
 impl Followed for Result<Option<Object>> {}
 impl Followed for Result<ListStream> {}

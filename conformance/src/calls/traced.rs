@@ -9,8 +9,8 @@ use std::{
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use storage_core::{
     BackendInfo, BatchOptions, Body, BodyStream, Bytes, CopyOptions, DeleteOptions, Entry, GetOptions, Key,
-    ListOptions, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
-    async_trait,
+    ListOptions, Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait,
 };
 
 use super::{
@@ -99,6 +99,7 @@ impl Named for DeleteOptions {}
 impl Named for ListOptions {}
 impl Named for CopyOptions {}
 impl Named for RenameOptions {}
+impl Named for PresignOptions {}
 impl Named for BatchOptions {}
 
 /// Notes what a method returned, and follows it where more is to come.
@@ -141,6 +142,12 @@ trait Told: Sized {
 impl Told for () {
     fn told(&self) -> String {
         "done".into()
+    }
+}
+
+impl Told for PresignedRequest {
+    fn told(&self) -> String {
+        "a presigned request".into()
     }
 }
 

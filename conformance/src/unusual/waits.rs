@@ -9,7 +9,8 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use storage_core::{
-    BackendInfo, Entry, ListOptions, ListStream, Object, Result, StorageBackend, Transaction, async_trait,
+    BackendInfo, Entry, ListOptions, ListStream, Object, PresignedRequest, Result, StorageBackend, Transaction,
+    async_trait,
 };
 use tokio::time::sleep;
 
@@ -117,6 +118,7 @@ impl<T: Slowed> Slowed for Vec<Result<T>> {
 impl Slowed for bool {}
 impl Slowed for () {}
 impl Slowed for Entry {}
+impl Slowed for PresignedRequest {}
 impl Slowed for Option<Entry> {}
 
 impl Slowed for Option<Object> {

@@ -172,7 +172,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     Ok(())
 }
 
-fn need(holds: bool, what: &str) -> Result<()> {
+pub(crate) fn need(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::unsupported(what)) }
 }
 

@@ -10,7 +10,7 @@ macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What this instance, as connected, can do.
         ///
-        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`)
+        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`, `presign`)
         /// decide whether an operation or option works or is refused with `Unsupported`. *Quality* capabilities (the others)
         /// promise how well an operation is done that works either way.
         ///
@@ -60,6 +60,8 @@ capabilities! {
     transactions,
     /// Semantic: every put makes a version that can be listed, read and deleted.
     versioning,
+    /// Semantic: requests can be presigned, at least to read.
+    presign,
     /// Quality: a reader sees the old value with the old metadata or the new with the new, never a mix.
     atomic,
     /// Quality: memory does not grow with the size of a value.

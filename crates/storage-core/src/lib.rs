@@ -9,6 +9,7 @@ mod body;
 mod entry;
 mod metadata;
 mod options;
+mod presign;
 mod query;
 mod info;
 mod error;
@@ -36,5 +37,6 @@ pub use options::{
     BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions, RenameOptions,
     StatOptions, TransactionOptions,
 };
+pub use presign::{PresignMethod, PresignOptions, PresignedRequest};
 pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, SortKey};
 pub use storage::{Page, Storage, Tx};

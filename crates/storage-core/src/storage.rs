@@ -17,8 +17,8 @@ pub use transaction::Tx;
 
 use crate::{
     BackendInfo, Body, Continuation, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions,
-    IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order, OrderBy, PutOptions, Query, RenameOptions,
-    Result, StatOptions, StorageBackend, backend::defaults, check::check_prefix,
+    IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order, OrderBy, PresignOptions, PresignedRequest,
+    PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, backend::defaults, check::check_prefix,
 };
 
 /// A handle to a storage backend, whichever it is. Cloning is cheap and shares the backend.
@@ -395,6 +395,28 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         let key = call.key(key)?;
         let versions = call.run(&key, Ok(()), || self.backend.versions(&key)).await?;
         Ok(call.explain_entries(versions))
+    }
+
+    /// A request that anybody can send until it expires, without credentials: a browser that uploads or downloads by itself. It is a
+    /// secret. See [`StorageBackend::presign`].
+    ///
+    /// ```
+    /// # async fn example(storage: storage_core::Storage) -> storage_core::Result<()> {
+    /// # use std::time::Duration;
+    /// use storage_core::PresignOptions;
+    /// let hour = Duration::from_secs(3600);
+    /// let upload = storage.presign("avatar.png", PresignOptions::put(hour).content_type("image/png")).await?;
+    /// println!("{} {} with {:?}", upload.method, upload.url, upload.headers);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn presign(&self, key: impl IntoKey, options: PresignOptions) -> Result<PresignedRequest> {
+        let call = self.call("presign");
+        let key = call.key(key)?;
+        call.run(&key, options.check(self.info()), || self.backend.presign(&key, options)).await
     }
 
     /// Whether the store can be reached and used right now, and if not, why. See [`StorageBackend::health`].

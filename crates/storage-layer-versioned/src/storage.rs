@@ -8,8 +8,8 @@ use std::{
 use futures_util::TryStreamExt;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Consistency, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, VersionId, async_trait, defaults,
+    GetOptions, Key, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, VersionId, async_trait, defaults,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -255,6 +255,14 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         self.all_versions(key).await
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        // What is written past the layer would replace a version that nobody has kept.
+        if !options.method.reads() {
+            return Err(Error::unsupported("presigned writes through the versioned layer"));
+        }
+        self.inner.presign(&names::key_below(key)?, options).await.map_err(|e| e.map_key(|_| Some(key.clone())))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

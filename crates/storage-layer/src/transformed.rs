@@ -5,8 +5,8 @@ use std::{future::ready, mem, sync::Arc};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait, defaults,
+    ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -42,7 +42,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
     }
 
     fn wrap(inner: Arc<S>, transform: Arc<T>) -> Self {
-        Self { info: transform.info(inner.info()), transform, inner }
+        let mut info = transform.info(inner.info());
+        // Whoever sends such a request meets the bytes as they are stored.
+        info.capabilities.presign = false;
+        Self { info, transform, inner }
     }
 
     fn entries(&self, stored: EntryStream) -> EntryStream {
@@ -211,6 +214,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         Ok(self.entries(self.inner.versions(key).await?))
+    }
+
+    async fn presign(&self, _: &Key, _: PresignOptions) -> Result<PresignedRequest> {
+        Err(Error::unsupported("presigned requests through a layer that changes the bytes of values"))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -53,7 +53,7 @@ async fn plant(on: On, ns: Namespace) -> Result<()> {
 
 fn target(name: &str, on: On, kind: &str) -> Target {
     let On(server, versions) = on;
-    let mut required = Capabilities::new().atomic().streaming();
+    let mut required = Capabilities::new().atomic().streaming().presign();
     if versions {
         required = required.versioning();
     }

@@ -71,6 +71,8 @@ macro_rules! each_method {
             rename [from: &$crate::Key, to: &$crate::Key, options: $crate::RenameOptions] [from, to, options]
                 -> $crate::Result<$crate::Entry>;
             versions [key: &$crate::Key] [key] -> $crate::Result<$crate::EntryStream>;
+            presign [key: &$crate::Key, options: $crate::PresignOptions] [key, options]
+                -> $crate::Result<$crate::PresignedRequest>;
             begin [] [] -> $crate::Result<::std::sync::Arc<dyn $crate::Transaction>>;
             health [] [] -> $crate::Result<()>;
             disconnect [] [] -> $crate::Result<()>;
