@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// The capabilities with an operation or option that can be refused.
-pub(crate) const REFUSABLE: [&str; 5] = ["conditional", "conditional_delete", "transactions", "versioning", "presign"];
+pub(crate) const REFUSABLE: [&str; 6] =
+    ["conditional", "conditional_delete", "transactions", "versioning", "presign", "sources"];
 
 /// Proves that what needs the capability is `Unsupported`, and leaves the store as it was.
 pub(crate) async fn refused(capability: &str, s: &Storage) -> Outcome {
@@ -27,6 +28,7 @@ pub(crate) async fn refused(capability: &str, s: &Storage) -> Outcome {
         "transactions" => transactions(s).await,
         "versioning" => versioning(s).await,
         "presign" => presign(s).await,
+        "sources" => sources(s).await,
         other => Err(format!("nobody has said how to provoke {other}").into()),
     }?;
     expect_value(s, "refused", Some(b"old")).await?;
@@ -80,6 +82,13 @@ async fn versioning(s: &Storage) -> Outcome {
     unsupported("a delete of a version", s.delete_with("refused", delete).await)?;
     let copy = CopyOptions::new().version(version());
     unsupported("a copy of a version", s.copy_with("refused", "refused/new", copy).await)
+}
+
+async fn sources(s: &Storage) -> Outcome {
+    let source = || PutOptions::new().source("elsewhere");
+    unsupported("a put of a source", s.put_with("refused", "", source()).await)?;
+    let batch = [("refused", "", source()), ("refused/new", "", source())];
+    unsupported("a batch with a source", s.put_batch_with(batch, BatchOptions::new()).await)
 }
 
 async fn presign(s: &Storage) -> Outcome {

@@ -60,6 +60,9 @@ pub(super) fn list(options: &ListOptions) -> String {
     if options.metadata {
         text += ", metadata";
     }
+    if !options.etags {
+        text += ", no etags";
+    }
     text + ")"
 }
 

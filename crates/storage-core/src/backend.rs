@@ -94,7 +94,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// its [`position`](ListItem::position) lies behind `start_after`, so a listing resumes behind its last item.
     ///
     /// # For backend authors
-    /// Load metadata only if asked (leave `None` otherwise). Nothing staged, and nothing others put into the store under
+    /// Load metadata only if asked (leave `None` otherwise), and etags and dates of creation only unless
+    /// [`etags`](ListOptions::etags) is `false`, if they cost another read. Nothing staged, and nothing others put into the store under
     /// names that cannot be keys, may break a listing.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What this instance, as connected, can do.
         ///
-        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`, `presign`)
+        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`, `presign`, `sources`)
         /// decide whether an operation or option works or is refused with `Unsupported`. *Quality* capabilities (the others)
         /// promise how well an operation is done that works either way.
         ///
@@ -62,6 +62,8 @@ capabilities! {
     versioning,
     /// Semantic: requests can be presigned, at least to read.
     presign,
+    /// Semantic: [`PutOptions::source`](crate::PutOptions) names a value that the store fetches itself.
+    sources,
     /// Quality: a reader sees the old value with the old metadata or the new with the new, never a mix.
     atomic,
     /// Quality: memory does not grow with the size of a value.

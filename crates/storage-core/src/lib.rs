@@ -34,8 +34,8 @@ pub use key::{IntoKey, Key};
 pub use layer::Layer;
 pub use metadata::{FieldValue, Metadata};
 pub use options::{
-    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions, RenameOptions,
-    StatOptions, TransactionOptions,
+    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, ParallelReads, PutOptions,
+    RenameOptions, StatOptions, TransactionOptions,
 };
 pub use presign::{PresignMethod, PresignOptions, PresignedRequest};
 pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, SortKey};

@@ -237,6 +237,10 @@ async fn undeclared_options_never_reach_the_backend() {
     let batch = storage.delete_batch_with([("k", DeleteOptions::new())], atomic);
     refused(unsupported, "delete_batch", batch.await);
     refused(unsupported, "versions", storage.versions("k").await.map(drop));
+    let source = || PutOptions::new().source("cid");
+    refused(unsupported, "put", storage.put_with("k", "", source()).await.map(drop));
+    let batch = storage.put_batch_with([("k", "", source())], BatchOptions::new());
+    refused(unsupported, "put_batch", batch.await.map(drop));
     for options in [PresignOptions::get, PresignOptions::put, PresignOptions::head, PresignOptions::delete] {
         let presigned = storage.presign("k", options(Duration::from_secs(60))).await;
         refused(unsupported, "presign", presigned.map(drop));

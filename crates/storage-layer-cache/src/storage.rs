@@ -221,7 +221,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let value = whole(&body, self.max_value);
+        // The body of a value that the store fetches itself is empty.
+        let value = whole(&body, self.max_value).filter(|_| options.source.is_none());
         let guard = self.table.begin(Scope::Keys(vec![key.clone()]));
         let result = self.inner.put(key, body, options.clone()).await;
         let kept = value.zip(result.as_ref().ok());

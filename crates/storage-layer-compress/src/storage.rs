@@ -65,6 +65,8 @@ impl<S: StorageBackend + ?Sized> Compressed<S> {
         info.capabilities.queryable = false;
         // Whoever sends such a request meets the bytes as they are stored.
         info.capabilities.presign = false;
+        // What the store fetches itself this layer could not compress.
+        info.capabilities.sources = false;
         info.limits.value = info.limits.value.saturating_sub(format::overhead(info.limits.value));
         info.limits.metadata = info.limits.metadata.saturating_sub(note::OVERHEAD);
         Self { settings, info, plain: Plain { inner, foreign: settings.foreign } }

@@ -77,6 +77,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let mut info = inner.info().clone();
         info.capabilities.versioning = true;
         info.capabilities.queryable = false;
+        info.capabilities.sources = false;
         info.limits.key = info.limits.key.saturating_sub(names::OVERHEAD);
         info.limits.metadata = info.limits.metadata.saturating_sub(stamp::OVERHEAD);
         let turns = (!below.conditional || !below.conditional_delete).then(|| {

@@ -45,6 +45,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
         let mut info = transform.info(inner.info());
         // Whoever sends such a request meets the bytes as they are stored.
         info.capabilities.presign = false;
+        // What the store fetches itself this layer could not change.
+        info.capabilities.sources = false;
         Self { info, transform, inner }
     }
 
@@ -62,7 +64,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
         stored.metadata = None;
         let key = stored.key.clone();
         let plain = self.transform.entry(&*self.inner, stored).await.map_err(Error::ambiguous)?;
-        let mut plain = plain.ok_or_else(|| {
+        let mut plain = plain.map(own).ok_or_else(|| {
             Error::new(ErrorKind::Conflict, "the value was deleted as soon as it was written")
                 .with_key(&key)
                 .ambiguous()
@@ -86,13 +88,25 @@ async fn listed<T: Transform, S: StorageBackend + ?Sized>(
                 Error::new(ErrorKind::Corrupt, "the entry cannot be read with this configuration; see the cause")
                     .with_source(e)
             }
-            done => return done,
+            done => return Ok(done?.map(own)),
         },
     };
     stored.metadata = None;
     // Its sizes may still be those of a value that the layer wrote.
     let plain = transform.entry(inner, stored.clone()).await.ok().flatten();
-    Ok(Some(plain.unwrap_or(stored).into_damaged(reason)))
+    Ok(Some(own(plain.unwrap_or(stored)).into_damaged(reason)))
+}
+
+/// What the store says of the bytes as they are stored is not true of the plain value.
+fn own(mut plain: Entry) -> Entry {
+    plain.attributes.clear();
+    plain
+}
+
+/// The same of an object.
+fn own_object(mut plain: Object) -> Object {
+    plain.entry = own(plain.entry);
+    plain
 }
 
 /// A listing ends after an error, whoever made it.
@@ -113,10 +127,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
         if let Some(range) = options.range.take() {
             let inner = &*self.inner;
-            return self.transform.read_range(inner, key, range, options).await;
+            return Ok(self.transform.read_range(inner, key, range, options).await?.map(own_object));
         }
         match self.inner.get(key, options).await? {
-            Some(stored) => self.transform.decode(key, stored).await.map(Some),
+            Some(stored) => self.transform.decode(key, stored).await.map(|plain| Some(own_object(plain))),
             None => Ok(None),
         }
     }
@@ -134,7 +148,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         match self.inner.stat(key, options).await? {
-            Some(stored) => self.transform.entry(&*self.inner, stored).await,
+            Some(stored) => Ok(self.transform.entry(&*self.inner, stored).await?.map(own)),
             None => Ok(None),
         }
     }
@@ -162,7 +176,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         let mut plain = Vec::with_capacity(keys.len());
         for (key, stored) in keys.iter().zip(stored) {
             plain.push(match stored {
-                Ok(Some(stored)) => self.transform.decode(key, stored).await.map(Some),
+                Ok(Some(stored)) => self.transform.decode(key, stored).await.map(|plain| Some(own_object(plain))),
                 nothing => nothing,
             });
         }
