@@ -51,7 +51,8 @@ fn dependencies() -> Result<(usize, usize)> {
     let packages = metadata["packages"].as_array().map_or(&[][..], Vec::as_slice);
     let core = packages.iter().find(|p| p["name"] == "storage-core");
     let direct = core.and_then(|p| p["dependencies"].as_array()).into_iter().flatten();
-    let direct = direct.filter(|d| d["kind"] == Value::Null).count();
+    // Those of features are for whoever turns them on.
+    let direct = direct.filter(|d| d["kind"] == Value::Null && d["optional"] == false).count();
     let tree =
         cargo(["tree", "--package", "storage-core", "--edges", "normal,build", "--prefix", "none", "--format", "{p}"])
             .output()?;

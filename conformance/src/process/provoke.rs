@@ -45,7 +45,7 @@ pub(super) async fn provoke(child: Child) -> Outcome {
     told("a get without a network", s.get("key").await.err())?;
     told("opening without a network", child.target.open(&child.namespace).await.err())?;
     let _ = network(Mode::Pass);
-    // Where disconnecting is not supported the handle alone is closed.
+    // Where there is nothing to give up the handle alone is closed.
     told("disconnecting", s.disconnect().await.err())?;
     told("a get after disconnecting", s.get("key").await.err())?;
     drop(s);

@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use storage_core::{
@@ -57,7 +60,7 @@ table! {
         "transactions/streams_within",
         "transactions/write_conflict",
     ];
-    disconnects_in_name_only = DisconnectsInNameOnly => ["errors/closed_after_disconnect"];
+    disconnects_in_name_only = DisconnectsInNameOnly::default() => ["errors/closed_after_disconnect"];
     disconnects_everybody = DisconnectsEverybody => ["lifecycle/disconnect_is_final"];
     never_connected = NeverConnected => ["lifecycle/connected"];
     has_no_version = Declares(|info| info.version.clear()) => ["info/is_complete"];
@@ -241,12 +244,18 @@ impl Fault for BeginsUndeclared {
     }
 }
 
-#[derive(Debug)]
-struct DisconnectsInNameOnly;
+/// Says that it is closed, and works on.
+#[derive(Debug, Default)]
+struct DisconnectsInNameOnly(AtomicBool);
 
 #[async_trait]
 impl Fault for DisconnectsInNameOnly {
+    async fn health(&self, s: Sides<'_>) -> Result<()> {
+        if self.0.load(Ordering::SeqCst) { Err(Error::closed()) } else { s.inner.health().await }
+    }
+
     async fn disconnect(&self, _: Sides<'_>) -> Result<()> {
+        self.0.store(true, Ordering::SeqCst);
         Ok(())
     }
 }

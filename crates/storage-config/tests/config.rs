@@ -144,7 +144,7 @@ fn a_secret_may_be_a_reference_and_other_options_are_as_they_are() {
         .option("list", json!([file, "as it is: this"]));
     let options: Options = config.typed().unwrap();
     assert_eq!(options.name, "env:CARGO_PKG_NAME");
-    assert_eq!(options.token.expose(), "storage-core");
+    assert_eq!(options.token.expose(), "storage-config");
     assert_eq!(options.more.unwrap().expose(), "from a file");
     assert_eq!((options.headers["a"].expose(), options.headers["b"].expose()), ("from a file", "env:x"));
     assert_eq!((options.list[0].expose(), options.list[1].expose()), ("from a file", "as it is: this"));

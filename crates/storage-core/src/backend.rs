@@ -224,8 +224,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// Gives up the connection. Afterwards every call through any handle is `Closed`.
     ///
     /// # For backend authors
-    /// Implement it if there is something to close or if the instance is shared. Without it, the handle that was
-    /// disconnected and its clones refuse further calls by themselves.
+    /// Implement it if there is something to close or if the instance is shared; `health` is `Closed` from then on too. Without it,
+    /// the handle that was disconnected and its clones refuse further calls by themselves.
     ///
     /// # Errors
     /// Those of the store; the connection is given up all the same.

@@ -34,9 +34,21 @@ async fn whole_bodies_are_not_copied() {
     assert_eq!(Body::from(bytes).bytes(9).await.unwrap().as_ptr(), at_bytes);
     assert_eq!(Body::from(vec).bytes(9).await.unwrap().as_ptr(), at_vec);
     assert_eq!(Body::from(text).bytes(9).await.unwrap().as_ptr(), at_text);
-    const STATIC: &str = "static";
-    let body = Body::from(STATIC).bytes(9).await.unwrap();
+    const STATIC: &[u8] = b"static";
+    let body = Body::from(Bytes::from_static(STATIC)).bytes(9).await.unwrap();
     assert_eq!(body.as_ptr(), STATIC.as_ptr());
+}
+
+#[tokio::test]
+async fn what_is_borrowed_is_copied() {
+    let bodies = {
+        let text = String::from("text");
+        let array: &[u8; 4] = text.as_bytes().try_into().unwrap();
+        [Body::from(text.as_str()), text.as_bytes().into(), array.into()]
+    };
+    for body in bodies {
+        assert_eq!(body.bytes(9).await.unwrap(), "text");
+    }
 }
 
 #[tokio::test]
