@@ -26,6 +26,7 @@ pub mod list;
 pub mod metadata;
 pub mod names;
 pub mod network;
+pub mod presign;
 pub mod query;
 pub mod races;
 pub mod range;

@@ -4,13 +4,8 @@ mod plan;
 
 use std::sync::Arc;
 
-use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait,
-};
+use storage_core::{BackendInfo, Error, Result, StorageBackend, Transaction, async_trait};
 
-use crate::methods::each_method;
 use plan::Injure;
 pub(crate) use plan::{Plan, Settings};
 
@@ -146,7 +141,7 @@ macro_rules! injure {
         }
     };
 }
-each_method!(injure);
+storage_core::each_method!(injure);
 
 #[derive(Debug)]
 struct FaultyTransaction {

@@ -3,12 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
+    BackendInfo, Entry, EntryStream, ListStream, Object, PresignedRequest, Result, StorageBackend, Transaction,
     async_trait,
 };
-
-use crate::methods::each_method;
 
 /// Records the name of every trait method that is called on it, and forwards.
 ///
@@ -79,7 +76,7 @@ macro_rules! record {
         }
     };
 }
-each_method!(record);
+storage_core::each_method!(record);
 
 #[derive(Debug)]
 struct RecordedTransaction {
@@ -117,6 +114,7 @@ impl Followed for Result<Arc<dyn Transaction>> {
 impl Followed for bool {}
 impl Followed for Result<()> {}
 impl Followed for Result<Entry> {}
+impl Followed for Result<PresignedRequest> {}
 impl Followed for Result<Option<Entry>> {}
 impl Followed for Result<Option<Object>> {}
 impl Followed for Result<ListStream> {}

@@ -2,9 +2,11 @@
 //!
 //! The one table of how to provoke each capability.
 
+use std::time::Duration;
+
 use storage_core::{
-    BatchOptions, Condition, CopyOptions, DeleteOptions, ErrorKind, Etag, GetOptions, PutOptions, RenameOptions,
-    StatOptions, Storage, VersionId,
+    BatchOptions, Condition, CopyOptions, DeleteOptions, ErrorKind, Etag, GetOptions, PresignOptions, PutOptions,
+    RenameOptions, StatOptions, Storage, VersionId,
 };
 
 use crate::{
@@ -14,7 +16,8 @@ use crate::{
 };
 
 /// The capabilities with an operation or option that can be refused.
-pub(crate) const REFUSABLE: [&str; 4] = ["conditional", "conditional_delete", "transactions", "versioning"];
+pub(crate) const REFUSABLE: [&str; 6] =
+    ["conditional", "conditional_delete", "transactions", "versioning", "presign", "sources"];
 
 /// Proves that what needs the capability is `Unsupported`, and leaves the store as it was.
 pub(crate) async fn refused(capability: &str, s: &Storage) -> Outcome {
@@ -24,6 +27,8 @@ pub(crate) async fn refused(capability: &str, s: &Storage) -> Outcome {
         "conditional_delete" => conditional_delete(s).await,
         "transactions" => transactions(s).await,
         "versioning" => versioning(s).await,
+        "presign" => presign(s).await,
+        "sources" => sources(s).await,
         other => Err(format!("nobody has said how to provoke {other}").into()),
     }?;
     expect_value(s, "refused", Some(b"old")).await?;
@@ -77,6 +82,23 @@ async fn versioning(s: &Storage) -> Outcome {
     unsupported("a delete of a version", s.delete_with("refused", delete).await)?;
     let copy = CopyOptions::new().version(version());
     unsupported("a copy of a version", s.copy_with("refused", "refused/new", copy).await)
+}
+
+async fn sources(s: &Storage) -> Outcome {
+    let source = || PutOptions::new().source("elsewhere");
+    unsupported("a put of a source", s.put_with("refused", "", source()).await)?;
+    let batch = [("refused", "", source()), ("refused/new", "", source())];
+    unsupported("a batch with a source", s.put_batch_with(batch, BatchOptions::new()).await)
+}
+
+async fn presign(s: &Storage) -> Outcome {
+    let minute = Duration::from_secs(60);
+    for options in [PresignOptions::get, PresignOptions::put, PresignOptions::head, PresignOptions::delete] {
+        for key in ["refused", "refused/new"] {
+            unsupported("presign", s.presign(key, options(minute)).await)?;
+        }
+    }
+    Ok(())
 }
 
 fn unsupported<T: std::fmt::Debug>(what: &str, result: storage_core::Result<T>) -> Outcome {

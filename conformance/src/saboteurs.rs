@@ -19,6 +19,7 @@ mod listings;
 mod metadata;
 mod network;
 mod numbers;
+mod presigned;
 mod processes;
 mod queries;
 mod races;
@@ -37,6 +38,7 @@ use storage_core::{Capabilities, Result, StorageBackend};
 
 use crate::{Namespace, Target};
 pub use damage::{damage, damageable};
+pub(crate) use presigned::{Flaw, Presigns};
 use readonly::ReadOnly;
 pub use wrap::{Fault, Sides};
 pub(crate) use wrap::{within, wrap};
@@ -121,6 +123,12 @@ impl Fault for Derived {
     const DERIVED: bool = true;
 }
 
+/// A store that presigns requests, which a small server of its own answers: for tests of layers.
+#[must_use]
+pub fn presigning(inner: Arc<dyn StorageBackend>) -> Arc<dyn StorageBackend> {
+    Arc::new(wrap::Wrapped::new(inner, Presigns::with(Flaw::Sound)))
+}
+
 /// How keys begin that others have put into the store of a saboteur: its target must plant one.
 pub const FOREIGN: &str = "foreign ";
 /// The secret that a saboteur gives away: its target must name it.
@@ -155,6 +163,7 @@ pub fn saboteurs() -> Vec<Saboteur> {
         below::ALL,
         processes::ALL,
         network::ALL,
+        presigned::ALL,
         &[
             values::LOSES_THE_TAIL,
             keys::FOLLOWS_PATHS,

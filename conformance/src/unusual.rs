@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use storage_core::Capabilities;
 
 use crate::{
-    saboteurs::{Base, Derived, Saboteur, Sound, Wrap, wrap},
+    saboteurs::{Base, Derived, Flaw, Presigns, Saboteur, Sound, Wrap, wrap},
     selection::variable,
 };
 use waits::Waits;
@@ -29,6 +29,8 @@ pub const UNUSUAL: &[Saboteur] = &[
     store("declares_nothing", |inner, namespace| wrap(inner, modest::Plain::new(&namespace, false))),
     // Etags that equal bytes share, dates in whole seconds, answers to writes without dates, and values in tiny pieces.
     store("weak_and_coarse", |inner, _| wrap(inner, weak::Weak)),
+    // A small server answers requests that it presigns.
+    store("presigns", |inner, _| wrap(inner, Presigns::with(Flaw::Sound))),
 ];
 
 /// A store of bytes alone, without metadata, etags and dates, which refuses keys of every shape that it may: for the profile

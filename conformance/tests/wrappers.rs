@@ -1,10 +1,12 @@
 //! The fault-injecting and the recording wrapper do what they say.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use storage_conformance::{Faults, METHODS, Recorder, call};
-use storage_core::{BatchOptions, Body, ErrorKind, GetOptions, IntoKey, PutOptions, Query, Storage, StorageBackend};
+use storage_core::{
+    BatchOptions, Body, ErrorKind, GetOptions, IntoKey, PresignOptions, PutOptions, Query, Storage, StorageBackend,
+};
 use storage_memory::Memory;
 
 #[tokio::test]
@@ -88,6 +90,8 @@ async fn a_recorder_notes_every_method() {
     s.put_batch_with([("d", "v", PutOptions::new())], BatchOptions::new()).await.unwrap();
     s.delete_batch(["d"]).await.unwrap();
     drop(s.versions("a").await.unwrap());
+    let presigned = s.backend().presign(&"a".into_key().unwrap(), PresignOptions::get(Duration::from_secs(1))).await;
+    assert_eq!(presigned.unwrap_err().kind(), ErrorKind::Unsupported);
     let tx = s.begin().await.unwrap();
     tx.put("e", "v").await.unwrap();
     tx.commit().await.unwrap();
@@ -107,6 +111,7 @@ async fn a_recorder_notes_every_method() {
         "put_batch",
         "delete_batch",
         "versions",
+        "presign",
         "begin",
         "transaction.put",
         "transaction.commit",

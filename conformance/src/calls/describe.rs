@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use storage_core::{
     BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, Error, Filter, GetOptions, Key, ListOptions,
-    Metadata, Object, Order, PutOptions, Query, RenameOptions, StatOptions, VersionId,
+    Metadata, Object, Order, PresignOptions, PutOptions, Query, RenameOptions, StatOptions, VersionId,
 };
 
 /// How much of a value or a key is shown.
@@ -59,6 +59,9 @@ pub(super) fn list(options: &ListOptions) -> String {
     }
     if options.metadata {
         text += ", metadata";
+    }
+    if !options.etags {
+        text += ", no etags";
     }
     text + ")"
 }
@@ -116,6 +119,17 @@ pub(super) fn rename(from: &Key, to: &Key, options: &RenameOptions) -> String {
 
 pub(super) fn versions(key: &Key) -> String {
     format!("versions({})", short(key.as_str()))
+}
+
+pub(super) fn presign(key: &Key, options: &PresignOptions) -> String {
+    let mut text = format!("presign({}, {} for {:?}", short(key.as_str()), options.method, options.expires_in);
+    if let Some(content_type) = &options.content_type {
+        add(&mut text, "content_type", &format!("{content_type:?}"));
+    }
+    if let Some(length) = options.content_length {
+        add(&mut text, "content_length", &length.to_string());
+    }
+    text + ")"
 }
 
 pub(super) fn begin() -> String {

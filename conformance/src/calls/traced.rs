@@ -8,17 +8,15 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, BodyStream, Bytes, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
-    Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait,
+    BackendInfo, BatchOptions, Body, BodyStream, Bytes, CopyOptions, DeleteOptions, Entry, GetOptions, Key,
+    ListOptions, Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait,
 };
 
 use super::{
     Calls, describe,
     log::{Returned, UnderWay},
 };
-use crate::methods::each_method;
-
 /// A backend whose calls are noted.
 #[derive(Debug)]
 pub(crate) struct Traced<B: ?Sized = dyn StorageBackend> {
@@ -51,7 +49,7 @@ macro_rules! trace {
         }
     };
 }
-each_method!(trace);
+storage_core::each_method!(trace);
 
 #[async_trait]
 impl Transaction for Traced<dyn Transaction> {
@@ -101,6 +99,7 @@ impl Named for DeleteOptions {}
 impl Named for ListOptions {}
 impl Named for CopyOptions {}
 impl Named for RenameOptions {}
+impl Named for PresignOptions {}
 impl Named for BatchOptions {}
 
 /// Notes what a method returned, and follows it where more is to come.
@@ -143,6 +142,12 @@ trait Told: Sized {
 impl Told for () {
     fn told(&self) -> String {
         "done".into()
+    }
+}
+
+impl Told for PresignedRequest {
+    fn told(&self) -> String {
+        "a presigned request".into()
     }
 }
 

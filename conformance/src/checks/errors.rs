@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures_util::{TryStreamExt, stream};
-use storage_core::{BatchOptions, Body, Bytes, Condition, Error, ErrorKind, GetOptions, PutOptions, Query, Storage};
+use storage_core::{
+    BatchOptions, Body, Bytes, Condition, Error, ErrorKind, GetOptions, PresignOptions, PutOptions, Query, Storage,
+};
 
 use crate::{
     Context, Failure, Namespace, Outcome,
@@ -153,6 +155,10 @@ async fn closed(s: &Storage) -> Outcome {
     results.push(("delete_batch", s.delete_batch(["key"]).await.err()));
     if capabilities.versioning {
         results.push(("versions", s.versions("key").await.err()));
+    }
+    if capabilities.presign {
+        let minute = Duration::from_secs(60);
+        results.push(("presign", s.presign("key", PresignOptions::get(minute)).await.err()));
     }
     if capabilities.transactions {
         results.push(("begin", s.begin().await.err()));

@@ -9,12 +9,12 @@ use std::{
 };
 
 use futures_util::{StreamExt, TryStreamExt};
-use storage_core::{ListItem, ListOptions, Order, OrderBy, Storage};
+use storage_core::{Entry, Key, ListItem, ListOptions, Metadata, Order, OrderBy, Storage};
 
 use crate::{
     Context, Outcome,
     assert::{expect, expect_eq, expect_some},
-    support::{all, entry, joined, keys, noise, pieces, positions, put_all, sorted, usable},
+    support::{all, entry, joined, keys, noise, pieces, positions, put_all, sorted, usable, with_on},
 };
 
 /// An empty store, and a prefix that nothing has, list nothing.
@@ -193,6 +193,34 @@ pub async fn sort_size_modified(c: Context) -> Outcome {
     let seen: Vec<&str> = seen.iter().map(ListItem::position).collect();
     let expected: Vec<&str> = dated.iter().map(|(_, key)| *key).collect();
     expect_eq("the keys by date", seen, expected)
+}
+
+/// Without etags a listing has the same keys, sizes and dates of writing, and what else it says is true.
+/// Profile: full
+pub async fn without_etags(c: Context) -> Outcome {
+    let s = &c.storage;
+    for (key, len) in [("a/b", 0), ("a/c", 7), ("b", 100), ("d", 3000)] {
+        s.put_with(key, noise(c.size(len), 1), with_on(s, Metadata::new().tag("t"))).await?;
+    }
+    for prefix in ["", "a/"] {
+        let full: Vec<Entry> = s.list(prefix).await?.try_collect().await?;
+        let bare = s.list_with(ListOptions::new().prefix(prefix).etags(false)).await?;
+        let bare: Vec<ListItem> = bare.try_collect().await?;
+        let bare: Vec<Entry> = bare.into_iter().filter_map(ListItem::into_entry).collect();
+        let told = |entries: &[Entry]| {
+            let told = entries.iter().map(|entry| (entry.key.to_string(), entry.size, entry.modified));
+            told.collect::<Vec<_>>()
+        };
+        expect_eq("the entries without etags", told(&bare), told(&full))?;
+        for (bare, full) in bare.iter().zip(&full) {
+            let etag = bare.etag.is_none() || bare.etag == full.etag;
+            expect(etag, || format!("the etag of {bare:?}: expected that of {full:?}"))?;
+            let created = bare.created.is_none() || bare.created == full.created;
+            expect(created, || format!("the date of creation of {bare:?}: expected that of {full:?}"))?;
+        }
+    }
+    let listed: Vec<Key> = s.keys().await?.try_collect().await?;
+    expect_eq("the keys", listed.iter().map(Key::as_str).collect::<Vec<_>>(), ["a/b", "a/c", "b", "d"])
 }
 
 /// `limit` is the most items there are, entries and common prefixes alike; 0 is none.

@@ -27,6 +27,31 @@ pub async fn suffix(c: Context) -> Outcome {
     parts(&c, &last).await
 }
 
+/// A value read in several ranges at once is that value; one that changes meanwhile is `Conflict`, never a mix.
+pub async fn in_parallel(c: Context) -> Outcome {
+    let (s, value) = (&c.storage, noise(c.size(700_000), 4));
+    let (chunk, n) = (value.len() as u64 / 9 + 1, value.len() as u64);
+    let parallel = || GetOptions::new().parallel(3, chunk);
+    s.put("key", value.clone()).await?;
+    let all = s.get_with("key", parallel()).await?;
+    expect_bytes("all in parallel", &expect_some("the value", all)?, &value)?;
+    let part = s.get_with("key", parallel().range(n / 5..n - 1)).await?;
+    expect_bytes("a range in parallel", &expect_some("the value", part)?, &value[value.len() / 5..value.len() - 1])?;
+    let last = s.get_with("key", parallel().range(ByteRange::Suffix(n / 2))).await?;
+    expect_bytes(
+        "the last half in parallel",
+        &expect_some("the value", last)?,
+        &value[value.len() - value.len() / 2..],
+    )?;
+    let object = expect_some("the value", s.open("key", parallel()).await?)?;
+    s.put("key", noise(value.len(), 5)).await?;
+    match object.body.bytes(u64::MAX).await {
+        // A store without etags is read in one go.
+        Ok(seen) => expect_bytes("the value that was opened", &seen, &value),
+        Err(e) => expect_eq("the error of a value that changed meanwhile", e.kind(), ErrorKind::Conflict),
+    }
+}
+
 /// An end beyond the end of the value is clamped.
 pub async fn clamped(c: Context) -> Outcome {
     parts(&c, &[(90..101).into(), (0..1000).into(), (99..u64::MAX).into(), (..u64::MAX).into()]).await

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream, stream::BoxStream};
-use storage_core::{Body, Bytes, Entry, Error, ErrorKind, Object, Result, Transaction, async_trait};
+use storage_core::{Body, Bytes, Entry, Error, ErrorKind, Object, PresignedRequest, Result, Transaction, async_trait};
 
 use super::FaultyTransaction;
 use crate::support::locked;
@@ -198,6 +198,7 @@ pub(super) trait Injured: Sized + Send {
 
 impl Injured for () {}
 impl Injured for Entry {}
+impl Injured for PresignedRequest {}
 impl Injured for Option<Entry> {}
 
 impl<T: Injured> Injured for Vec<Result<T>> {

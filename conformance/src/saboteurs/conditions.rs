@@ -33,7 +33,7 @@ table! {
     returns_the_old_etag = ReturnsTheOldEtag => ["conditional/update_match"];
     deletes_anything = DeletesAnything => ["conditional/conditional_delete", "conditional/delete_race_one_winner", "damaged/no_condition_holds"];
     checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner"];
-    reads_any_version = Reads(|options| options.if_match = None) => ["conditional/read_conditions"];
+    reads_any_version = Reads(|options| options.if_match = None) => ["range/in_parallel", "conditional/read_conditions"];
     reads_again = Reads(|options| options.if_none_match = None) => ["conditional/read_conditions"];
     etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => [
         "conditional/no_aba",
@@ -44,8 +44,7 @@ table! {
         "transactions/entries_survive_commit",
         "versioning/listed_as_described",
     ];
-    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => [
-        "concurrency/counter_loses_no_update",
+    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => ["range/in_parallel", "concurrency/counter_loses_no_update",
         "conditional/conditional_delete",
         "conditional/delete_race_one_winner",
         "conditional/no_aba",

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use storage_core::{
-    Body, DeleteOptions, Entry, Error, ErrorKind, Key, ListItem, ListOptions, ListStream, PutOptions, Result,
+    Body, DeleteOptions, Entry, Error, ErrorKind, Etag, Key, ListItem, ListOptions, ListStream, PutOptions, Result,
     async_trait,
 };
 
@@ -81,6 +81,9 @@ table! {
         "stream/body_error_stores_nothing",
         "stream/wrong_length_stores_nothing",
     ];
+    without_etags_loses_sizes = Bare(|entry| entry.size = 0) => ["list/without_etags"];
+    without_etags_loses_dates = Bare(|entry| entry.modified = None) => ["list/without_etags"];
+    without_etags_makes_them_up = Bare(|entry| entry.etag = Some(Etag::new("made up"))) => ["list/without_etags"];
 }
 
 #[derive(Debug)]
@@ -299,5 +302,25 @@ impl Fault for StagingIsListed {
         let bytes = whole(body).await?;
         s.inner.delete(&staged, DeleteOptions::new()).await?;
         s.inner.put(key, bytes.into(), options).await
+    }
+}
+
+/// Does this to the entries of a listing without etags.
+#[derive(Debug)]
+struct Bare(fn(&mut Entry));
+
+#[async_trait]
+impl Fault for Bare {
+    async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
+        let (change, bare) = (self.0, !options.etags);
+        let listing = s.inner.list(options).await?.map_ok(move |mut item| {
+            if let ListItem::Entry(entry) = &mut item
+                && bare
+            {
+                change(entry);
+            }
+            item
+        });
+        Ok(listing.boxed())
     }
 }

@@ -8,11 +8,7 @@ use std::{
     time::Duration,
 };
 
-use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait,
-};
+use storage_core::{BackendInfo, Error, ErrorKind, Object, Result, StorageBackend, async_trait};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -21,7 +17,7 @@ use tokio::{
 };
 
 use super::table;
-use crate::{Namespace, methods::each_method};
+use crate::Namespace;
 
 table! {
     Memory, connect;
@@ -182,4 +178,4 @@ macro_rules! distant {
     (get $s:ident $call:expr) => { $s.read($call).await };
     ($name:ident $s:ident $call:expr) => { $s.through($call).await };
 }
-each_method!(distant);
+storage_core::each_method!(distant);

@@ -11,8 +11,7 @@ table! {
     end_is_inclusive = Asks(|range, _| Ok(match range {
         ByteRange::Bounded(start, end) if end > start => ByteRange::Bounded(start, end.saturating_add(1)),
         other => other,
-    })) => [
-        "conditional/read_conditions",
+    })) => ["range/in_parallel", "conditional/read_conditions",
         "range/bounded",
         "range/random_of_a_large_value",
         "sizes/of_ranges",
@@ -60,13 +59,12 @@ table! {
     range_stops_at_a_block = Asks(|range, _| Ok(match range {
         ByteRange::Bounded(start, end) => ByteRange::Bounded(start, end.min(start.next_multiple_of(65_536).max(65_536))),
         other => other,
-    })) => ["range/random_of_a_large_value", "sizes/of_ranges", "versioning/ranges_are_its_own"];
+    })) => ["range/in_parallel", "range/random_of_a_large_value", "sizes/of_ranges", "versioning/ranges_are_its_own"];
     a_range_to_the_end_of_a_block_lacks_a_byte = Asks(|range, size| Ok(match range {
         ByteRange::Bounded(start, end) if start < end && end < size && end % (256 << 10) == 0 => ByteRange::Bounded(start, end - 1),
         other => other,
     })) => ["sizes/of_ranges"];
-    size_is_that_of_the_range = SizeOfTheRange => [
-        "range/bounded",
+    size_is_that_of_the_range = SizeOfTheRange => ["range/in_parallel", "range/bounded",
         "range/full_size_reported",
         "range/open",
         "range/random_of_a_large_value",

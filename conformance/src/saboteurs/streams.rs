@@ -39,7 +39,7 @@ table! {
     ];
     pieces_of_any_version = PiecesOfAnyVersion => ["stream/one_version_per_stream"];
     dropped_readers_keep_their_place = KeepsPlaces::default() => ["cancellation/dropped_reads", "stream/consumer_drop_releases"];
-    readers_lock_writers_out = ReadersLock::default() => ["stream/one_version_per_stream", "stream/pipe"];
+    readers_lock_writers_out = ReadersLock::default() => ["range/in_parallel", "stream/one_version_per_stream", "stream/pipe"];
     condition_before_the_body = ConditionBeforeTheBody => ["stream/conditional"];
     takes_more_than_its_limit = TakesMore => ["errors/value_too_large"];
 }

@@ -15,8 +15,7 @@ use super::{
 };
 
 table! {
-    truncates_large = TruncatesLarge => [
-        "basic/reopen_persists",
+    truncates_large = TruncatesLarge => ["range/in_parallel", "basic/reopen_persists",
         "basic/roundtrip",
         "cancellation/dropped_copy_and_rename",
         "cancellation/dropped_put",

@@ -4,12 +4,9 @@ use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream, stream::BoxStream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, Bytes, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait, defaults,
+    BackendInfo, Body, Bytes, Error, GetOptions, Key, ListItem, ListOptions, Result, StorageBackend, Transaction,
+    async_trait, defaults,
 };
-
-use crate::methods::each_method;
 
 /// The two sides of a method: what is called, and the sound backend below.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +111,7 @@ macro_rules! fault {
         }
     };
 }
-each_method!(fault);
+storage_core::each_method!(fault);
 
 /// The backend with the fault.
 pub(crate) fn wrap<F: Fault>(inner: Arc<dyn StorageBackend>, fault: F) -> super::Opening {

@@ -9,16 +9,12 @@ use std::{
 
 use futures_util::{Stream, StreamExt, stream, stream::BoxStream};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
+    BackendInfo, Entry, ListOptions, ListStream, Object, PresignedRequest, Result, StorageBackend, Transaction,
     async_trait,
 };
 use tokio::time::sleep;
 
-use crate::{
-    methods::each_method,
-    saboteurs::{Fault, Sides},
-};
+use crate::saboteurs::{Fault, Sides};
 
 /// Each call is pending before and after, for this time or once, and so is each piece of a stream, once.
 #[derive(Debug)]
@@ -66,7 +62,7 @@ macro_rules! wait {
         }
     };
 }
-each_method!(wait);
+storage_core::each_method!(wait);
 
 #[async_trait]
 impl Transaction for Waits<dyn Transaction> {
@@ -122,6 +118,7 @@ impl<T: Slowed> Slowed for Vec<Result<T>> {
 impl Slowed for bool {}
 impl Slowed for () {}
 impl Slowed for Entry {}
+impl Slowed for PresignedRequest {}
 impl Slowed for Option<Entry> {}
 
 impl Slowed for Option<Object> {

@@ -2,6 +2,7 @@
 
 pub mod defaults;
 mod forward;
+mod methods;
 
 use std::{fmt::Debug, sync::Arc};
 
@@ -10,7 +11,7 @@ use futures_util::stream::BoxStream;
 
 use crate::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, GetOptions, Key, ListItem, ListOptions,
-    Object, PutOptions, Query, RenameOptions, Result, StatOptions,
+    Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result, StatOptions,
 };
 
 /// Entries, as `query` and `versions` yield them. It owns what it needs and may outlive the call.
@@ -93,7 +94,8 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// its [`position`](ListItem::position) lies behind `start_after`, so a listing resumes behind its last item.
     ///
     /// # For backend authors
-    /// Load metadata only if asked (leave `None` otherwise). Nothing staged, and nothing others put into the store under
+    /// Load metadata only if asked (leave `None` otherwise), and etags and dates of creation only unless
+    /// [`etags`](ListOptions::etags) is `false`, if they cost another read. Nothing staged, and nothing others put into the store under
     /// names that cannot be keys, may break a listing.
     ///
     /// # Errors
@@ -182,6 +184,25 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         let _ = key;
         Err(Error::unsupported("versions"))
+    }
+
+    /// A request that anybody can send until it expires, without credentials. Whether there is a value is not looked at.
+    ///
+    /// # For callers
+    /// What a presigned `GET` answers is the value as it is then; an absent one is `404`. A presigned `PUT` replaces the value, and
+    /// what it writes has no metadata. Such requests go past the whole stack: no layer counts, limits or traces them, and they
+    /// belong to no transaction.
+    ///
+    /// # For backend authors
+    /// A content type or length that the store cannot bind is `Unsupported`, never ignored. Layers that change bytes take the
+    /// capability back; those that must see each write refuse what is not [`PresignMethod::reads`](crate::PresignMethod::reads).
+    ///
+    /// # Errors
+    /// `Unsupported` without `presign`, and for methods and options that this backend cannot presign; `InvalidInput` for a lifetime
+    /// beyond the store's limits; those of the store.
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        let _ = (key, options);
+        Err(Error::unsupported("presigned requests"))
     }
 
     /// Begins a transaction.

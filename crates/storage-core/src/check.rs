@@ -67,7 +67,11 @@ impl GetOptions {
     /// # Errors
     /// `Unsupported` or `InvalidInput`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self { range, version, if_match: _, if_none_match: _, whole: _ } = self;
+        let Self { range, version, if_match: _, if_none_match: _, whole: _, parallel_reads } = self;
+        if parallel_reads.is_some_and(|how| how.at_once == 0 || how.chunk == 0) {
+            let message = "a parallel read needs at least one range of at least one byte";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
+        }
         range.map_or(Ok(()), |range| range.validate())?;
         need_versioning(version.is_some(), info, "reading a version")
     }
@@ -90,9 +94,22 @@ impl PutOptions {
     /// # Errors
     /// `Unsupported`, `InvalidInput` or `TooLarge`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self { metadata, condition } = self;
+        let Self { metadata, condition, source } = self;
+        need(source.is_none() || info.capabilities.sources, "values that the store fetches itself")?;
         metadata.as_ref().map_or(Ok(()), |m| m.check(info))?;
         need_conditional(condition, info)
+    }
+}
+
+impl PutOptions {
+    /// Whether there is one value: that of the body, or that of `source`.
+    pub(crate) fn check_body(&self, body: &Body) -> Result<()> {
+        match &self.source {
+            Some(_) if body.len() != Some(0) => {
+                Err(Error::new(ErrorKind::InvalidInput, "a put with a source must have an empty body"))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -147,7 +164,7 @@ impl ListOptions {
     /// # Errors
     /// `InvalidKey` for a prefix or start with a NUL.
     pub fn check(&self, _: &BackendInfo) -> Result<()> {
-        let Self { prefix, one_level: _, start_after, limit: _, metadata: _ } = self;
+        let Self { prefix, one_level: _, start_after, limit: _, metadata: _, etags: _ } = self;
         check_prefix(prefix)?;
         start_after.as_deref().map_or(Ok(()), check_prefix)
     }
@@ -172,7 +189,7 @@ pub(crate) fn check_prefix(prefix: &str) -> Result<()> {
     Ok(())
 }
 
-fn need(holds: bool, what: &str) -> Result<()> {
+pub(crate) fn need(holds: bool, what: &str) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::unsupported(what)) }
 }
 

@@ -1,6 +1,6 @@
 //! What a store says about a value.
 
-use std::{fmt, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -89,12 +89,15 @@ pub struct Entry {
     /// and of the rest what can still be known. Only listings that read what is damaged can tell: one without metadata may
     /// yield the entry as if it were sound.
     pub damaged: Option<Error>,
+    /// What else the store says of the value, by name: its content identifier (`cid`), which replica answered (`source`). It is never
+    /// written back and not queried, and a layer that changes the bytes of values takes it away.
+    pub attributes: BTreeMap<String, String>,
 }
 
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
         // All fields by name, so that a new one does not compile until it is decided here.
-        let Self { key, size, stored_size, modified, created, etag, version, metadata, damaged } = self;
+        let Self { key, size, stored_size, modified, created, etag, version, metadata, damaged, attributes } = self;
         // An error is not comparable; where it came from does not make the entry another.
         let what = |damaged: &Option<Error>| damaged.as_ref().map(|e| (e.kind(), e.message().to_owned()));
         *key == other.key
@@ -105,6 +108,7 @@ impl PartialEq for Entry {
             && *etag == other.etag
             && *version == other.version
             && *metadata == other.metadata
+            && *attributes == other.attributes
             && what(damaged) == what(&other.damaged)
     }
 }
@@ -123,6 +127,7 @@ impl Entry {
             version: None,
             metadata: None,
             damaged: None,
+            attributes: BTreeMap::new(),
         }
     }
 

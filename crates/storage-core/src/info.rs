@@ -10,7 +10,7 @@ macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What this instance, as connected, can do.
         ///
-        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`)
+        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`, `presign`, `sources`)
         /// decide whether an operation or option works or is refused with `Unsupported`. *Quality* capabilities (the others)
         /// promise how well an operation is done that works either way.
         ///
@@ -36,6 +36,12 @@ macro_rules! capabilities {
                 self
             })*
 
+            /// Those that both declare: what a layer may promise that forwards the methods of `known` only.
+            #[must_use]
+            pub const fn and(self, known: Self) -> Self {
+                Self { $($name: self.$name && known.$name,)* }
+            }
+
             /// Every capability by name, and whether it is declared.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, bool)> + use<> {
                 [$((stringify!($name), self.$name),)*].into_iter()
@@ -54,6 +60,10 @@ capabilities! {
     transactions,
     /// Semantic: every put makes a version that can be listed, read and deleted.
     versioning,
+    /// Semantic: requests can be presigned, at least to read.
+    presign,
+    /// Semantic: [`PutOptions::source`](crate::PutOptions) names a value that the store fetches itself.
+    sources,
     /// Quality: a reader sees the old value with the old metadata or the new with the new, never a mix.
     atomic,
     /// Quality: memory does not grow with the size of a value.

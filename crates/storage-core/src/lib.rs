@@ -9,6 +9,7 @@ mod body;
 mod entry;
 mod metadata;
 mod options;
+mod presign;
 mod query;
 mod info;
 mod error;
@@ -33,9 +34,10 @@ pub use key::{IntoKey, Key};
 pub use layer::Layer;
 pub use metadata::{FieldValue, Metadata};
 pub use options::{
-    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, PutOptions, RenameOptions,
-    StatOptions, TransactionOptions,
+    BatchOptions, ByteRange, Condition, CopyOptions, DeleteOptions, GetOptions, ListOptions, ParallelReads, PutOptions,
+    RenameOptions, StatOptions, TransactionOptions,
 };
+pub use presign::{PresignMethod, PresignOptions, PresignedRequest};
 pub use query::{Comparison, Continuation, Filter, Order, OrderBy, Query, SortKey};
 pub use storage::{Page, Storage, Tx};
 

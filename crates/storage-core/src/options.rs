@@ -122,6 +122,26 @@ impl GetOptions {
     }
 }
 
+/// How a value is read in several ranges at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ParallelReads {
+    /// How many ranges are read at once.
+    pub at_once: usize,
+    /// How many bytes each has.
+    pub chunk: u64,
+}
+
+impl GetOptions {
+    /// Reads a value of more than `chunk` bytes in ranges of so many bytes, `at_once` of them at once, and yields them in order. All are of one
+    /// version: a value that changes meanwhile is `Conflict`. It takes up to `at_once + 1` chunks of memory, and pays where each
+    /// request takes long, as over a network. A store without etags is read in one go.
+    #[must_use]
+    pub fn parallel(self, at_once: usize, chunk: u64) -> Self {
+        self.parallel_reads(ParallelReads { at_once, chunk })
+    }
+}
+
 macro_rules! conditions {
     ($($name:ident)*) => { $(
         impl $name {
@@ -187,14 +207,30 @@ impl Default for TransactionOptions {
     }
 }
 
+/// What an option is that nobody has set.
+macro_rules! unset {
+    () => {
+        Default::default()
+    };
+    ($default:expr) => {
+        $default
+    };
+}
+
 macro_rules! options {
     ($($(#[$doc:meta])* $name:ident {
-        $($(#[$field_doc:meta])* $field:ident: $type:ty, $arg:ty => $set:expr;)*
+        $($(#[$field_doc:meta])* $field:ident: $type:ty $(= $default:expr)?, $arg:ty => $set:expr;)*
     })*) => { $(
         $(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq)]
+        #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
         pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: unset!($($default)?),)* }
+            }
+        }
 
         impl $name {
             /// Nothing special.
@@ -223,6 +259,9 @@ options! {
         if_none_match: Option<Etag>, Etag => Some(if_none_match);
         /// A hint: the caller will collect the body anyway, so a backend that can read it in one go should.
         whole: bool, bool => whole;
+        /// Read a large value in several ranges at once; see [`parallel`](GetOptions::parallel). The handle does that: a backend need not
+        /// look at it.
+        parallel_reads: Option<ParallelReads>, ParallelReads => Some(parallel_reads);
     }
     /// How to write.
     PutOptions {
@@ -230,6 +269,9 @@ options! {
         metadata: Option<Arc<Metadata>>, impl Into<Arc<Metadata>> => Some(metadata.into());
         /// Write only if this holds.
         condition: Option<Condition>, Condition => Some(condition);
+        /// A value that the store fetches itself, in its own notation, such as a content identifier; the body must be empty then. Needs
+        /// `sources`.
+        source: Option<String>, impl Into<String> => Some(source.into());
     }
     /// How to delete.
     DeleteOptions {
@@ -269,6 +311,9 @@ options! {
         limit: Option<usize>, usize => Some(limit);
         /// Load each entry's metadata too (one more request per entry on some stores).
         metadata: bool, bool => metadata;
+        /// Whether etags and dates of creation are wanted; they are unless this is `false`. A store may then leave out what costs it
+        /// another read: `etag`, `created`, and that an entry is damaged. Key, size and `modified` stay.
+        etags: bool = true, bool => etags;
     }
     /// How to run a batch.
     BatchOptions {

@@ -2,5 +2,6 @@
 
 pub use crate::{
     Body, ByteRange, Bytes, Condition, CopyOptions, DeleteOptions, Entry, ErrorKind, Etag, GetOptions, Key, Layer,
-    ListItem, ListOptions, Metadata, Object, Order, OrderBy, PutOptions, Query, Storage, StorageBackend, Tx,
+    ListItem, ListOptions, Metadata, Object, Order, OrderBy, PresignOptions, PutOptions, Query, Storage,
+    StorageBackend, Tx,
 };

@@ -2,6 +2,7 @@
 
 mod backoff;
 mod batch;
+mod parallel;
 mod transaction;
 mod update;
 
@@ -17,8 +18,8 @@ pub use transaction::Tx;
 
 use crate::{
     BackendInfo, Body, Continuation, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions,
-    IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order, OrderBy, PutOptions, Query, RenameOptions,
-    Result, StatOptions, StorageBackend, backend::defaults, check::check_prefix,
+    IntoKey, Key, Layer, ListItem, ListOptions, ListStream, Object, Order, OrderBy, PresignOptions, PresignedRequest,
+    PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, backend::defaults, check::check_prefix,
 };
 
 /// A handle to a storage backend, whichever it is. Cloning is cheap and shares the backend.
@@ -158,11 +159,14 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
+    pub async fn open(&self, key: impl IntoKey, mut options: GetOptions) -> Result<Option<Object>> {
         let call = self.call("get");
         let key = call.key(key)?;
         let (check, range) = (options.check(self.info()), options.range);
-        let mut object = call.run(&key, check, || self.backend.get(&key, options)).await?;
+        let mut object = match options.parallel_reads.take() {
+            Some(how) => call.run(&key, check, || Self::get_parallel(&self.backend, &key, options, how)).await?,
+            None => call.run(&key, check, || self.backend.get(&key, options)).await?,
+        };
         if let Some(object) = &mut object {
             let (explain, mut body) = (call.explain_later(), std::mem::take(&mut object.body));
             // What a backend says of the size binds it, so that a value that breaks off is never taken for a whole one.
@@ -190,7 +194,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     pub async fn put_with(&self, key: impl IntoKey, value: impl Into<Body>, options: PutOptions) -> Result<Entry> {
         let call = self.call("put");
         let (key, body) = (call.key(key)?, value.into());
-        let check = options.check(self.info()).and(body.check(self.info()));
+        let check = options.check(self.info()).and(body.check(self.info())).and(options.check_body(&body));
         call.run(&key, check, || self.backend.put(&key, body, options)).await
     }
 
@@ -302,12 +306,13 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         Ok(stream::iter(items.into_iter().map(Ok)).boxed())
     }
 
-    /// All keys, in bytewise order.
+    /// All keys, in bytewise order. No more is asked of the store than that needs: see [`ListOptions::etags`].
     ///
     /// # Errors
     /// As said at [`Storage`].
     pub async fn keys(&self) -> Result<BoxStream<'static, Result<Key>>> {
-        Ok(self.list("").await?.map_ok(|entry| entry.key).boxed())
+        let listing = self.list_with(ListOptions::new().etags(false)).await?;
+        Ok(defaults::entries(listing).map_ok(|entry| entry.key).boxed())
     }
 
     /// The entries that answer a query. See [`StorageBackend::query`].
@@ -395,6 +400,28 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         let key = call.key(key)?;
         let versions = call.run(&key, Ok(()), || self.backend.versions(&key)).await?;
         Ok(call.explain_entries(versions))
+    }
+
+    /// A request that anybody can send until it expires, without credentials: a browser that uploads or downloads by itself. It is a
+    /// secret. See [`StorageBackend::presign`].
+    ///
+    /// ```
+    /// # async fn example(storage: storage_core::Storage) -> storage_core::Result<()> {
+    /// # use std::time::Duration;
+    /// use storage_core::PresignOptions;
+    /// let hour = Duration::from_secs(3600);
+    /// let upload = storage.presign("avatar.png", PresignOptions::put(hour).content_type("image/png")).await?;
+    /// println!("{} {} with {:?}", upload.method, upload.url, upload.headers);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As said at [`Storage`].
+    pub async fn presign(&self, key: impl IntoKey, options: PresignOptions) -> Result<PresignedRequest> {
+        let call = self.call("presign");
+        let key = call.key(key)?;
+        call.run(&key, options.check(self.info()), || self.backend.presign(&key, options)).await
     }
 
     /// Whether the store can be reached and used right now, and if not, why. See [`StorageBackend::health`].

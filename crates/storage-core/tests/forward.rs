@@ -1,12 +1,15 @@
 //! `Arc` and `Box` pass every method on, to the method of the same name.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait,
+    GetOptions, Key, ListOptions, ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait,
 };
 
 /// Writes down the name of each method and fails with it, unlike any default.
@@ -76,6 +79,9 @@ impl StorageBackend for Recorder {
     async fn versions(&self, _: &Key) -> Result<EntryStream> {
         self.note("versions")
     }
+    async fn presign(&self, _: &Key, _: PresignOptions) -> Result<PresignedRequest> {
+        self.note("presign")
+    }
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {
         self.note("begin")
     }
@@ -133,6 +139,7 @@ async fn call_all<B: StorageBackend + ?Sized>(backend: &B) {
     own("copy", backend.copy(&k, &l, CopyOptions::new()).await);
     own("rename", backend.rename(&k, &l, RenameOptions::new()).await);
     own("versions", backend.versions(&k).await);
+    own("presign", backend.presign(&k, PresignOptions::get(Duration::from_secs(1))).await);
     own("begin", backend.begin().await);
     own("health", backend.health().await);
     own("disconnect", backend.disconnect().await);

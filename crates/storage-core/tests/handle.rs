@@ -1,13 +1,14 @@
 //! What the handle refuses before a backend is asked, and what it adds to what a backend says.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 use futures_util::{TryStreamExt, stream};
 use storage_core::{
     BackendInfo, BatchOptions, Body, Bytes, Capabilities, Condition, CopyOptions, DeleteOptions, Entry, Error,
-    ErrorKind, Etag, GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, Order, OrderBy, PutOptions,
-    Query, RenameOptions, Result, StatOptions, Storage, StorageBackend, VersionId, async_trait,
+    ErrorKind, Etag, GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, Order, OrderBy,
+    PresignOptions, PutOptions, Query, RenameOptions, Result, StatOptions, Storage, StorageBackend, VersionId,
+    async_trait,
 };
 use storage_memory::{Config, Memory};
 
@@ -72,6 +73,7 @@ async fn with_key<B: StorageBackend + ?Sized>(storage: &Storage<B>, key: &str) -
         ("rename", storage.rename("k", key).await.map(drop)),
         ("rename", storage.rename(key, "k").await.map(drop)),
         ("versions", storage.versions(key).await.map(drop)),
+        ("presign", storage.presign(key, PresignOptions::get(Duration::from_secs(1))).await.map(drop)),
     ]
 }
 
@@ -235,6 +237,14 @@ async fn undeclared_options_never_reach_the_backend() {
     let batch = storage.delete_batch_with([("k", DeleteOptions::new())], atomic);
     refused(unsupported, "delete_batch", batch.await);
     refused(unsupported, "versions", storage.versions("k").await.map(drop));
+    let source = || PutOptions::new().source("cid");
+    refused(unsupported, "put", storage.put_with("k", "", source()).await.map(drop));
+    let batch = storage.put_batch_with([("k", "", source())], BatchOptions::new());
+    refused(unsupported, "put_batch", batch.await.map(drop));
+    for options in [PresignOptions::get, PresignOptions::put, PresignOptions::head, PresignOptions::delete] {
+        let presigned = storage.presign("k", options(Duration::from_secs(60))).await;
+        refused(unsupported, "presign", presigned.map(drop));
+    }
     refused(unsupported, "begin", storage.begin().await.map(drop));
     let sorted = Order { by: OrderBy::Field("f".into()), descending: false };
     let sorted = storage.list_sorted(ListOptions::new(), sorted).await;

@@ -13,7 +13,7 @@ use crate::{
     blocking,
     changes::Changes,
     error,
-    store::Store,
+    store::{Found, Store},
     walk::{Clearing, Layout, Walk},
 };
 
@@ -140,7 +140,10 @@ impl Listing {
 
     /// The entry of a key that was there a moment ago.
     fn describe(&self, key: &Key) -> Result<Option<Entry>> {
-        let entry = self.store.find(key).and_then(|found| found.map(|found| found.entry(key)).transpose());
+        // All that lies beside the value is in its record.
+        let bare = !self.options.etags && !self.options.metadata;
+        let describe = |found: Found| if bare { Ok(found.bare_entry(key)) } else { found.entry(key) };
+        let entry = self.store.find(key).and_then(|found| found.map(describe).transpose());
         match entry {
             // A file that another program made unreadable does not break the listing.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {

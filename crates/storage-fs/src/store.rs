@@ -214,6 +214,13 @@ impl Found {
             record => Ok(record::entry(key, &self.stat, record?)),
         }
     }
+
+    /// What the file says by itself: size and date.
+    pub(crate) fn bare_entry(&self, key: &Key) -> Entry {
+        let mut entry = record::entry(key, &self.stat, None);
+        (entry.etag, entry.metadata) = (None, None);
+        entry
+    }
 }
 
 /// Makes the root and its parents. The entry of each new directory is synced.

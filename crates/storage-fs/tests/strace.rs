@@ -49,6 +49,9 @@ async fn traced() {
     storage.stat("dir/value").await.unwrap().unwrap();
     begin("list");
     let listed: Vec<_> = storage.list("listed/").await.unwrap().try_collect().await.unwrap();
+    begin("keys");
+    let keys: Vec<_> = storage.keys().await.unwrap().try_collect().await.unwrap();
+    assert_eq!(keys.len(), ENTRIES + 3);
     begin("pieces");
     let large = storage.open("large", GetOptions::new()).await.unwrap().unwrap();
     assert_eq!(large.body.bytes(u64::MAX).await.unwrap().len(), 3 << 20);
@@ -201,6 +204,8 @@ fn an_operation_is_one_hop_and_few_calls() {
         assert!(calls.len() <= most, "{operation}: {} calls, more than {most}: {calls:#?}", calls.len());
         assert_eq!(hops, 1, "{operation}: {calls:#?}");
     }
+    let read = |operation: &str| operations[operation].iter().filter(|call| call.name.contains("getxattr")).count();
+    assert_eq!((read("list"), read("keys")), (ENTRIES, 0), "keys need nothing that lies beside a value");
     // That hops are told apart: this opens, and then reads three pieces.
     assert!(hops(&operations["pieces"]) >= 4, "{:#?}", operations["pieces"]);
 }

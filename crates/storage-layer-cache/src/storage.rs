@@ -5,8 +5,8 @@ use std::{fmt, sync::Arc};
 use futures_util::future::BoxFuture;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Bytes, Consistency, CopyOptions, DeleteOptions, Entry, EntryStream, Error,
-    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait,
+    GetOptions, Key, ListOptions, ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait,
 };
 
 use crate::{
@@ -159,6 +159,17 @@ pub(crate) fn is_doubtful<T>(result: &Result<T>) -> bool {
     result.as_ref().is_err_and(Error::is_ambiguous)
 }
 
+/// What is written past the cache it could not forget.
+///
+/// # Errors
+/// `Unsupported`.
+pub(crate) fn refuse_writes(options: &PresignOptions) -> Result<()> {
+    match options.method.reads() {
+        true => Ok(()),
+        false => Err(Error::unsupported("presigned writes through a cache, which would not see them")),
+    }
+}
+
 /// The whole value of a body that can be kept.
 fn whole(body: &Body, max: u64) -> Option<Bytes> {
     let buffer = body.buffer().filter(|buffer| buffer.len() <= max)?;
@@ -210,7 +221,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
     }
 
     async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
-        let value = whole(&body, self.max_value);
+        // The body of a value that the store fetches itself is empty.
+        let value = whole(&body, self.max_value).filter(|_| options.source.is_none());
         let guard = self.table.begin(Scope::Keys(vec![key.clone()]));
         let result = self.inner.put(key, body, options.clone()).await;
         let kept = value.zip(result.as_ref().ok());
@@ -305,6 +317,11 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         self.inner.versions(key).await
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        refuse_writes(&options)?;
+        self.inner.presign(key, options).await
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -8,12 +8,12 @@ use std::{
 
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
-    async_trait,
+    ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result, StatOptions,
+    StorageBackend, Transaction, async_trait,
 };
 
 use crate::{
-    storage::is_doubtful,
+    storage::{is_doubtful, refuse_writes},
     table::{Scope, Table},
 };
 
@@ -128,6 +128,11 @@ impl StorageBackend for Bypass {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         self.inner.versions(key).await
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        refuse_writes(&options)?;
+        self.inner.presign(key, options).await
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -207,6 +207,8 @@ pub(crate) fn plain_entry(mut stored: Entry, size: u64) -> Entry {
     if let Some((metadata, _)) = stored.metadata.as_ref().and_then(detach) {
         stored.metadata = Some(metadata);
     }
+    // What the store says of the bytes as they are stored is not true of the plain value.
+    stored.attributes.clear();
     stored.stored_size = Some(stored.stored_size.unwrap_or(stored.size));
     stored.size = size;
     stored

@@ -8,8 +8,8 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Filter,
-    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, OrderBy, PutOptions, Query, RenameOptions,
-    Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, OrderBy, PresignOptions, PresignedRequest,
+    PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::{
@@ -63,6 +63,10 @@ impl<S: StorageBackend + ?Sized> Compressed<S> {
         info.capabilities.compression = true;
         // What concerns sizes is answered above the compression, by a scan.
         info.capabilities.queryable = false;
+        // Whoever sends such a request meets the bytes as they are stored.
+        info.capabilities.presign = false;
+        // What the store fetches itself this layer could not compress.
+        info.capabilities.sources = false;
         info.limits.value = info.limits.value.saturating_sub(format::overhead(info.limits.value));
         info.limits.metadata = info.limits.metadata.saturating_sub(note::OVERHEAD);
         Self { settings, info, plain: Plain { inner, foreign: settings.foreign } }
@@ -218,6 +222,10 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         Ok(self.entries(self.inner().versions(key).await?))
+    }
+
+    async fn presign(&self, _: &Key, _: PresignOptions) -> Result<PresignedRequest> {
+        Err(Error::unsupported("presigned requests through a layer that changes the bytes of values"))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -5,8 +5,8 @@ use std::{future::ready, sync::Arc};
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait, defaults,
+    ListOptions, ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result,
+    StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::{PrefixLayer, names::Names};
@@ -186,6 +186,11 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Prefixed<S> {
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         let versions = self.inner.versions(&self.names.key_below(key)?).await;
         Ok(self.entries(versions.map_err(|e| self.names.error(e))?))
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        let presigned = self.inner.presign(&self.names.key_below(key)?, options).await;
+        presigned.map_err(|e| self.names.error(e))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -8,8 +8,8 @@ use std::{
 use futures_util::TryStreamExt;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Consistency, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, VersionId, async_trait, defaults,
+    GetOptions, Key, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, VersionId, async_trait, defaults,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -77,6 +77,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         let mut info = inner.info().clone();
         info.capabilities.versioning = true;
         info.capabilities.queryable = false;
+        info.capabilities.sources = false;
         info.limits.key = info.limits.key.saturating_sub(names::OVERHEAD);
         info.limits.metadata = info.limits.metadata.saturating_sub(stamp::OVERHEAD);
         let turns = (!below.conditional || !below.conditional_delete).then(|| {
@@ -255,6 +256,14 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         self.all_versions(key).await
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        // What is written past the layer would replace a version that nobody has kept.
+        if !options.method.reads() {
+            return Err(Error::unsupported("presigned writes through the versioned layer"));
+        }
+        self.inner.presign(&names::key_below(key)?, options).await.map_err(|e| e.map_key(|_| Some(key.clone())))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -7,8 +7,8 @@ use std::{
 
 use storage_core::{
     BackendInfo, BatchOptions, Body, ByteRange, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions,
-    Key, ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend,
-    Transaction, async_trait,
+    Key, ListOptions, ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Query, RenameOptions, Result,
+    StatOptions, StorageBackend, Transaction, async_trait,
 };
 
 use crate::{
@@ -235,6 +235,12 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         let (result, span) = self.intercept.call(operation, call).await;
         let resume = ResumeVersions { inner: self.inner.clone(), key: key.clone(), last: None };
         Ok(I::stream(&self.intercept, span, result?, resume))
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        let operation = self.operation(OperationName::Presign, Some(key), Replay::Always);
+        let call = || self.inner.presign(key, options.clone());
+        self.intercept.call(operation, call).await.0
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

@@ -6,7 +6,8 @@ use std::{
 };
 
 use storage_core::{
-    Buffer, ByteStream, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, Result, Transaction,
+    Buffer, ByteStream, Bytes, Entry, EntryStream, Key, ListItem, ListStream, Object, PresignedRequest, Result,
+    Transaction,
 };
 
 macro_rules! names {
@@ -32,6 +33,7 @@ names! {
     Get "get", Put "put", Delete "delete", Stat "stat", List "list",
     GetBatch "get_batch", PutBatch "put_batch", DeleteBatch "delete_batch",
     Query "query", Clear "clear", Copy "copy", Rename "rename", Versions "versions",
+    Presign "presign",
     Begin "begin", Commit "commit", Rollback "rollback", Disconnect "disconnect",
 }
 
@@ -133,6 +135,7 @@ pub trait Payload {
 impl Payload for () {}
 impl Payload for ListItem {}
 impl Payload for EntryStream {}
+impl Payload for PresignedRequest {}
 impl Payload for ListStream {}
 impl Payload for Arc<dyn Transaction> {}
 

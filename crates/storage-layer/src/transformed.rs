@@ -5,8 +5,8 @@ use std::{future::ready, mem, sync::Arc};
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Metadata, Object, PutOptions, Query, RenameOptions, Result, StatOptions,
-    StorageBackend, Transaction, async_trait, defaults,
+    ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
+    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -42,7 +42,12 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
     }
 
     fn wrap(inner: Arc<S>, transform: Arc<T>) -> Self {
-        Self { info: transform.info(inner.info()), transform, inner }
+        let mut info = transform.info(inner.info());
+        // Whoever sends such a request meets the bytes as they are stored.
+        info.capabilities.presign = false;
+        // What the store fetches itself this layer could not change.
+        info.capabilities.sources = false;
+        Self { info, transform, inner }
     }
 
     fn entries(&self, stored: EntryStream) -> EntryStream {
@@ -59,7 +64,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
         stored.metadata = None;
         let key = stored.key.clone();
         let plain = self.transform.entry(&*self.inner, stored).await.map_err(Error::ambiguous)?;
-        let mut plain = plain.ok_or_else(|| {
+        let mut plain = plain.map(own).ok_or_else(|| {
             Error::new(ErrorKind::Conflict, "the value was deleted as soon as it was written")
                 .with_key(&key)
                 .ambiguous()
@@ -83,13 +88,25 @@ async fn listed<T: Transform, S: StorageBackend + ?Sized>(
                 Error::new(ErrorKind::Corrupt, "the entry cannot be read with this configuration; see the cause")
                     .with_source(e)
             }
-            done => return done,
+            done => return Ok(done?.map(own)),
         },
     };
     stored.metadata = None;
     // Its sizes may still be those of a value that the layer wrote.
     let plain = transform.entry(inner, stored.clone()).await.ok().flatten();
-    Ok(Some(plain.unwrap_or(stored).into_damaged(reason)))
+    Ok(Some(own(plain.unwrap_or(stored)).into_damaged(reason)))
+}
+
+/// What the store says of the bytes as they are stored is not true of the plain value.
+fn own(mut plain: Entry) -> Entry {
+    plain.attributes.clear();
+    plain
+}
+
+/// The same of an object.
+fn own_object(mut plain: Object) -> Object {
+    plain.entry = own(plain.entry);
+    plain
 }
 
 /// A listing ends after an error, whoever made it.
@@ -110,10 +127,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
         if let Some(range) = options.range.take() {
             let inner = &*self.inner;
-            return self.transform.read_range(inner, key, range, options).await;
+            return Ok(self.transform.read_range(inner, key, range, options).await?.map(own_object));
         }
         match self.inner.get(key, options).await? {
-            Some(stored) => self.transform.decode(key, stored).await.map(Some),
+            Some(stored) => self.transform.decode(key, stored).await.map(|plain| Some(own_object(plain))),
             None => Ok(None),
         }
     }
@@ -131,7 +148,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         match self.inner.stat(key, options).await? {
-            Some(stored) => self.transform.entry(&*self.inner, stored).await,
+            Some(stored) => Ok(self.transform.entry(&*self.inner, stored).await?.map(own)),
             None => Ok(None),
         }
     }
@@ -159,7 +176,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         let mut plain = Vec::with_capacity(keys.len());
         for (key, stored) in keys.iter().zip(stored) {
             plain.push(match stored {
-                Ok(Some(stored)) => self.transform.decode(key, stored).await.map(Some),
+                Ok(Some(stored)) => self.transform.decode(key, stored).await.map(|plain| Some(own_object(plain))),
                 nothing => nothing,
             });
         }
@@ -211,6 +228,10 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
         Ok(self.entries(self.inner.versions(key).await?))
+    }
+
+    async fn presign(&self, _: &Key, _: PresignOptions) -> Result<PresignedRequest> {
+        Err(Error::unsupported("presigned requests through a layer that changes the bytes of values"))
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {

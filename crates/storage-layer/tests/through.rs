@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{StreamExt, TryStreamExt};
@@ -129,6 +130,8 @@ async fn call_all(backend: &dyn StorageBackend) -> Result<()> {
     assert_eq!(queried.len(), 3);
     let versions: Vec<Entry> = backend.versions(&a).await?.try_collect().await?;
     assert_eq!(versions[0].size, 3);
+    let presigned = backend.presign(&a, PresignOptions::get(Duration::from_secs(1))).await;
+    assert_eq!(presigned.unwrap_err().kind(), ErrorKind::Unsupported);
     backend.delete(&a, DeleteOptions::new()).await?;
     backend.delete_batch(vec![(b, DeleteOptions::new())], BatchOptions::new()).await?.remove(0)?;
     backend.clear("").await

@@ -7,21 +7,19 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use object_store::{CopyOptions as Copy, Error as Absent, GetOptions as Get, ObjectStore, ObjectStoreExt};
-use storage_config::Secret;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Capabilities, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind,
-    GetOptions, Key, Limits, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend,
-    VersionId, defaults, pending::Keys,
+    GetOptions, Key, Limits, ListOptions, ListStream, Object, PresignOptions, PresignedRequest, PutOptions, Result,
+    StatOptions, StorageBackend, VersionId, defaults, pending::Keys,
 };
 
 use crate::{
-    Config, Grant, Native, Profile, error, meta,
+    Config, Native, Profile, error, meta,
     names::Names,
     probe::probe,
     requests::{Requests, before_read, before_write},
@@ -95,6 +93,8 @@ impl ObjectStoreBackend {
         // A condition compares the store's own etag, which in a framed object is not the etag that we show.
         capabilities.conditional = found.conditions && !framed;
         capabilities.versioning = native.as_ref().is_some_and(|native| native.versioned());
+        // A framed object begins with a header of ours.
+        capabilities.presign = native.as_ref().is_some_and(|native| native.presigns()) && !framed;
         capabilities.encryption = found.encrypted;
         capabilities.unique_etags = profile.unique_etags || framed;
 
@@ -137,25 +137,6 @@ impl ObjectStoreBackend {
         &self.inner.store
     }
 
-    /// An address by which anyone can read this value until the time is up, without credentials. It is a secret.
-    ///
-    /// # Errors
-    /// `Unsupported` where the store has no such thing; those of the store. That there is a value is not looked at.
-    pub async fn sign_get(&self, key: &Key, expires: Duration) -> Result<Secret> {
-        let inner = self.open()?;
-        inner.native()?.sign(Grant::Get, &inner.names.place(key), expires).await
-    }
-
-    /// An address to which anyone can `PUT` a value until the time is up, without credentials. It is a secret. What is written
-    /// there has no metadata.
-    ///
-    /// # Errors
-    /// As [`sign_get`](Self::sign_get).
-    pub async fn sign_put(&self, key: &Key, expires: Duration) -> Result<Secret> {
-        let inner = self.open()?;
-        inner.native()?.sign(Grant::Put, &inner.names.place(key), expires).await
-    }
-
     /// What became of each item of a bulk request that named each key once. What it could not delete is tried one by one, for
     /// some stores fail where an object is written at the same time.
     async fn once_more(&self, results: BTreeMap<&Key, Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
@@ -193,7 +174,7 @@ impl ObjectStoreBackend {
 
 impl Inner {
     pub(crate) fn native(&self) -> Result<&Arc<dyn Native>> {
-        self.native.as_ref().ok_or_else(|| Error::unsupported("versions and signed addresses"))
+        self.native.as_ref().ok_or_else(|| Error::unsupported("versions and presigned requests"))
     }
 }
 
@@ -358,6 +339,14 @@ impl StorageBackend for ObjectStoreBackend {
         let inner = self.open()?;
         before_read(inner.requests.writes().settled(key)).await?;
         inner.versions(key)
+    }
+
+    async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
+        let inner = self.open()?;
+        if !inner.info.capabilities.presign {
+            return Err(Error::unsupported("presigned requests"));
+        }
+        inner.native()?.presign(&inner.names.place(key), &options).await
     }
 
     async fn health(&self) -> Result<()> {

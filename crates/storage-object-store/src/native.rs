@@ -1,12 +1,11 @@
 //! What a store can do beyond [`ObjectStore`](object_store::ObjectStore), as the backends of clouds add it.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use object_store::path::Path;
-use storage_config::Secret;
-use storage_core::{Error, Result};
+use storage_core::{Error, PresignOptions, PresignedRequest, Result};
 
 /// Calls that `object_store` does not have, or not as they are needed here.
 ///
@@ -49,24 +48,19 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// An address by which anyone can do this to an object for a while.
+    /// Whether requests can be presigned.
+    fn presigns(&self) -> bool {
+        false
+    }
+
+    /// A request for this object that anybody can send for a while. What it cannot bind is `Unsupported`.
     ///
     /// # Errors
     /// Those of the store.
-    async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
-        let _ = (what, place, expires);
-        Err(Error::unsupported("signed addresses"))
+    async fn presign(&self, place: &Path, options: &PresignOptions) -> Result<PresignedRequest> {
+        let _ = (place, options);
+        Err(Error::unsupported("presigned requests"))
     }
-}
-
-/// What a signed address allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Grant {
-    /// To read the value.
-    Get,
-    /// To write it.
-    Put,
 }
 
 /// Which page of a listing.

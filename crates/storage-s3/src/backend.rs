@@ -2,6 +2,7 @@
 
 use std::{env, sync::Arc, time::Duration};
 
+use http::HeaderName;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey as Key, S3ConditionalPut};
 use storage_config::CredentialProvider;
 use storage_core::Result;
@@ -55,6 +56,7 @@ pub(crate) async fn connect_with(
         region: place.region,
         anonymous: config.anonymous,
         versioned: false,
+        encryption: encryption_headers(&config),
     };
     calls.verify(&config.store.root()).await.map_err(|e| S3.at_connect(e))?;
     calls.versioned = calls.is_versioned().await.map_err(|e| S3.at_connect(e))?;
@@ -78,19 +80,33 @@ fn profile() -> Profile {
     profile
 }
 
+/// How S3 names the configured encryption; `None` where nothing is asked for.
+fn algorithm(config: &Config) -> Option<&'static str> {
+    match config.encryption {
+        Encryption::Aes256 => Some("AES256"),
+        Encryption::Kms => Some("aws:kms"),
+        Encryption::KmsTwice => Some("aws:kms:dsse"),
+        Encryption::None => None,
+    }
+}
+
 fn encryption(config: &Config, builder: AmazonS3Builder) -> Result<AmazonS3Builder> {
-    let how = match config.encryption {
-        Encryption::Aes256 => "AES256",
-        Encryption::Kms => "aws:kms",
-        Encryption::KmsTwice => "aws:kms:dsse",
-        Encryption::None => return Ok(builder),
-    };
+    let Some(algorithm) = algorithm(config) else { return Ok(builder) };
     let name = |name: &str| name.parse::<Key>().map_err(error::build);
-    let builder = builder.with_config(name("aws_server_side_encryption")?, how);
+    let builder = builder.with_config(name("aws_server_side_encryption")?, algorithm);
     Ok(match &config.kms_key {
         Some(key) => builder.with_config(name("aws_sse_kms_key_id")?, key),
         None => builder,
     })
+}
+
+/// The headers with which a request that is not the client's own asks for the same encryption.
+fn encryption_headers(config: &Config) -> Vec<(HeaderName, String)> {
+    let Some(algorithm) = algorithm(config) else { return Vec::new() };
+    let algorithm = (HeaderName::from_static("x-amz-server-side-encryption"), algorithm.to_owned());
+    let key = config.kms_key.iter();
+    let key = key.map(|key| (HeaderName::from_static("x-amz-server-side-encryption-aws-kms-key-id"), key.clone()));
+    [algorithm].into_iter().chain(key).collect()
 }
 
 /// Where the bucket is.

@@ -2,26 +2,25 @@
 
 use std::{fmt::Write, sync::Arc, time::Duration};
 
-use ::http::Method;
+use ::http::{HeaderName, HeaderValue, Method, header::CONTENT_TYPE};
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{
     aws::{AmazonS3, AwsAuthorizer},
     client::{HttpClient, HttpRequest, HttpRequestBody},
     path::Path,
-    signer::Signer,
+    signer::{SignedUrlOptions, Signer},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use storage_config::Secret;
-use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::{Ask, Grant, Native, Page, http};
+use storage_core::{Error, ErrorKind, PresignMethod, PresignOptions, PresignedRequest, Result};
+use storage_object_store::{Ask, Native, Page, http};
 
 use crate::{error, xml};
 
 /// What AWS leaves as it is in a query (Signature Version 4, `UriEncode`); in a path also the slash.
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: AsciiSet = QUERY.remove(b'/');
-/// The shortest that a signed address can hold, and the longest.
+/// The shortest and the longest lifetime of a presigned request.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
@@ -35,6 +34,8 @@ pub(crate) struct Calls {
     pub(crate) region: String,
     pub(crate) anonymous: bool,
     pub(crate) versioned: bool,
+    /// The headers that ask for the configured encryption.
+    pub(crate) encryption: Vec<(HeaderName, String)>,
 }
 
 impl Calls {
@@ -135,19 +136,40 @@ impl Native for Calls {
         }
     }
 
-    async fn sign(&self, what: Grant, place: &Path, expires: Duration) -> Result<Secret> {
-        if expires < SHORTEST || expires > LONGEST {
-            return Err(Error::new(ErrorKind::InvalidInput, "a signed address holds for a second up to seven days"));
+    fn presigns(&self) -> bool {
+        !self.anonymous
+    }
+
+    async fn presign(&self, place: &Path, options: &PresignOptions) -> Result<PresignedRequest> {
+        if options.expires_in < SHORTEST || options.expires_in > LONGEST {
+            let message = "S3 presigns requests for at least one second and at most seven days";
+            return Err(Error::new(ErrorKind::InvalidInput, message));
         }
-        let method = match what {
-            Grant::Get => Method::GET,
-            Grant::Put => Method::PUT,
-            _ => return Err(Error::unsupported("such a signed address")),
+        if options.content_length.is_some() {
+            // The signer leaves this header out of what it signs.
+            return Err(Error::unsupported("presigned requests that bind the content length"));
+        }
+        // The store counts in whole seconds.
+        let expires_in = Duration::from_secs(options.expires_in.as_secs());
+        let mut headers = Vec::new();
+        let method = match options.method {
+            PresignMethod::Get => Method::GET,
+            PresignMethod::Head => Method::HEAD,
+            PresignMethod::Delete => Method::DELETE,
+            PresignMethod::Put => {
+                // Otherwise the value would lie there unencrypted, or under another key than configured.
+                headers.extend(self.encryption.iter().cloned());
+                headers.extend(options.content_type.iter().map(|text| (CONTENT_TYPE, text.clone())));
+                Method::PUT
+            }
+            other => return Err(Error::unsupported(&format!("presigned {other} requests"))),
         };
-        if self.anonymous {
-            return Err(Error::new(ErrorKind::Unauthenticated, "signing needs credentials; set `access_key_id`"));
+        let mut bound = SignedUrlOptions::default();
+        for (name, value) in &headers {
+            bound = bound.with_signed_header(name.clone(), HeaderValue::from_str(value).map_err(error::strange)?);
         }
-        let signed = self.store.signed_url(method, place, expires).await;
-        Ok(Secret::new(signed.map_err(error::no_credentials)?))
+        let url = self.store.signed_url_opts(method, place, expires_in, &bound).await.map_err(error::no_credentials)?;
+        let request = PresignedRequest::new(options.method, url, expires_in);
+        Ok(headers.into_iter().fold(request, |request, (name, value)| request.header(name.as_str(), value)))
     }
 }

@@ -68,7 +68,7 @@ async fn store(on: On, ns: Namespace, key: Key, value: Bytes) -> Result<()> {
 
 fn target(name: &str, on: On, kind: &str) -> Target {
     let On(server, versions) = on;
-    let mut required = Capabilities::new().atomic().streaming();
+    let mut required = Capabilities::new().atomic().streaming().presign();
     if versions {
         required = required.versioning();
     }

@@ -5,55 +5,53 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 
-use super::{EntryStream, ListStream, StorageBackend, Transaction};
-use crate::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, GetOptions, Key, ListOptions, Object,
-    PutOptions, Query, RenameOptions, Result, StatOptions,
-};
+use super::{StorageBackend, Transaction};
+use crate::{BackendInfo, Result};
 
 macro_rules! forward {
-    () => {
-        fn info(&self) -> &BackendInfo {
-            (**self).info()
+    ($($name:ident $parameters:tt $arguments:tt -> $result:ty;)*) => {
+        #[deny(clippy::missing_trait_methods)]
+        impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
+            fn info(&self) -> &BackendInfo {
+                (**self).info()
+            }
+            $(method! { $name $parameters -> $result })*
         }
-        forward! { @ get<'b>(key: &'b Key, options: GetOptions) -> Result<Option<Object>> }
-        forward! { @ put<'b>(key: &'b Key, body: Body, options: PutOptions) -> Result<Entry> }
-        forward! { @ delete<'b>(key: &'b Key, options: DeleteOptions) -> Result<()> }
-        forward! { @ stat<'b>(key: &'b Key, options: StatOptions) -> Result<Option<Entry>> }
-        forward! { @ list<>(options: ListOptions) -> Result<ListStream> }
-        forward! { @ get_batch<>(items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> }
-        forward! { @ put_batch<>(items: Vec<(Key, Body, PutOptions)>, options: BatchOptions) -> Result<Vec<Result<Entry>>> }
-        forward! { @ delete_batch<>(items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> }
-        forward! { @ query<>(query: Query) -> Result<EntryStream> }
-        forward! { @ clear<'b>(prefix: &'b str) -> Result<()> }
-        forward! { @ copy<'b, 'c>(from: &'b Key, to: &'c Key, options: CopyOptions) -> Result<Entry> }
-        forward! { @ rename<'b, 'c>(from: &'b Key, to: &'c Key, options: RenameOptions) -> Result<Entry> }
-        forward! { @ versions<'b>(key: &'b Key) -> Result<EntryStream> }
-        forward! { @ begin<>() -> Result<Arc<dyn Transaction>> }
-        forward! { @ health<>() -> Result<()> }
-        forward! { @ disconnect<>() -> Result<()> }
+
+        #[deny(clippy::missing_trait_methods)]
+        impl<B: StorageBackend + ?Sized> StorageBackend for Box<B> {
+            fn info(&self) -> &BackendInfo {
+                (**self).info()
+            }
+            $(method! { $name $parameters -> $result })*
+        }
     };
-    (@ $method:ident<$($life:lifetime),*>($($arg:ident: $type:ty),*) -> $result:ty) => {
-        fn $method<'a, $($life,)* 'async_trait>(&'a self, $($arg: $type),*) -> BoxFuture<'async_trait, $result>
+}
+
+/// A method as `async_trait` declares it, with a lifetime for each reference.
+macro_rules! method {
+    ($name:ident [$a:ident: &$a_type:ty, $b:ident: &$b_type:ty $(, $arg:ident: $type:ty)*] -> $result:ty) => {
+        method! { @ $name<'b, 'c>($a: &'b $a_type, $b: &'c $b_type $(, $arg: $type)*) -> $result }
+    };
+    ($name:ident [$a:ident: &$a_type:ty $(, $arg:ident: $type:ty)*] -> $result:ty) => {
+        method! { @ $name<'b>($a: &'b $a_type $(, $arg: $type)*) -> $result }
+    };
+    ($name:ident [$($arg:ident: $type:ty),*] -> $result:ty) => {
+        method! { @ $name<>($($arg: $type),*) -> $result }
+    };
+    (@ $name:ident<$($life:lifetime),*>($($arg:ident: $type:ty),*) -> $result:ty) => {
+        fn $name<'a, $($life,)* 'async_trait>(&'a self, $($arg: $type),*) -> BoxFuture<'async_trait, $result>
         where
             'a: 'async_trait,
             $($life: 'async_trait,)*
             Self: 'async_trait,
         {
-            (**self).$method($($arg),*)
+            (**self).$name($($arg),*)
         }
     };
 }
 
-#[deny(clippy::missing_trait_methods)]
-impl<B: StorageBackend + ?Sized> StorageBackend for Arc<B> {
-    forward! {}
-}
-
-#[deny(clippy::missing_trait_methods)]
-impl<B: StorageBackend + ?Sized> StorageBackend for Box<B> {
-    forward! {}
-}
+crate::each_method!(forward);
 
 macro_rules! forward_transaction {
     ($($pointer:ident)*) => { $(

@@ -80,7 +80,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         let (call, info) = (self.call("put_batch"), self.info());
         let check = |(key, value, options): (K, V, PutOptions)| {
             let (key, body) = (call.key(key)?, value.into());
-            let check = options.check(info).and(body.check(info));
+            let check = options.check(info).and(body.check(info)).and(options.check_body(&body));
             check.map_err(|e| call.explain(e).with_key(&key))?;
             Ok((key, body, options))
         };

@@ -6,7 +6,10 @@ use std::time::{Duration, Instant};
 use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use http::Method;
 use storage_conformance::proxy::Proxy;
-use storage_core::{Body, Bytes, DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PutOptions, Result};
+use storage_core::{
+    Body, Bytes, DeleteOptions, ErrorKind, GetOptions, ListOptions, Metadata, PresignOptions, PresignedRequest,
+    PutOptions, Result,
+};
 use storage_object_store::http::{Connector, HttpConfig, body, send};
 use tokio::time::sleep;
 
@@ -89,11 +92,14 @@ async fn rights_below_the_prefix_suffice() {
 }
 
 #[tokio::test]
-async fn signed_addresses_need_no_credentials() {
+async fn presigned_requests_need_no_credentials() {
     let client = Connector::new(&HttpConfig::default(), |_| None).unwrap().client();
-    let ask = async |method: Method, address: &str, text: &str| {
-        let request = http::Request::builder().method(method).uri(address).body(text.to_owned().into()).unwrap();
-        body(send(&client, request).await?).await
+    let ask = async |request: &PresignedRequest, text: &str| {
+        let mut sent = http::Request::builder().method(request.method.as_str()).uri(&request.url);
+        for (name, value) in &request.headers {
+            sent = sent.header(name, value);
+        }
+        body(send(&client, sent.body(text.to_owned().into()).unwrap()).await?).await
     };
     for server in Server::all() {
         let bucket = Bucket::new(server, false).await;
@@ -101,25 +107,40 @@ async fn signed_addresses_need_no_credentials() {
         let hour = Duration::from_secs(3600);
         for key in ["plain", "a b/ü?", "../odd"] {
             storage.put(key, "by us").await.unwrap();
-            let get = storage.backend().sign_get(&storage_core::Key::parse(key).unwrap(), hour).await.unwrap();
-            assert_eq!(ask(Method::GET, get.expose(), "").await.unwrap(), "by us", "{server:?} {key}");
+            let get = storage.presign(key, PresignOptions::get(hour)).await.unwrap();
+            assert_eq!(ask(&get, "").await.unwrap(), "by us", "{server:?} {key}");
             assert!(!format!("{get:?}").contains("ignature"));
-            let put = storage.backend().sign_put(&storage_core::Key::parse(key).unwrap(), hour).await.unwrap();
-            ask(Method::PUT, put.expose(), "by others").await.unwrap();
+            let put = PresignOptions::put(hour).content_type("text/plain");
+            let put = storage.presign(key, put).await.unwrap();
+            assert_eq!(put.headers, [("content-type".to_owned(), "text/plain".to_owned())]);
+            ask(&put, "by others").await.unwrap();
             assert_eq!(storage.get(key).await.unwrap().unwrap(), "by others");
             if server != MOTO {
                 // It checks no signatures.
-                let forged = get.expose().replace("X-Amz-Expires=3600", "X-Amz-Expires=3601");
-                assert!(ask(Method::GET, &forged, "").await.is_err());
-                assert!(ask(Method::PUT, get.expose(), "").await.is_err());
+                let mut forged = get.clone();
+                forged.url = get.url.replace("X-Amz-Expires=3600", "X-Amz-Expires=3601");
+                assert!(ask(&forged, "").await.is_err());
+                let mut other = put.clone();
+                other.headers[0].1 = "text/html".to_owned();
+                assert!(ask(&other, "").await.is_err(), "the content type is bound");
             }
+            let delete = storage.presign(key, PresignOptions::delete(hour)).await.unwrap();
+            ask(&delete, "").await.unwrap();
+            assert!(!storage.has(key).await.unwrap());
         }
-        let long = storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), hour * 24 * 8).await;
-        assert_eq!(long.unwrap_err().kind(), ErrorKind::InvalidInput);
-        // Addresses hold for whole seconds.
-        let short =
-            storage.backend().sign_get(&storage_core::Key::parse("k").unwrap(), Duration::from_millis(999)).await;
-        assert_eq!(short.unwrap_err().kind(), ErrorKind::InvalidInput);
+        for (options, kind) in [
+            (PresignOptions::get(hour * 24 * 8), ErrorKind::InvalidInput),
+            // S3 counts in whole seconds.
+            (PresignOptions::get(Duration::from_millis(999)), ErrorKind::InvalidInput),
+            (PresignOptions::get(hour).content_type("text/plain"), ErrorKind::InvalidInput),
+            (PresignOptions::put(hour).content_type("text\r\nx: y"), ErrorKind::InvalidInput),
+            (PresignOptions::put(hour).content_length(5), ErrorKind::Unsupported),
+        ] {
+            let refused = storage.presign("k", options.clone()).await.unwrap_err();
+            assert_eq!(refused.kind(), kind, "{options:?}: {refused}");
+        }
+        let rounded = storage.presign("k", PresignOptions::head(Duration::from_millis(1999))).await.unwrap();
+        assert_eq!(rounded.expires_in, Duration::from_secs(1));
     }
 }
 
