@@ -31,7 +31,7 @@ impl StorageBackend for Named {
     }
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let found = self.inner.get(key, options).await?;
-        Ok(found.map(|object| Object { entry: named(object.entry), ..object }))
+        Ok(found.map(|object| Object::new(named(object.entry), object.body)))
     }
     async fn put(&self, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
         let body = options.source.take().map_or(body, |source| format!("fetched {source}").into());
