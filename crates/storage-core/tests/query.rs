@@ -280,7 +280,7 @@ fn a_query_travels_as_json() {
         assert_eq!(serde_json::from_str::<Query>(&json).unwrap(), query, "{json}");
     }
     assert_eq!(serde_json::from_str::<Query>("{}").unwrap(), Query::new());
-    for wrong in [r#"{"prefx":""}"#, r#"{"continuation":{"order":{},"rank":"missing","key":""}}"#] {
+    for wrong in [r#"{"prefx":""}"#, r#"{"continuation":{"order":{},"sort_key":"missing","key":""}}"#] {
         assert!(serde_json::from_str::<Query>(wrong).is_err(), "{wrong}");
     }
 }

@@ -1,7 +1,7 @@
 //! What a store says of the bytes that it holds reaches its callers through layers that keep those bytes, and no others.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use futures_util::{StreamExt, TryStreamExt};
 use storage_config::{BackendFactory, ConnectionConfig, StorageContext};
@@ -78,12 +78,20 @@ async fn under(layer: &LayerConfig) -> storage_core::Storage {
 }
 
 fn layers() -> Vec<(LayerConfig, bool)> {
-    let key = "303132333435363738396162636465666768696A6b6c6d6e6f70717273747576";
+    static KEY: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "303132333435363738396162636465666768696A6b6c6d6e6f70717273747576").unwrap();
+        file
+    });
+    let key = format!("file:{}", KEY.path().display());
     let keeping = ["limit", "metrics", "retry", "timeout", "trace", "cache", "versioned"];
     let mut layers: Vec<_> = keeping.map(|name| (LayerConfig::new(name), true)).into();
     layers.push((LayerConfig::new("prefix").option("prefix", "ours"), true));
     layers.push((LayerConfig::new("compress"), false));
-    layers.push((LayerConfig::new("encrypt").option("key", key), false));
+    layers.push((
+        LayerConfig::new("encrypt").option("current", "k").option("keys", serde_json::json!({ "k": key })),
+        false,
+    ));
     layers
 }
 

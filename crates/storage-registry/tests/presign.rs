@@ -5,6 +5,7 @@ use std::{
     io::{Read, Write},
     net::TcpStream,
     sync::Arc,
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -93,8 +94,13 @@ async fn layers_that_must_see_each_write_presign_reads_only() {
 
 #[tokio::test]
 async fn layers_that_change_bytes_take_them_back() {
-    let key = "303132333435363738396162636465666768696A6b6c6d6e6f70717273747576";
-    let encrypt = LayerConfig::new("encrypt").option("key", key);
+    static KEY: LazyLock<tempfile::NamedTempFile> = LazyLock::new(|| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(&file, "303132333435363738396162636465666768696A6b6c6d6e6f70717273747576").unwrap();
+        file
+    });
+    let key = format!("file:{}", KEY.path().display());
+    let encrypt = LayerConfig::new("encrypt").option("current", "k").option("keys", serde_json::json!({ "k": key }));
     for layer in [LayerConfig::new("compress"), encrypt] {
         let storage = under(Some(layer.clone())).await;
         assert!(!storage.info().capabilities.presign, "{layer:?}");

@@ -154,7 +154,7 @@ async fn continuations_that_the_entry_does_not_have() {
         let listing = storage.list_with(ListOptions::new().metadata(true)).await.unwrap();
         let entries: Vec<Entry> = listing.map_ok(|item| item.into_entry().unwrap()).try_collect().await.unwrap();
         // Ranks as they stand in the serialized form: a continuation comes from the outside.
-        let ranks = [
+        let sort_keys = [
             r#""missing""#.to_owned(),
             r#""null""#.into(),
             r#"{"bool":true}"#.into(),
@@ -169,12 +169,12 @@ async fn continuations_that_the_entry_does_not_have() {
         let orders = [OrderBy::Key, OrderBy::Size, OrderBy::Created, OrderBy::Modified, OrderBy::Field("f".into())];
         for by in orders {
             for descending in [false, true] {
-                for rank in &ranks {
+                for sort_key in &sort_keys {
                     let mut query = Query::new();
                     query.order.by = by.clone();
                     query.order.descending = descending;
                     let order = serde_json::to_string(&query.order).unwrap();
-                    let json = format!(r#"{{"order":{order},"rank":{rank},"key":"b"}}"#);
+                    let json = format!(r#"{{"order":{order},"sort_key":{sort_key},"key":"b"}}"#);
                     query.continuation = Some(serde_json::from_str(&json).unwrap());
                     let seen = answer(&storage, query.clone()).await;
                     assert_eq!(seen, oracle(&query, &entries), "{json}");

@@ -26,8 +26,8 @@ impl Query {
     #[must_use]
     pub fn continues_with(&self, entry: &Entry) -> bool {
         self.continuation.as_ref().is_none_or(|from| {
-            let rank = self.order.sort_key(entry);
-            self.order.compare((&rank, &entry.key), (from.sort_key(), from.key())).is_gt()
+            let sort_key = self.order.sort_key(entry);
+            self.order.compare((&sort_key, &entry.key), (from.sort_key(), from.key())).is_gt()
         })
     }
 

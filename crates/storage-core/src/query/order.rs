@@ -76,25 +76,24 @@ impl Order {
     }
 
     pub(super) fn compare(&self, a: (&SortKey, &Key), b: (&SortKey, &Key)) -> Ordering {
-        // Stored floats are finite, so every pair of ranks is ordered.
-        let by_rank = a.0.partial_cmp(b.0).unwrap_or(Ordering::Equal);
+        // Stored floats are finite, so every pair of sort keys is ordered.
+        let by_sort_key = a.0.partial_cmp(b.0).unwrap_or(Ordering::Equal);
         let by_key = a.1.cmp(b.1);
         match (&self.by, self.descending) {
             (OrderBy::Key, false) => by_key,
             (OrderBy::Key, true) => by_key.reverse(),
-            (_, false) => by_rank.then(by_key),
-            (_, true) => by_rank.reverse().then(by_key),
+            (_, false) => by_sort_key.then(by_key),
+            (_, true) => by_sort_key.reverse().then(by_key),
         }
     }
 }
 
-/// Where a page of a query ended: the order, and the rank and key of its last entry. Serializable, so that it can travel.
+/// Where a page of a query ended: the order, and the sort key and key of its last entry. Serializable, so that it can travel.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Continuation {
     order: Order,
-    rank: SortKey,
-    #[serde(with = "key_as_text")]
+    sort_key: SortKey,
     key: Key,
 }
 
@@ -102,7 +101,7 @@ impl Continuation {
     /// The point behind this entry.
     #[must_use]
     pub fn after(order: &Order, entry: &Entry) -> Self {
-        Self { order: order.clone(), rank: order.sort_key(entry), key: entry.key.clone() }
+        Self { order: order.clone(), sort_key: order.sort_key(entry), key: entry.key.clone() }
     }
 
     /// The same point, its key called otherwise: for layers that store values under other keys.
@@ -121,27 +120,12 @@ impl Continuation {
     /// What the last entry was ordered by.
     #[must_use]
     pub fn sort_key(&self) -> &SortKey {
-        &self.rank
+        &self.sort_key
     }
 
     /// The last entry's key.
     #[must_use]
     pub fn key(&self) -> &Key {
         &self.key
-    }
-}
-
-mod key_as_text {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    use crate::Key;
-
-    pub(super) fn serialize<S: Serializer>(key: &Key, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(key.as_str())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Key, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Key::parse(&text).map_err(de::Error::custom)
     }
 }

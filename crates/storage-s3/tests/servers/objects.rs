@@ -112,7 +112,9 @@ async fn presigned_requests_need_no_credentials() {
             assert!(!format!("{get:?}").contains("ignature"));
             let put = PresignOptions::put(hour).content_type("text/plain");
             let put = storage.presign(key, put).await.unwrap();
-            assert_eq!(put.headers, [("content-type".to_owned(), "text/plain".to_owned())]);
+            // The encryption is that of the configuration.
+            let bound = [("x-amz-server-side-encryption", "AES256"), ("content-type", "text/plain")];
+            assert_eq!(put.headers, bound.map(|(name, value)| (name.to_owned(), value.to_owned())));
             ask(&put, "by others").await.unwrap();
             assert_eq!(storage.get(key).await.unwrap().unwrap(), "by others");
             if server != MOTO {
@@ -120,9 +122,11 @@ async fn presigned_requests_need_no_credentials() {
                 let mut forged = get.clone();
                 forged.url = get.url.replace("X-Amz-Expires=3600", "X-Amz-Expires=3601");
                 assert!(ask(&forged, "").await.is_err());
-                let mut other = put.clone();
-                other.headers[0].1 = "text/html".to_owned();
-                assert!(ask(&other, "").await.is_err(), "the content type is bound");
+                for (index, value) in ["aws:kms", "text/html"].into_iter().enumerate() {
+                    let mut other = put.clone();
+                    other.headers[index].1 = value.to_owned();
+                    assert!(ask(&other, "").await.is_err(), "{value}");
+                }
             }
             let delete = storage.presign(key, PresignOptions::delete(hour)).await.unwrap();
             ask(&delete, "").await.unwrap();
