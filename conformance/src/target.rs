@@ -211,7 +211,7 @@ impl Target {
     }
 
     /// Checks (`group/name`) that this server is known to fail now and then, for a reason that its documentation gives: a
-    /// [sample](Selection::sample) runs them on another target of the [group](Self::group). A run of everything runs them here too, and
+    /// [sample](crate::Selection::sample) runs them on another target of the [group](Self::group). A run of everything runs them here too, and
     /// they fail like any other.
     #[must_use]
     pub fn unsteady<'a>(mut self, checks: impl IntoIterator<Item = &'a str>) -> Self {
