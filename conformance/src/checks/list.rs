@@ -296,7 +296,7 @@ pub async fn while_others_come_and_go(c: Context) -> Outcome {
         async move {
             let mut i = writer;
             while !stop.load(Ordering::Relaxed) {
-                let key = format!("k{:03}-{}", (i * 37) % 100, ["a", "z", "stay", "stays0"][i % 4]);
+                let key = format!("k{:03}-{}", (i * 37) % 100, ["a", "z", "stayr", "stays0"][i % 4]);
                 s.put(&key, "").await?;
                 s.delete(&key).await?;
                 writes.fetch_add(1, Ordering::Relaxed);

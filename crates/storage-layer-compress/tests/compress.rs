@@ -166,7 +166,12 @@ async fn what_is_asked_of_the_backend_is_what_the_readme_says() -> Result<()> {
         above.put("a", "v").await?;
         assert_eq!(log.take(), ["put"]);
         call(&**above.backend(), method).await?;
-        let expected = if *method == "begin" { vec!["begin", "transaction.rollback"] } else { vec![*method] };
+        let expected = match *method {
+            "begin" => vec!["begin", "transaction.rollback"],
+            // A request that went past the layer would meet the bytes as they are stored.
+            "presign" => vec![],
+            method => vec![method],
+        };
         assert_eq!(log.take(), expected);
     }
     above.put("small", text(1000)).await?;

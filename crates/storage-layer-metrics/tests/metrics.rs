@@ -62,7 +62,8 @@ fn assert_counted(seen: &Snapshotter, expected: &[(&str, u64)]) {
 #[tokio::test]
 async fn every_method_is_counted_once_and_reaches_the_backend() -> Result<()> {
     let (seen, _recording) = record();
-    for method in METHODS.iter().filter(|method| **method != "health") {
+    // Memory signs no requests.
+    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "presign")) {
         let memory = Memory::new();
         Storage::new(memory.clone()).put("a", "v").await?;
         let recorder = Recorder::new(memory);
@@ -77,7 +78,7 @@ async fn every_method_is_counted_once_and_reaches_the_backend() -> Result<()> {
     let tx = storage.begin().await?;
     tx.put("a", "v").await?;
     taken(&seen);
-    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "begin" | "disconnect")) {
+    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "presign" | "begin" | "disconnect")) {
         tx.put("a", "v").await?;
         taken(&seen);
         call(&**tx.backend(), method).await?;

@@ -67,7 +67,8 @@ fn assert_has(line: &str, parts: &[&str]) {
 #[tokio::test]
 async fn every_method_has_its_span_and_reaches_the_backend() -> Result<()> {
     let (written, _listening) = Written::listen(Level::DEBUG);
-    for method in METHODS.iter().filter(|method| **method != "health") {
+    // Memory signs no requests.
+    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "presign")) {
         let memory = Memory::new();
         Storage::new(memory.clone()).put("a", "v").await?;
         let recorder = Recorder::new(memory);
@@ -84,7 +85,7 @@ async fn every_method_has_its_span_and_reaches_the_backend() -> Result<()> {
     let storage = Storage::new(Memory::new()).layer(TraceLayer::new());
     let tx = storage.begin().await?;
     written.take();
-    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "begin" | "disconnect")) {
+    for method in METHODS.iter().filter(|method| !matches!(**method, "health" | "presign" | "begin" | "disconnect")) {
         call(&**tx.backend(), "put").await?;
         written.take();
         call(&**tx.backend(), method).await?;

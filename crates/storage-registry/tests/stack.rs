@@ -87,7 +87,8 @@ fn passes(layer: &str, method: &str) -> bool {
 
 #[tokio::test]
 async fn no_method_goes_around_a_layer() -> Result<()> {
-    for method in METHODS {
+    // Some of these layers sign no requests; tests/presign.rs has each by itself.
+    for method in METHODS.iter().filter(|method| **method != "presign") {
         let memory = Memory::new();
         stack(&memory).await.0.put("a", "value").await?;
         // Another instance, whose cache is empty.
@@ -105,7 +106,7 @@ async fn no_method_goes_around_a_layer() -> Result<()> {
 
 #[tokio::test]
 async fn no_method_of_a_transaction_goes_around_a_layer() -> Result<()> {
-    for method in METHODS.iter().filter(|method| !["begin", "disconnect", "health"].contains(method)) {
+    for method in METHODS.iter().filter(|method| !["begin", "disconnect", "health", "presign"].contains(method)) {
         let (storage, watch) = stack(&Memory::new()).await;
         storage.put("a", "value").await?;
         let tx = storage.begin().await?;
