@@ -87,6 +87,7 @@ cargo xtask COMMAND
   semver [--since COMMIT]     breaking changes of the public API; needs cargo-semver-checks
   msrv                        builds everything with the oldest supported Rust; needs rustup
   advisories                  known vulnerabilities among the dependencies; needs the internet and cargo-deny
+  scaffold                    what `new-backend` makes, in this workspace and outside of it, put to the suite
   tidy                        the rules of the house that a program can check
   ci                          everything that must hold before a change lands
 ";
@@ -168,6 +169,10 @@ fn run() -> Result<ExitCode> {
         "advisories" => {
             no_more(args)?;
             release::advisories()?;
+        }
+        "scaffold" => {
+            no_more(args)?;
+            new_backend::check()?;
         }
         "tidy" => {
             no_more(args)?;
