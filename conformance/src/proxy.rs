@@ -128,6 +128,20 @@ impl Proxy {
     pub fn requests(&self) -> u64 {
         self.plan.requests.load(Ordering::Acquire)
     }
+
+    /// Drives a future until so many further requests have come, and drops it; or to its end.
+    pub async fn drop_after(&self, requests: u64, future: impl Future) {
+        let until = self.requests() + requests;
+        let reached = async {
+            while self.requests() < until {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            _ = future => {}
+            () = reached => {}
+        }
+    }
 }
 
 impl Plan {

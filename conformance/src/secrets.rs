@@ -46,6 +46,27 @@ impl Secrets {
         self.0.push(Secret { plain, encoded });
     }
 
+    /// Texts in which somebody may have written this word where an address belongs, plain and percent-encoded: as a user, a password, a
+    /// part of a path, a query or a fragment.
+    #[must_use]
+    pub fn in_addresses(word: &str) -> Vec<String> {
+        let begins_escaped = word.bytes().take(1).map(|byte| format!("%{byte:02X}")).collect::<String>();
+        let rest = word.get(1..).unwrap_or_default();
+        vec![
+            format!("http://user:{word}@host"),
+            format!("http://{word}@host"),
+            format!("http://user%3A{word}%40host"),
+            format!("http://user:{begins_escaped}{rest}@host"),
+            format!("http%3A%2F%2Fuser%3A{word}%40host"),
+            format!("//user:{word}@host"),
+            format!("user:{word}@host"),
+            format!("http://user:{word}/host"),
+            format!("http://host/?sig={word}"),
+            format!("http://host/%3Fsig%3D{word}"),
+            format!("http://host#{word}"),
+        ]
+    }
+
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -48,10 +48,18 @@ const LARGE: [&str; 6] = [
 /// How many checks, besides its own, a saboteur must pass in a usual run.
 const SAMPLE: usize = 6;
 
-/// Checks that look at every kind of call at once, and so find many faults by chance. What they find beside what a table names is
-/// not counted.
-const BROAD: [&str; 5] =
-    ["races/", "isolation/", "faults/failed_reads", "faults/failed_conditions", "faults/broken_streams"];
+/// Checks that look at every kind of call at once, at calls dropped at random instants, at random keys or queries, and so find many
+/// faults by chance. What they find beside what a table names is not counted.
+const BROAD: [&str; 8] = [
+    "races/",
+    "isolation/",
+    "dropped/",
+    "keys/random_strings",
+    "query/random_vs_oracle",
+    "faults/failed_reads",
+    "faults/failed_conditions",
+    "faults/broken_streams",
+];
 
 /// The broad checks that the saboteur's table does not name.
 fn broad(saboteur: &Saboteur) -> BTreeSet<String> {

@@ -114,18 +114,18 @@ fn check_alone(name: &str) -> Result<()> {
     fs::copy(root().join("Cargo.lock"), scaffold.dir.join("Cargo.lock"))?;
     // It lies below the workspace's root, which it is no part of.
     let manifest = scaffold.dir.join("Cargo.toml");
-    fs::write(&manifest, fs::read_to_string(&manifest)? + "\n[workspace]\n")?;
-    let mut check = cargo(["check", "--quiet", "--all-targets"]);
-    check.arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(target_dir());
+    let mut text = fs::read_to_string(&manifest)? + "\n[workspace]\n\n[patch.crates-io]\n";
     for package in metadata(&root().join("Cargo.toml"), false)?["packages"].as_array().into_iter().flatten() {
-        let (Some(name), Some(manifest)) = (package["name"].as_str(), package["manifest_path"].as_str()) else {
-            continue;
-        };
-        if name.starts_with("storage-") && !package["publish"].is_array() {
+        if let (Some(ours @ ("storage-core" | "storage-config" | "storage-conformance")), Some(manifest)) =
+            (package["name"].as_str(), package["manifest_path"].as_str())
+        {
             let dir = Path::new(manifest).parent().unwrap_or(Path::new("."));
-            check.arg("--config").arg(format!("patch.crates-io.{name}.path = {dir:?}"));
+            text += &format!("{ours} = {{ path = {dir:?} }}\n");
         }
     }
+    fs::write(&manifest, text)?;
+    let mut check = cargo(["check", "--quiet", "--all-targets"]);
+    check.arg("--manifest-path").arg(&manifest).arg("--target-dir").arg(target_dir());
     step(&mut check)
 }
 

@@ -15,6 +15,7 @@ table! {
         "batch/order_preserved",
         "batch/over_native_limit_2500",
         "counts/of_entries",
+        "damaged/reads_are_corrupt",
         "sizes/of_items",
     ];
     batch_first_wins = FirstWins => ["batch/duplicates_last_wins"];

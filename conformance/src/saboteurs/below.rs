@@ -21,7 +21,7 @@ table! {
     takes_a_broken_listing_for_whole = BrokenIsWhole::Listing => ["faults/broken_streams"];
     takes_a_broken_answer_for_whole = BrokenIsWhole::Answer => ["faults/broken_streams"];
     takes_broken_versions_for_all = BrokenIsWhole::Versions => ["faults/broken_streams"];
-    finds_nothing_where_nothing_answers = FindsNothing => ["faults/failed_reads"];
+    finds_nothing_where_nothing_answers = FindsNothing => ["damaged/reads_are_corrupt", "faults/failed_reads"];
     denies_its_own_creation = DeniesCreation => ["faults/failed_conditions_and_batches"];
     stumbles_over_foreign_names = Stumbles => ["keys/foreign_names_do_not_break_listing"];
     prints_its_password = Prints => ["errors/secrets_redacted"];

@@ -21,7 +21,7 @@ use super::{
 use crate::support::locked;
 
 table! {
-    renames_at_once = Begins(|base| RenamesAtOnce { base }) => ["isolation/conditions_hold_in_every_way", "isolation/nothing_gets_out_before_the_end"];
+    renames_at_once = Begins(|base| RenamesAtOnce { base }) => ["entries/of_writes_in_a_transaction", "isolation/conditions_hold_in_every_way", "isolation/nothing_gets_out_before_the_end"];
     versions_are_those_outside = Begins(|base| VersionsOutside { base }) => ["isolation/own_versions_are_seen"];
     write_skew_through_stat = ForgetsReads(Reads::Stat) => ["isolation/what_was_found_still_holds"];
     write_skew_through_a_listing = ForgetsReads(Reads::List) => ["isolation/what_was_found_still_holds"];
@@ -30,7 +30,7 @@ table! {
     deletes_what_was_updated = Begins(|base| DeletesUpdated { base, deleted: Mutex::default(), others: AtomicUsize::new(0) }) => ["isolation/every_read_before_every_write"];
     range_of_a_large_value_is_shifted = Begins(|_| ShiftedRange) => ["isolation/ranges_of_large_values_within"];
     listing_ends_at_256_deleted = Begins(|_| EndsAtDeleted { deleted: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed", "isolation/listings_pass_over_deleted_keys"];
-    created_is_reset = CreatedIsReset { written: Arc::default() } => ["isolation/created_stays"];
+    created_is_reset = CreatedIsReset { written: Arc::default() } => ["entries/of_writes_in_a_transaction", "isolation/created_stays"];
     commits_500_writes = Begins(|_| Commits500 { written: Mutex::default() }) => ["isolation/all_of_many_writes_is_committed"];
 }
 

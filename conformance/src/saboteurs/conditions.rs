@@ -20,23 +20,29 @@ table! {
         "conditional/update_missing",
         "conditional/update_race_one_winner",
         "conditional/update_stale",
+        "damaged/no_condition_holds",
         "errors/conditions_taxonomy",
         "stream/conditional",
     ];
-    checks_then_creates = ChecksThenWrites { creates: true } => ["conditional/create_race_one_winner"];
+    checks_then_creates = ChecksThenWrites { creates: true } => ["conditional/create_race_one_winner", "damaged/no_condition_holds"];
     checks_then_updates = ChecksThenWrites { creates: false } => [
         "concurrency/counter_loses_no_update",
         "conditional/delete_race_one_winner",
         "conditional/update_race_one_winner",
+        "damaged/no_condition_holds",
     ];
-    update_creates = UpdateCreates => ["conditional/delete_race_one_winner", "conditional/update_missing"];
+    update_creates = UpdateCreates => ["conditional/delete_race_one_winner", "conditional/update_missing", "damaged/no_condition_holds"];
     returns_the_old_etag = ReturnsTheOldEtag => ["conditional/update_match"];
     deletes_anything = DeletesAnything => ["conditional/conditional_delete", "conditional/delete_race_one_winner", "damaged/no_condition_holds"];
-    checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner"];
+    checks_then_deletes = ChecksThenDeletes => ["conditional/delete_race_one_winner", "damaged/no_condition_holds"];
     reads_any_version = Reads(|options| options.if_match = None) => ["range/in_parallel", "conditional/read_conditions"];
     reads_again = Reads(|options| options.if_none_match = None) => ["conditional/read_conditions"];
     etag_of_the_content = Tags(|bytes| format!("{:x}", fnv(bytes))) => [
         "conditional/no_aba",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/is_listed_as_such",
+        "damaged/no_condition_holds",
+        "damaged/queries_find_it_by_no_metadata",
         "entries/an_equal_write_is_a_write",
         "entries/every_write_returns_its_entry",
         "entries/of_writes_in_a_transaction",
@@ -44,13 +50,18 @@ table! {
         "transactions/entries_survive_commit",
         "versioning/listed_as_described",
     ];
-    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => ["range/in_parallel", "concurrency/counter_loses_no_update",
+    etag_of_the_length = Tags(|bytes| bytes.len().to_string()) => [
+        "concurrency/counter_loses_no_update",
         "conditional/conditional_delete",
         "conditional/delete_race_one_winner",
         "conditional/no_aba",
         "conditional/read_conditions",
         "conditional/update_race_one_winner",
         "copy/conditional",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/is_listed_as_such",
+        "damaged/no_condition_holds",
+        "damaged/queries_find_it_by_no_metadata",
         "dropped/batch_is_never_late",
         "entries/an_equal_write_is_a_write",
         "entries/etag_sees_every_byte",
@@ -58,6 +69,7 @@ table! {
         "entries/of_writes_in_a_transaction",
         "metadata/etag_changes_with_bytes",
         "metadata/etag_changes_x1000",
+        "range/in_parallel",
         "rename/conditional",
         "transactions/entries_survive_commit",
         "versioning/listed_as_described",

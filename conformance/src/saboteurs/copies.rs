@@ -21,12 +21,14 @@ table! {
     copy_loses_metadata = Copies(|options, _, _| { options.metadata.get_or_insert_with(|| Arc::new(Metadata::new())); Ok(()) }) => [
         "copy/keeps_metadata",
         "copy/onto_itself_with_metadata",
+        "damaged/reads_are_corrupt",
         "entries/every_write_returns_its_entry",
         "versioning/copy_restores",
     ];
     copy_keeps_the_target = CopyKeepsTheTarget => ["copy/does_not_alias", "copy/replaces_the_target", "damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "entries/an_equal_write_is_a_write", "entries/every_write_returns_its_entry", "readonly/writes_are_denied", "sizes/of_values", "versioning/every_way_to_write_makes_one"];
     copy_is_a_link = CopyIsALink::default() => [
         "copy/does_not_alias",
+        "damaged/can_be_replaced_and_removed",
         "entries/every_write_returns_its_entry",
         "faults/fail_after",
         "faults/fail_before",
@@ -40,7 +42,7 @@ table! {
         Ok(())
     }) => ["copy/onto_itself_with_metadata"];
     copy_of_nothing_is_other = CopyOfNothing => ["copy/missing_source", "errors/taxonomy", "versioning/missing_is_none"];
-    copy_ignores_conditions = Copies(|options, _, _| { options.condition = None; Ok(()) }) => ["copy/conditional"];
+    copy_ignores_conditions = Copies(|options, _, _| { options.condition = None; Ok(()) }) => ["copy/conditional", "damaged/no_condition_holds"];
     rename_keeps_the_source = RenameKeepsTheSource => [
         "faults/fail_after",
         "faults/fail_before",

@@ -16,10 +16,10 @@ use super::{
 table! {
     etag_of_the_beginning = EtagOfTheBeginning => ["entries/etag_sees_every_byte"];
     streams_return_another_etag = StreamsReturnAnotherEtag => ["entries/every_write_returns_its_entry"];
-    equal_writes_are_left_out = EqualWrites => ["entries/an_equal_write_is_a_write", "entries/every_write_returns_its_entry"];
+    equal_writes_are_left_out = EqualWrites => ["damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "entries/an_equal_write_is_a_write", "entries/every_write_returns_its_entry"];
     an_overwrite_is_created_now = CreatedNow => ["entries/created_stays_whatever_writes", "entries/every_write_returns_its_entry"];
     a_copy_returns_the_etag_of_its_source = CopiesTheEtag => ["entries/every_write_returns_its_entry"];
-    one_level_without_metadata = OneLevelWithoutMetadata => ["counts/of_entries_with_metadata", "metadata/listed_only_when_asked"];
+    one_level_without_metadata = OneLevelWithoutMetadata => ["counts/of_entries_with_metadata", "damaged/is_listed_as_such", "metadata/listed_only_when_asked"];
 }
 
 /// The etag is a hash of the first 4 KiB, and nothing that needs better ones is declared.

@@ -20,7 +20,7 @@ use super::{
 use crate::support::locked;
 
 super::table! {
-    refuses_more_shapes_than_it_says = RefusesMore => ["info/refuses_no_keys", "keys/random_strings", "keys/refused_shapes", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "query/injection_is_literal"];
+    refuses_more_shapes_than_it_says = RefusesMore => ["info/refuses_no_keys", "keys/random_strings", "keys/refused_shapes", "keys/reserved_names_are_keys", "keys/weird_strings", "list/byte_order", "names/a_key_is_one_key", "names/a_prefix_reaches_to_its_end", "query/injection_is_literal"];
     case_folding = Maps(|key| key.to_lowercase()) => [
         "clear/exactly_the_prefix",
         "keys/case_distinct",
@@ -72,6 +72,12 @@ super::table! {
         "batch/deletes",
         "clear/exactly_the_prefix",
         "clear/own_namespace_only",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/is_listed_as_such",
+        "damaged/no_condition_holds",
+        "damaged/queries_find_it_by_no_metadata",
+        "damaged/reads_are_corrupt",
+        "damaged/values_of_others_are_ordinary",
         "keys/every_length",
         "keys/key_and_key_below_coexist",
         "keys/key_and_key_below_raced",

@@ -27,14 +27,15 @@ table! {
         "concurrency/no_torn_reads",
         "concurrency/read_during_replace",
         "damaged/can_be_replaced_and_removed",
+        "damaged/no_condition_holds",
         "entries/created_stays_whatever_writes",
         "faults/fail_after",
         "faults/fail_before",
         "metadata/created_stays",
     ];
     metadata_follows_later = MetadataFollows => ["cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/no_torn_reads"];
-    writes_in_place = WritesInPlace => ["cancellation/dropped_batch", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/racing_puts_leave_one_whole", "faults/fail_after", "faults/fail_before"];
-    empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history", "faults/fail_after", "faults/fail_before"];
+    writes_in_place = WritesInPlace => ["cancellation/dropped_batch", "cancellation/dropped_copy_and_rename", "cancellation/dropped_put", "cancellation/dropped_put_keeps_metadata_with_its_value", "concurrency/linearizable_history", "concurrency/no_torn_reads", "concurrency/racing_puts_leave_one_whole", "damaged/can_be_replaced_and_removed", "faults/fail_after", "faults/fail_before"];
+    empties_before_it_deletes = EmptiesFirst => ["cancellation/dropped_delete", "concurrency/linearizable_history", "damaged/can_be_replaced_and_removed", "faults/fail_after", "faults/fail_before"];
     everything_is_ambiguous = EverythingIsAmbiguous => ["errors/conditions_taxonomy", "errors/taxonomy", "readonly/writes_are_denied"];
     begins_undeclared = BeginsUndeclared => [
         "batch/atomic_all_or_nothing",

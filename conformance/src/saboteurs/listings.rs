@@ -24,6 +24,7 @@ table! {
         "clear/own_namespace_only",
         "conditional/update_missing",
         "counts/of_entries",
+        "damaged/can_be_replaced_and_removed",
         "keys/every_length",
         "list/empty",
         "transactions/many_writes",
@@ -39,6 +40,7 @@ table! {
     lists_in_utf16_order = Shapes(|_, items| in_utf16_order(items)) => ["keys/weird_strings", "list/byte_order", "names/a_prefix_reaches_to_its_end"];
     repeats_the_first_of_a_page = StartsInclusively => [
         "counts/of_entries",
+        "damaged/is_listed_as_such",
         "list/insert_between_pages",
         "list/one_level_resumes",
         "list/pages",
@@ -52,7 +54,7 @@ table! {
         let end = format!("{}\u{ffff}", options.prefix);
         items.retain(|item| options.prefix.is_empty() || item.position() < end.as_str());
         items
-    }) => ["counts/of_entries", "names/a_prefix_reaches_to_its_end"];
+    }) => ["counts/of_entries", "counts/of_entries_with_metadata", "names/a_prefix_reaches_to_its_end"];
     prefix_is_by_segment = Shapes(by_segment) => [
         "keys/every_length",
         "list/one_level_common_prefixes",
@@ -65,6 +67,7 @@ table! {
     ];
     limit_counts_before_folding = LimitsBeforeFolding => ["list/limit", "list/one_level_resumes"];
     no_slash_at_common_prefixes = Shapes(|_, items| without_slash(items)) => [
+        "damaged/is_listed_as_such",
         "keys/every_length",
         "list/limit",
         "list/one_level_common_prefixes",

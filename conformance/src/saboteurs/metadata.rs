@@ -26,6 +26,11 @@ table! {
         "copy/onto_itself_with_metadata",
         "counts/of_entries_with_metadata",
         "counts/of_tags_and_fields",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/is_listed_as_such",
+        "damaged/no_condition_holds",
+        "damaged/queries_find_it_by_no_metadata",
+        "damaged/values_of_others_are_ordinary",
         "entries/every_write_returns_its_entry",
         "filters/a_page_goes_on_without_its_last_entry",
         "filters/all_of_them_hold",
@@ -55,9 +60,11 @@ table! {
         "versioning/listed_as_described",
         "versioning/old_can_be_read",
     ];
-    forgets_metadata_of_streams = ForgetsOfStreams => ["metadata/accepted_is_kept"];
+    forgets_metadata_of_streams = ForgetsOfStreams => ["entries/every_write_returns_its_entry", "metadata/accepted_is_kept"];
     floats_become_integers = Changes(|_, new| Some(whole_floats(new))) => [
         "copy/keeps_metadata",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/no_condition_holds",
         "filters/all_of_them_hold",
         "filters/numbers_to_the_last_bit",
         "metadata/roundtrip_typed",
@@ -68,6 +75,8 @@ table! {
         "query/typed_equality",
     ];
     lowercases_names = Changes(|_, new| Some(lowercased(new))) => [
+        "damaged/can_be_replaced_and_removed",
+        "damaged/no_condition_holds",
         "metadata/weird_names_and_values",
         "names/alike_are_distinct_in_metadata",
         "names/fields_may_be_called_anything",
@@ -77,6 +86,8 @@ table! {
         "copy/keeps_metadata",
         "copy/onto_itself_with_metadata",
         "counts/of_tags_and_fields",
+        "damaged/can_be_replaced_and_removed",
+        "damaged/no_condition_holds",
         "entries/every_write_returns_its_entry",
         "metadata/replaced_on_overwrite",
         "metadata/roundtrip_typed",
@@ -95,6 +106,7 @@ table! {
     }) => ["damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "names/fields_may_be_called_anything"];
     small_metadata = SmallMetadata => ["counts/of_tags_and_fields", "metadata/size_limit"];
     empty_metadata_is_none = Shows(|entry, _| entry.metadata = entry.metadata.take().filter(|m| !m.is_empty())) => [
+        "damaged/values_of_others_are_ordinary",
         "metadata/none_is_empty",
         "metadata/replaced_on_overwrite",
         "query/dates",
@@ -102,7 +114,7 @@ table! {
         "versioning/listed_as_described",
     ];
     lists_no_date = Shows(|entry, listed| entry.modified = entry.modified.filter(|_| !listed)) => ["list/sort_size_modified", "metadata/stat_list_get_agree"];
-    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => ["counts/of_entries", "list/sort_size_modified", "metadata/stat_list_get_agree"];
+    lists_no_size = Shows(|entry, listed| entry.size *= u64::from(!listed)) => ["counts/of_entries", "damaged/values_of_others_are_ordinary", "list/sort_size_modified", "metadata/stat_list_get_agree"];
     created_is_modified = Shows(|entry, _| entry.created = entry.modified) => [
         "entries/created_stays_whatever_writes",
         "entries/every_write_returns_its_entry",

@@ -22,8 +22,8 @@ table! {
     delete_batch_ignores_conditions = DeleteBatchIgnores => ["batch/conditions_of_each_delete", "races/one_updater_wins_whatever_the_way"];
     streams_share_a_staging_place = SharedStaging::default() => ["races/streams_at_once_keep_apart"];
     keeps_the_bytes_of_a_failed_stream = KeepsBytes::default() => ["races/broken_streams_leave_nothing_behind"];
-    copy_checks_first = ChecksFirst { copy: true, gap: Gap::Await } => ["races/one_creator_wins_whatever_the_way"];
-    copy_checks_first_between_threads = ChecksFirst { copy: true, gap: Gap::Sleep } => ["races/one_creator_wins_whatever_the_way"];
+    copy_checks_first = ChecksFirst { copy: true, gap: Gap::Await } => ["damaged/no_condition_holds", "races/one_creator_wins_whatever_the_way"];
+    copy_checks_first_between_threads = ChecksFirst { copy: true, gap: Gap::Sleep } => ["damaged/no_condition_holds", "races/one_creator_wins_whatever_the_way"];
     rename_checks_first = ChecksFirst { copy: false, gap: Gap::Await } => ["races/one_creator_wins_whatever_the_way"];
     rename_checks_first_between_threads = ChecksFirst { copy: false, gap: Gap::Sleep } => ["races/one_creator_wins_whatever_the_way"];
     rename_deletes_what_was_written_meanwhile = RenameDeletes(Gap::Await) => ["races/rename_spares_what_was_written_meanwhile"];

@@ -47,6 +47,12 @@ enum There {
     Damaged(Entry),
 }
 
+/// The older versions of a key, oldest first, and the one that was added.
+struct Archived {
+    older: Vec<Past>,
+    own: Option<Past>,
+}
+
 impl There {
     fn entry(&self) -> Option<&Entry> {
         match self {
@@ -139,22 +145,29 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
                 There::Value(value) => self.archive(key, Some(value)).await,
                 There::Nothing | There::Damaged(_) => self.archive(key, None).await,
             };
-            let past = match archived {
+            let archived = match archived {
                 // The value was replaced while it was read.
                 Err(e) if e.kind() == ErrorKind::Conflict && self.has_changed(&stored, &etag).await? => continue,
                 // What cannot be read cannot be kept, and must not stay for ever either.
                 Err(e) if e.kind() == ErrorKind::Corrupt => {
                     tracing::warn!(error = %e, "a damaged value is replaced without being kept as a version");
-                    self.past(key, false).await?
+                    self.archive(key, None).await?
                 }
-                past => past?,
+                archived => archived?,
             };
             let now = etag.map(Condition::IfMatch).or(is_absent.then_some(Condition::IfAbsent));
             match self.apply(&stored, &mut change, condition.clone().or(now)).await {
-                Err(e) if condition.is_none() && is_overtaken(&e) => {}
-                Err(e) => return Err(e),
+                Err(e) => {
+                    let again = condition.is_none() && is_overtaken(&e);
+                    if !e.is_ambiguous() {
+                        self.take_back(archived).await;
+                    }
+                    if !again {
+                        return Err(e);
+                    }
+                }
                 Ok(written) => {
-                    self.prune(past, written.is_some()).await;
+                    self.prune(archived, written.is_some()).await;
                     return Ok(written.map(|written| {
                         let mut entry = self.view.value(key.clone(), written);
                         entry.version = token.or(entry.version);
@@ -194,32 +207,34 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         })
     }
 
-    /// Makes the value one of the older versions, which it may be already, and returns them, oldest first.
-    async fn archive(&self, key: &Key, value: Option<Object>) -> Result<Vec<Past>> {
-        let mut past = self.past(key, false).await?;
+    /// Makes the value one of the older versions, under a name that no other writer uses: whoever is overtaken takes its own away, for it
+    /// may have come behind versions that are newer, or after the value was deleted for good. Whoever replaces the value keeps its own.
+    async fn archive(&self, key: &Key, value: Option<Object>) -> Result<Archived> {
+        let older = self.past(key, false).await?;
         let Some(value) = value else {
-            return Ok(past);
+            return Ok(Archived { older, own: None });
         };
         let mut entry = self.view.value(key.clone(), value.entry);
         let version = entry.version.get_or_insert_with(|| VersionId::new("unknown"));
-        let mark = names::mark(version);
-        // A backend that is not atomic may have kept a part of it only.
-        if past.iter().any(|past| past.mark == mark && past.stored.size == entry.size) {
-            return Ok(past);
-        }
-        let number = past.last().map_or(1, |newest| newest.number.saturating_add(1));
-        let mut archived = Past::new(key, number, mark, entry.size)?;
+        let mut own = Past::new(key, names::next(older.last()), names::mark(version), entry.size)?;
         let metadata = stamp::attach(entry.metadata.as_deref(), &stamp::write(&entry));
-        // Others that archive the same value at the same time write the same under the same name.
         let options = PutOptions::new().metadata(metadata);
         let body = match value.body {
             body if body.is_in_memory() && body.len() == Some(entry.size) => body,
             // A body that breaks off must not be taken for the value.
             body => Body::from_backend(entry.size, body.into_stream()),
         };
-        archived.stored = self.inner.put(&archived.stored.key, body, options).await?;
-        past.push(archived);
-        Ok(past)
+        own.stored = self.inner.put(&own.stored.key, body, options).await?;
+        Ok(Archived { older, own: Some(own) })
+    }
+
+    /// The value was not replaced by this writer.
+    async fn take_back(&self, archived: Archived) {
+        if let Some(own) = archived.own
+            && let Err(e) = self.discard(own.stored).await
+        {
+            tracing::warn!(error = %e, "a copy of a version could not be removed; it stays among the versions");
+        }
     }
 
     async fn has_changed(&self, stored: &Key, etag: &Option<Etag>) -> Result<bool> {
@@ -252,16 +267,22 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         self.inner.put(stored, body, options).await.map(Some)
     }
 
-    /// Drops the oldest versions beyond the limit. The write has happened: what fails here is done by the next one.
-    async fn prune(&self, past: Vec<Past>, there_is_a_value: bool) {
+    /// Drops the oldest versions beyond the limit, and copies of the newest that writers left which were overtaken or died. The write
+    /// has happened: what fails here is done by the next one.
+    async fn prune(&self, archived: Archived, there_is_a_value: bool) {
         // With one version, a deleted key keeps none.
         let keep = match self.settings.max_versions.get() {
             1 => 0,
             most => most - usize::from(there_is_a_value),
         };
+        let Archived { older, own } = archived;
+        let (copies, mut past): (Vec<_>, Vec<_>) = older.into_iter().partition(|older| {
+            own.as_ref().is_some_and(|own| own.mark == older.mark && own.stored.size == older.stored.size)
+        });
+        past.extend(own);
         let excess = past.len().saturating_sub(keep);
-        for oldest in past.into_iter().take(excess) {
-            if let Err(e) = self.discard(oldest.stored).await {
+        for surplus in copies.into_iter().chain(past.into_iter().take(excess)) {
+            if let Err(e) = self.discard(surplus.stored).await {
                 tracing::warn!(error = %e, "an old version could not be removed; the next write tries again");
                 return;
             }

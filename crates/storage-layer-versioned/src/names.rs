@@ -2,7 +2,7 @@
 //!
 //! | key below | |
 //! |---|---|
-//! | `.versions/h/LENGTH/KEY/NUMBER.MARK` | an older version of `KEY`, which has `LENGTH` bytes |
+//! | `.versions/h/LENGTH/KEY/NUMBER.MARK` | an older version of `KEY`, which has `LENGTH` bytes; of `NUMBER`, the upper half is its place |
 //! | `.versions/s/TOKEN` | a streamed value on its way in |
 //! | `.versions/u/REST` | the value of `.versions/REST` |
 //! | any other | the value of this key |
@@ -94,6 +94,12 @@ impl Past {
         let hex = |digits: &str| (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok())?;
         Some(Self { number: hex(number)?, mark: hex(mark)?, stored })
     }
+}
+
+/// The number of a version that follows these: 32 bits of place, and 32 that no other writer of the same value has.
+pub(crate) fn next(newest: Option<&Past>) -> u64 {
+    let place = newest.map_or(0, |newest| newest.number >> 32);
+    (place + 1).min(u64::from(u32::MAX)) << 32 | u64::from(fastrand::u32(..))
 }
 
 /// Sixty-four bits that stand for a version in a name: FNV-1a, which never changes. What is read is checked against the

@@ -5,7 +5,7 @@ mod hashed;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures_util::{TryStreamExt, future::join_all, stream};
+use futures_util::{FutureExt, TryStreamExt, future::join_all, stream};
 use hashed::Hashed;
 use storage_conformance::{Faults, Recorder};
 use storage_core::{
@@ -99,6 +99,44 @@ async fn check_race(storage: Storage, kept: usize, large: bool) {
         next[task] = next[task].wrapping_sub(1);
         let value = storage.get_with("key", GetOptions::new().version(version)).await.unwrap().unwrap();
         assert_eq!(value.trim_ascii_end(), format!("{task} {round}").as_bytes());
+    }
+}
+
+/// A writer is stopped at each of its awaits, overtaken by so many that what it has read is no version any more, and let go on.
+#[tokio::test]
+async fn a_writer_that_is_overtaken_leaves_no_copy_behind() {
+    for awaits in 0..40 {
+        for is_deleted in [false, true] {
+            let memory = Memory::new();
+            let storage = over(Faults::new(memory.clone(), 1).latency(2), 3);
+            let old = storage.put("key", "old").await.unwrap().version.unwrap();
+            let mut slow = Box::pin(storage.put("key", "slow").into_future());
+            let mut has_ended = false;
+            for _ in 0..awaits {
+                has_ended = has_ended || slow.as_mut().now_or_never().is_some();
+            }
+            let is_written = storage.get("key").await.unwrap().unwrap() == "slow";
+            let mut expected = Vec::new();
+            if is_deleted {
+                storage.delete_with("key", DeleteOptions::new().version(old)).await.unwrap();
+                expected.extend(is_written.then_some("slow"));
+            } else {
+                for value in ["1", "2", "3", "4"] {
+                    storage.put("key", value).await.unwrap();
+                }
+                expected.extend(["4", "3", "2"]);
+            }
+            if !has_ended {
+                slow.await.unwrap();
+            }
+            if !is_written {
+                expected.insert(0, "slow");
+                expected.truncate(3);
+            }
+            assert_eq!(values(&storage, "key").await, expected, "stopped at {awaits}");
+            let below = keys(&Storage::new(memory)).await;
+            assert_eq!(below.len(), expected.len(), "stopped at {awaits}: {below:?}");
+        }
     }
 }
 

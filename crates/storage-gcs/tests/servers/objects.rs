@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt, TryStreamExt, future::join_all, stream};
 use http::{Method, StatusCode};
-use storage_conformance::proxy::Proxy;
 use storage_core::{
     Body, Bytes, Condition, ErrorKind, Etag, GetOptions, ListItem, ListOptions, Metadata, PutOptions, Result,
 };
@@ -212,19 +211,6 @@ fn pieces() -> impl Stream<Item = Result<Bytes>> + Send + 'static {
     stream::iter((0..100).map(|_| Ok(Bytes::from_static(&PIECE))))
 }
 
-/// Drives a future until so many requests have reached the proxy.
-async fn drop_at(proxy: &Proxy, requests: u64, future: impl Future) {
-    let reached = async {
-        while proxy.requests() < requests {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::select! {
-        _ = future => {}
-        () = reached => {}
-    }
-}
-
 /// Dropped at each stage: the begin, 20 parts, and the end.
 #[tokio::test]
 async fn a_large_put_that_is_dropped_is_never_late_and_leaves_no_upload_open() {
@@ -245,8 +231,7 @@ async fn a_large_put_that_is_dropped_is_never_late_and_leaves_no_upload_open() {
     let mut seen = vec![("stalled".to_owned(), None)];
     for sent in [1, 2, 5, 12, 21, 22] {
         let key = format!("k{sent}");
-        let until = bucket.proxy.requests() + sent;
-        drop_at(&bucket.proxy, until, storage.put(key.as_str(), Body::stream(pieces()))).await;
+        bucket.proxy.drop_after(sent, storage.put(key.as_str(), Body::stream(pieces()))).await;
         let now = size(&key).await;
         // The end may have been sent when the drop comes.
         assert!(now.is_none() || sent > 12 && now == Some(LARGE), "{sent}: {now:?}");
