@@ -91,7 +91,46 @@ pub struct Entry {
     pub damaged: Option<Error>,
     /// What else the store says of the value, by name: its content identifier (`cid`), which replica answered (`source`). It is never
     /// written back and not queried, and a layer that changes the bytes of values takes it away.
-    pub attributes: BTreeMap<String, String>,
+    pub attributes: Attributes,
+}
+
+/// Names and texts of [`Entry::attributes`], shared by clones. Most entries have none, so they take no more than a pointer.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Attributes(Option<Arc<BTreeMap<String, String>>>);
+
+impl Attributes {
+    /// The text of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.as_ref()?.get(name).map(String::as_str)
+    }
+
+    /// Names and texts, in the order of the names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|all| all.iter()).map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// For backends: sets the text of a name.
+    pub fn insert(&mut self, name: impl Into<String>, text: impl Into<String>) {
+        Arc::make_mut(self.0.get_or_insert_default()).insert(name.into(), text.into());
+    }
+
+    /// For layers: takes them all away.
+    pub fn clear(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter()).finish()
+    }
 }
 
 impl PartialEq for Entry {
@@ -127,7 +166,7 @@ impl Entry {
             version: None,
             metadata: None,
             damaged: None,
-            attributes: BTreeMap::new(),
+            attributes: Attributes::default(),
         }
     }
 

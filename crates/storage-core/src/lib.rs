@@ -25,7 +25,7 @@ pub use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use backend::{EntryStream, ListStream, StorageBackend, Transaction, defaults};
 pub use body::{Body, BodyStream, Buffer, ByteStream, Object};
-pub use entry::{Entry, Etag, ListItem, VersionId};
+pub use entry::{Attributes, Entry, Etag, ListItem, VersionId};
 pub use error::{Error, ErrorKind, Result};
 pub use info::{BackendInfo, Capabilities, Consistency, Isolation, KeyShape, Limits};
 #[cfg(feature = "tokio")]

@@ -8,12 +8,12 @@ use std::{
 };
 
 use futures_util::Stream;
-use storage_core::{ListItem, ListOptions, Result};
+use storage_core::{Entry, ListItem, ListOptions, Result};
 
 use crate::store::Chains;
 
 /// How many keys one poll looks at.
-const PAGE: usize = 256;
+const PAGE: usize = 64;
 
 pub(crate) struct Listing {
     chains: Chains,
@@ -53,8 +53,7 @@ impl Listing {
                     return Some(Bound::Included(behind(common)));
                 }
                 None => {
-                    let mut entry = version.entry.clone();
-                    entry.metadata = entry.metadata.filter(|_| self.options.metadata);
+                    let entry = if self.options.metadata { version.entry.clone() } else { bare(&version.entry) };
                     self.page.push_back(ListItem::Entry(entry));
                 }
             }
@@ -90,6 +89,16 @@ impl Stream for Listing {
             }
         }
     }
+}
+
+/// The entry without its metadata, which is not even cloned.
+fn bare(entry: &Entry) -> Entry {
+    let mut bare = Entry::new(entry.key.clone(), entry.size);
+    bare.modified = entry.modified;
+    bare.created = entry.created;
+    bare.etag = entry.etag.clone();
+    bare.version = entry.version.clone();
+    bare
 }
 
 /// The least text that is greater than everything that begins with this common prefix, which ends in a slash.

@@ -20,7 +20,7 @@ struct Named {
 }
 
 fn named(mut entry: Entry) -> Entry {
-    entry.attributes.insert("cid".into(), format!("cid of {} bytes", entry.size));
+    entry.attributes.insert("cid", format!("cid of {} bytes", entry.size));
     entry
 }
 
@@ -116,7 +116,7 @@ async fn attributes_pass_only_where_the_bytes_do() {
         assert_eq!(seen.len(), 11, "{layer:?}");
         for entry in seen {
             let expected = keeps.then(|| "cid of 5 bytes".to_owned());
-            assert_eq!(entry.attributes.get("cid"), expected.as_ref(), "{layer:?}: {entry:?}");
+            assert_eq!(entry.attributes.get("cid"), expected.as_deref(), "{layer:?}: {entry:?}");
         }
     }
 }

@@ -23,10 +23,13 @@ pub(crate) trait Database: fmt::Debug + Send + Sync + 'static {
     /// The same with the log, which there must be by now.
     async fn watch_log(&self) -> Result<()>;
 
-    /// Looks whether the files are those that were opened.
+    /// Looks whether the file of the database is the one that was opened, which is most of `check` for less.
+    fn check_database(&self) -> Result<()>;
+
+    /// Looks whether all the files are those that were opened.
     fn check(&self) -> Result<()>;
 
-    /// Whether the log of a file is so long that it is to be cut now; `anew` if somebody who read has just ended.
+    /// Whether the log of a file was so long at the last check that it is to be cut now; `anew` if somebody who read has just ended.
     fn is_long(&self, anew: bool) -> bool;
 
     fn is_closed(&self) -> bool;

@@ -3,10 +3,12 @@
 //! opened: to close one would drop all locks that this process has on it.
 
 use std::{
-    fs::{self, Metadata},
-    io,
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -28,13 +30,15 @@ pub(crate) struct Files {
     opened: OnceLock<Identity>,
     /// The log and its index, which lie beside the file itself.
     beside: OnceLock<[(PathBuf, Identity); 2]>,
+    /// How long the log was when it was last looked at, in bytes.
+    log: AtomicU64,
     /// When it was last tried to cut the log.
     cut: Mutex<Option<Instant>>,
 }
 
 impl Files {
     pub(crate) fn new(path: PathBuf) -> Self {
-        Self { path, opened: OnceLock::new(), beside: OnceLock::new(), cut: Mutex::default() }
+        Self { path, opened: OnceLock::new(), beside: OnceLock::new(), log: AtomicU64::new(0), cut: Mutex::default() }
     }
 
     /// Remembers the file, which was just opened.
@@ -42,8 +46,8 @@ impl Files {
     /// # Errors
     /// `Unavailable` if it is not there any more.
     pub(crate) fn opened(&self) -> Result<()> {
-        let found = fs::metadata(&self.path).map_err(|e| gone(&self.path, Some(e)))?;
-        self.opened.get_or_init(|| identity(&found));
+        let (found, _) = look(&self.path).map_err(|e| gone(&self.path, Some(e)))?;
+        self.opened.get_or_init(|| found);
         Ok(())
     }
 
@@ -57,37 +61,39 @@ impl Files {
             let mut name = real.clone().into_os_string();
             name.push(end);
             let path = PathBuf::from(name);
-            let found = fs::metadata(&path).map_err(|e| gone(&path, Some(e)))?;
-            Ok::<_, Error>((path, identity(&found)))
+            let (found, _) = look(&path).map_err(|e| gone(&path, Some(e)))?;
+            Ok::<_, Error>((path, found))
         };
         let both = [beside("-wal")?, beside("-shm")?];
         self.beside.get_or_init(|| both);
-        self.check().map(drop)
+        self.check()
     }
 
-    /// Looks whether the paths lead to the files that were opened. Returns how long the log is, in bytes.
+    /// Looks whether the path leads to the file that was opened.
     ///
     /// # Errors
     /// `Unavailable` if not.
-    pub(crate) fn check(&self) -> Result<u64> {
-        let is_same = |path: &Path, opened: &Identity| match fs::metadata(path) {
-            Ok(found) if identity(&found) == *opened => Ok(found.len()),
-            Ok(_) => Err(gone(path, None)),
-            Err(e) => Err(gone(path, Some(e))),
-        };
-        if let Some(opened) = self.opened.get() {
-            is_same(&self.path, opened)?;
-        }
-        let mut log = 0;
-        for (path, opened) in self.beside.get().into_iter().flatten().rev() {
-            log = is_same(path, opened)?;
-        }
-        Ok(log)
+    pub(crate) fn check_database(&self) -> Result<()> {
+        self.opened.get().map_or(Ok(()), |opened| is_same(&self.path, opened).map(drop))
     }
 
-    /// Whether the log is to be cut now; `anew` if somebody who kept it from that has just ended.
+    /// Looks whether the paths lead to the files that were opened, and how long the log is.
+    ///
+    /// # Errors
+    /// `Unavailable` if not.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.check_database()?;
+        if let Some([(log, its), (index, other)]) = self.beside.get() {
+            is_same(index, other)?;
+            self.log.store(is_same(log, its)?, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether the log was so long when it was last looked at that it is to be cut now; `anew` if somebody who kept it from that
+    /// has just ended.
     pub(crate) fn is_long(&self, anew: bool) -> bool {
-        if !self.check().is_ok_and(|log| log > LOG) {
+        if self.log.load(Ordering::Relaxed) <= LOG {
             return false;
         }
         let mut cut = self.cut.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,17 +105,53 @@ impl Files {
     }
 }
 
+/// The length of what the path leads to, if that is the file that was opened.
+fn is_same(path: &Path, opened: &Identity) -> Result<u64> {
+    match look(path) {
+        Ok((found, length)) if found == *opened => Ok(length),
+        Ok(_) => Err(gone(path, None)),
+        Err(e) => Err(gone(path, Some(e))),
+    }
+}
+
+/// Which file the path leads to, and its length.
+///
+/// Its times are not asked for: Linux 6.13 and later note that somebody has seen them and give the next write a time of its own,
+/// which makes the next `fsync` half as slow again, for it has a changed inode to write as well.
+#[cfg(target_os = "linux")]
+fn look(path: &Path) -> io::Result<(Identity, u64)> {
+    use rustix::{
+        fs::{AtFlags, CWD, StatxFlags, statx},
+        io::Errno,
+    };
+
+    match statx(CWD, path, AtFlags::empty(), StatxFlags::INO | StatxFlags::SIZE) {
+        Ok(found) => {
+            let device = u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor);
+            Ok(((device, found.stx_ino), found.stx_size))
+        }
+        // As containers may answer that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => by_metadata(path),
+        Err(e) => Err(e.into()),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look(path: &Path) -> io::Result<(Identity, u64)> {
+    by_metadata(path)
+}
+
 #[cfg(unix)]
-fn identity(found: &Metadata) -> Identity {
+fn by_metadata(path: &Path) -> io::Result<(Identity, u64)> {
     use std::os::unix::fs::MetadataExt;
 
-    (found.dev(), found.ino())
+    fs::metadata(path).map(|found| ((found.dev(), found.ino()), found.len()))
 }
 
 /// Elsewhere an open file can be neither moved nor removed.
 #[cfg(not(unix))]
-fn identity(_: &Metadata) -> Identity {
-    (0, 0)
+fn by_metadata(path: &Path) -> io::Result<(Identity, u64)> {
+    fs::metadata(path).map(|found| ((0, 0), found.len()))
 }
 
 fn gone(path: &Path, cause: Option<io::Error>) -> Error {

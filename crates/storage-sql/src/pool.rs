@@ -235,7 +235,7 @@ macro_rules! connections {
                     let setup = match &self.kind {
                         _ if !new => return Ok(Box::new(connection)),
                         Kind::File(files) => match files.check() {
-                            Ok(_) => return Ok(Box::new(connection)),
+                            Ok(()) => return Ok(Box::new(connection)),
                             Err(e) => {
                                 // Nobody else shall take it, so it is closed.
                                 connection.in_transaction = true;
@@ -280,8 +280,12 @@ macro_rules! connections {
                 self.kind.files().map_or(Ok(()), Files::logging)
             }
 
+            fn check_database(&self) -> Result<()> {
+                self.kind.files().map_or(Ok(()), Files::check_database)
+            }
+
             fn check(&self) -> Result<()> {
-                self.kind.files().map_or(Ok(()), |files| files.check().map(drop))
+                self.kind.files().map_or(Ok(()), Files::check)
             }
 
             fn is_long(&self, anew: bool) -> bool {
