@@ -59,6 +59,9 @@ impl Fault {
     }
 }
 
+/// Is shown what one client sends, piece by piece as it comes, and may change it.
+pub type Watcher = Box<dyn FnMut(&mut [u8]) + Send>;
+
 /// A proxy on a thread of its own, because it must outlive the runtime of whoever opens a store. It ends with its owner.
 pub struct Proxy {
     address: SocketAddr,
@@ -67,10 +70,16 @@ pub struct Proxy {
 }
 
 /// What is to happen to requests, and how many there were.
-#[derive(Default)]
 struct Plan {
     faults: Mutex<Vec<Planned>>,
     requests: AtomicU64,
+    /// How often all connections that were open were reset.
+    resets: watch::Sender<u64>,
+    /// How many more bytes of answers go through, if not all.
+    held: watch::Sender<Option<usize>>,
+    /// The ports from which the server is reached.
+    ports: Mutex<Vec<u16>>,
+    watcher: Box<dyn Fn() -> Watcher + Send + Sync>,
 }
 
 struct Planned {
@@ -85,9 +94,24 @@ impl Proxy {
     /// # Errors
     /// `Other` when there is no port or no thread for it.
     pub fn start(server: &str) -> Result<Self> {
+        Self::watching(server, || Box::new(|_| {}))
+    }
+
+    /// A proxy before `host:port` that makes a watcher for each connection.
+    ///
+    /// # Errors
+    /// As [`Proxy::start`].
+    pub fn watching(server: &str, watcher: impl Fn() -> Watcher + Send + Sync + 'static) -> Result<Self> {
         let server = server.to_owned();
         let (mode, seen) = watch::channel(Mode::Pass);
-        let plan = Arc::<Plan>::default();
+        let plan = Arc::new(Plan {
+            faults: Mutex::default(),
+            requests: AtomicU64::new(0),
+            resets: watch::Sender::new(0),
+            held: watch::Sender::new(None),
+            ports: Mutex::default(),
+            watcher: Box::new(watcher),
+        });
         let planned = plan.clone();
         let start = || {
             let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
@@ -111,6 +135,27 @@ impl Proxy {
     /// Changes what happens to connections from now on.
     pub fn set(&self, mode: Mode) {
         self.mode.send_replace(mode);
+    }
+
+    /// Resets the connections that are open; new ones are served.
+    pub fn reset(&self) {
+        self.plan.resets.send_modify(|resets| *resets += 1);
+    }
+
+    /// Lets so many more bytes of answers through, and keeps back the others until [`release`](Self::release).
+    pub fn hold(&self, behind: usize) {
+        self.plan.held.send_replace(Some(behind));
+    }
+
+    /// Lets through what was kept back, and all that follows.
+    pub fn release(&self) {
+        self.plan.held.send_replace(None);
+    }
+
+    /// The ports by which the server knows the connections that are open.
+    #[must_use]
+    pub fn ports(&self) -> Vec<u16> {
+        lock(&self.plan.ports).clone()
     }
 
     /// Spoils the answers to the next `times` requests behind the first `skip`. What was planned before is forgotten.
@@ -146,7 +191,18 @@ impl Proxy {
 
 impl Plan {
     fn faults(&self) -> MutexGuard<'_, Vec<Planned>> {
-        self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.faults)
+    }
+
+    /// How many of so many bytes of an answer go through now.
+    fn through(&self, bytes: usize) -> usize {
+        let mut through = bytes;
+        self.held.send_if_modified(|held| {
+            through = held.map_or(bytes, |left| left.min(bytes));
+            *held = held.map(|left| left - through);
+            false
+        });
+        through
     }
 
     /// Takes note of a request; says what is to happen to it.
@@ -161,6 +217,10 @@ impl Plan {
         planned.times = planned.times.checked_sub(1)?;
         Some(planned.fault.clone())
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Proxy {
@@ -195,6 +255,7 @@ enum End {
 /// One connection, until either side ends it or it is cut.
 async fn connection(mut client: TcpStream, server: String, mut mode: watch::Receiver<Mode>, plan: Arc<Plan>) {
     let gate = mode.clone();
+    let mut resets = plan.resets.subscribe();
     let through = async {
         // While nothing goes through, a new connection is accepted and hears nothing.
         gate.clone().wait_for(|mode| *mode != Mode::Hang).await.map_err(|_| End::Reset)?;
@@ -203,6 +264,7 @@ async fn connection(mut client: TcpStream, server: String, mut mode: watch::Rece
             // One that is gone already ends with the first byte.
             let _ = stream.set_nodelay(true);
         }
+        let _open = Open::new(&plan, &upstream);
         let ((client_in, client_out), (upstream_in, upstream_out)) = (client.split(), upstream.split());
         let exchange = Exchange { plan: &plan, current: Mutex::default(), client: client_out.into() };
         tokio::try_join!(exchange.up(client_in, upstream_out, gate.clone()), exchange.down(upstream_in, gate))
@@ -210,10 +272,31 @@ async fn connection(mut client: TcpStream, server: String, mut mode: watch::Rece
     let reset = tokio::select! {
         ended = through => matches!(ended, Err(End::Reset)),
         cut = mode.wait_for(|mode| *mode == Mode::Cut) => cut.is_ok(),
+        reset = resets.changed() => reset.is_ok(),
     };
     if reset {
         // Closed like this it is reset, not ended in good order.
         let _ = client.set_zero_linger();
+    }
+}
+
+/// Notes the port of a connection to the server as long as that is open.
+struct Open<'a> {
+    plan: &'a Plan,
+    port: Option<u16>,
+}
+
+impl<'a> Open<'a> {
+    fn new(plan: &'a Plan, upstream: &TcpStream) -> Self {
+        let port = upstream.local_addr().ok().map(|address| address.port());
+        lock(&plan.ports).extend(port);
+        Self { plan, port }
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        lock(&self.plan.ports).retain(|port| Some(*port) != self.port);
     }
 }
 
@@ -235,7 +318,7 @@ struct Current {
 
 impl Exchange<'_> {
     fn current(&self) -> MutexGuard<'_, Current> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.current)
     }
 
     /// Moves bytes from the client until it ends, whenever they may go through.
@@ -245,8 +328,9 @@ impl Exchange<'_> {
         mut server: WriteHalf<'_>,
         mut mode: watch::Receiver<Mode>,
     ) -> Result<(), End> {
-        let mut buffer = vec![0; 64 << 10];
+        let (mut buffer, mut watcher) = (vec![0; 64 << 10], (self.plan.watcher)());
         while let Ok(read) = client.read(&mut buffer).await {
+            watcher(&mut buffer[..read]);
             let open = mode.wait_for(|mode| *mode != Mode::Hang).await.is_ok();
             if read == 0 || !open {
                 break;
@@ -300,12 +384,22 @@ impl Exchange<'_> {
                 Some(Fault::Truncate(at)) if before + read as u64 > at => (at.saturating_sub(before), Some(End::Close)),
                 _ => (read as u64, None),
             };
+            let at_once = self.plan.through(bytes as usize);
             let mut client = self.client.lock().await;
             let (piece, wait) = match fault {
                 Some(Fault::Trickle(piece, wait)) => (piece.max(1), wait),
                 _ => (buffer.len(), Duration::ZERO),
             };
-            for piece in buffer[..bytes as usize].chunks(piece) {
+            let (now, held) = buffer[..bytes as usize].split_at(at_once);
+            if !held.is_empty() {
+                let mut gate = self.plan.held.subscribe();
+                let open = client.write_all(now).await.is_ok() && gate.wait_for(Option::is_none).await.is_ok();
+                if !open {
+                    return Ok(());
+                }
+            }
+            let rest = if held.is_empty() { now } else { held };
+            for piece in rest.chunks(piece) {
                 if !wait.is_zero() {
                     sleep(wait).await;
                 }

@@ -28,7 +28,7 @@ async fn behind(proxy: &Proxy, place: &Place, timeout: Duration) -> Storage {
 #[tokio::test]
 async fn a_read_dropped_amid_its_answer_leaves_the_transaction_as_it_was() {
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         let storage = behind(&proxy, &place, Duration::from_secs(30)).await;
         storage.put("a", value(b'a')).await.unwrap();
         storage.put("small", "s").await.unwrap();
@@ -51,7 +51,7 @@ async fn a_read_dropped_amid_its_answer_leaves_the_transaction_as_it_was() {
 async fn a_transaction_whose_statement_took_too_long_is_over() {
     for place in Place::servers() {
         for commit in [true, false] {
-            let proxy = Proxy::new(place.engine).await;
+            let proxy = Proxy::new(place.engine);
             let storage = behind(&proxy, &place, Duration::from_secs(2)).await;
             storage.put("a", value(b'a')).await.unwrap();
             storage.put("small", "s").await.unwrap();
@@ -85,7 +85,7 @@ async fn a_transaction_whose_statement_took_too_long_is_over() {
 #[tokio::test]
 async fn a_commit_that_took_too_long_is_ambiguous_and_ends_its_connection() {
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         let storage = behind(&proxy, &place, Duration::from_secs(2)).await;
         storage.put("a", value(b'a')).await.unwrap();
         let tx = storage.begin().await.unwrap();
@@ -109,7 +109,7 @@ async fn a_commit_that_took_too_long_is_ambiguous_and_ends_its_connection() {
 #[tokio::test]
 async fn a_streamed_write_dropped_as_it_begins_leaves_nothing() {
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         let storage = behind(&proxy, &place, Duration::from_secs(30)).await;
         let staged = || place.count("SELECT count(*) FROM storage_uploads WHERE entry IS NULL");
         let large = value(b'k').repeat(3);

@@ -63,7 +63,7 @@ async fn measure(place: &Place, config: Config, count: impl Fn() -> u64) {
 #[tokio::test]
 async fn on_servers() {
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         let config = storage_config::ConnectionConfig::new(proxy.uri(&place.table));
         let mut config = Config::from_connection(&config).unwrap();
         // More would begin with statements of their own, whenever they are opened.

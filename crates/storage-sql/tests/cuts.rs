@@ -15,7 +15,9 @@ use std::{
 };
 
 use storage_config::ConnectionConfig;
+use storage_conformance::proxy::Mode;
 use storage_core::{Error, Metadata, PutOptions, Storage};
+
 use storage_sql::Config;
 use support::{Engine, Place, proxy::Proxy};
 use tokio::{sync::Mutex, time::sleep};
@@ -140,8 +142,8 @@ async fn under_load(place: &Place, proxy: &Proxy, what: &str, disturb: impl Asyn
 async fn connections_are_cut() {
     let _alone = ALONE.lock().await;
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
-        under_load(&place, &proxy, "cut", async || proxy.cut()).await;
+        let proxy = Proxy::new(place.engine);
+        under_load(&place, &proxy, "cut", async || proxy.reset()).await;
     }
 }
 
@@ -149,7 +151,7 @@ async fn connections_are_cut() {
 async fn the_server_kills_the_connections() {
     let _alone = ALONE.lock().await;
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         under_load(&place, &proxy, "killed", async || {
             for port in proxy.ports() {
                 match place.engine {
@@ -174,12 +176,11 @@ async fn the_server_kills_the_connections() {
 async fn the_server_is_down_for_a_while() {
     let _alone = ALONE.lock().await;
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         under_load(&place, &proxy, "down", async || {
-            proxy.down(true);
-            proxy.cut();
+            proxy.set(Mode::Cut);
             sleep(Duration::from_millis(250)).await;
-            proxy.down(false);
+            proxy.set(Mode::Pass);
         })
         .await;
     }
@@ -194,7 +195,7 @@ async fn the_server_is_restarted() {
         let Some(command) = storage_conformance::server(&variable) else {
             continue;
         };
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         let times = std::sync::atomic::AtomicU32::new(0);
         under_load(&place, &proxy, "restarted", async || {
             if times.fetch_add(1, Ordering::SeqCst).is_multiple_of(4) {

@@ -67,7 +67,7 @@ async fn a_server_that_cannot_be_reached() {
 #[tokio::test]
 async fn a_server_without_a_setting_that_is_needed() {
     for place in Place::servers() {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         // As of a server that knows no such thing, MySQL for one.
         match place.engine {
             Engine::Postgres => proxy.replace("pg_catalog.set_config", "pg_catalog.set_confix"),
@@ -266,7 +266,7 @@ async fn settings_come_with_the_connection() {
 #[tokio::test]
 async fn settings_that_do_not_arrive() {
     for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
-        let proxy = Proxy::new(place.engine).await;
+        let proxy = Proxy::new(place.engine);
         // As with a pooler that is told to ignore them.
         proxy.replace("-c lock_timeout=5000", "-c lock_timeout=5001");
         assert_eq!(kind(Sql::connect(config(&proxy.uri(&place.table))).await), ErrorKind::Config);

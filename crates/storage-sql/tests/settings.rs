@@ -225,7 +225,7 @@ async fn what_only_an_administrator_of_mariadb_sets_is_refused_by_name() {
             ("LOWER(DATABASE())", "LOWER('elsewher')", "init_connect"),
             ("SYSDATE())) > 5", "SYSDATE())) < 5", "timestamp"),
         ] {
-            let proxy = Proxy::new(place.engine).await;
+            let proxy = Proxy::new(place.engine);
             proxy.replace(question, other);
             let uri = proxy.uri(&place.table);
             refused(Config::from_connection(&ConnectionConfig::new(uri)).unwrap(), name).await;
