@@ -24,6 +24,7 @@ pub mod keys;
 pub mod lifecycle;
 pub mod list;
 pub mod metadata;
+pub mod model;
 pub mod names;
 pub mod network;
 pub mod presign;

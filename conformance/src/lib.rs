@@ -21,6 +21,7 @@ pub mod linearize;
 mod main_with;
 mod meet;
 mod message;
+mod model;
 mod namespace;
 mod numbers;
 mod process;

@@ -8,7 +8,7 @@ use storage_core::{BatchOptions, Comparison, Entry, ErrorKind, FieldValue, Filte
 use crate::{
     Context, Failure, Outcome,
     assert::{expect_eq, expect_kind},
-    calls,
+    calls, model,
     shrink::{lines, shortest},
     support::{entry, with},
 };
@@ -287,7 +287,7 @@ pub async fn limits_and_continuation(c: Context) -> Outcome {
     let data = fill(&c.storage, every_type()).await?;
     for by in [OrderBy::Key, OrderBy::Size, OrderBy::Field("f".into()), OrderBy::Field("tie".into())] {
         for query in [Query::new().ascending(by.clone()), Query::new().descending(by)] {
-            let whole = reference(&data, &query);
+            let whole = model::answer(&data, &query);
             for size in [1, 3, whole.len(), whole.len() + 1] {
                 let (mut seen, mut next) = (Vec::new(), query.clone().limit(size));
                 loop {
@@ -469,22 +469,13 @@ pub(crate) async fn fill(s: &Storage, data: BTreeMap<String, Metadata>) -> Outco
     stream::iter(described).buffered(16).try_collect().await
 }
 
-/// What the reference evaluator answers.
-pub(crate) fn reference(data: &[Entry], query: &Query) -> Vec<Entry> {
-    let matching = data.iter().filter(|entry| query.matches(entry) && query.continues_with(entry));
-    let mut matching: Vec<Entry> = matching.cloned().collect();
-    matching.sort_by(|a, b| query.compare(a, b));
-    matching.truncate(query.limit.unwrap_or(usize::MAX));
-    matching
-}
-
 async fn answer(s: &Storage, query: Query) -> Outcome<Vec<Entry>> {
     Ok(s.query(query).await?.try_collect().await?)
 }
 
 /// Whether the store's answer is that of the reference evaluator.
 pub(crate) async fn agrees(s: &Storage, data: &[Entry], query: Query) -> Outcome {
-    let (seen, expected) = (answer(s, query.clone()).await?, reference(data, &query));
+    let (seen, expected) = (answer(s, query.clone()).await?, model::answer(data, &query));
     expect_eq(&format!("the answer to {}", calls::query(&query)), names(&seen), names(&expected))?;
     for (seen, expected) in seen.iter().zip(&expected) {
         expect_eq("the metadata in the answer", &seen.metadata, &expected.metadata)?;

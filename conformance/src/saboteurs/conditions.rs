@@ -12,7 +12,7 @@ use super::{
 };
 
 table! {
-    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => ["conditional/create_once", "conditional/create_race_one_winner", "damaged/no_condition_holds", "errors/conditions_taxonomy", "stream/conditional"];
+    creates_again = Drops(|condition| matches!(condition, Condition::IfAbsent)) => ["conditional/create_once", "conditional/create_race_one_winner", "damaged/no_condition_holds", "errors/conditions_taxonomy", "model/random_calls", "stream/conditional"];
     updates_anything = Drops(|condition| matches!(condition, Condition::IfMatch(_))) => [
         "concurrency/counter_loses_no_update",
         "conditional/delete_race_one_winner",

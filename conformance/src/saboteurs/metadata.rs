@@ -42,6 +42,7 @@ table! {
         "metadata/size_limit",
         "metadata/stat_list_get_agree",
         "metadata/weird_names_and_values",
+        "model/random_calls",
         "names/alike_are_distinct_in_metadata",
         "names/fields_may_be_called_anything",
         "query/comparisons",
