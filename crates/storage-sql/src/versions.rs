@@ -108,6 +108,7 @@ pub(crate) async fn write_rows(db: &mut Db<'_>, items: &[Item]) -> Result<BTreeM
 
 /// Deletes a key if the condition holds, and keeps its value as a version.
 pub(crate) async fn delete(db: &mut Db<'_>, key: &Key, options: &DeleteOptions) -> Result<()> {
+    write::see_deletes(db, std::slice::from_ref(key)).await?;
     let there = lock(db, [key].into_iter()).await?;
     let there = there.get(key);
     let matches = match &options.condition {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures_util::{FutureExt, StreamExt, stream};
-use storage_core::{Body, Bytes, Condition, Error, ErrorKind, PutOptions, Storage, StorageBackend};
+use storage_core::{Body, Bytes, Condition, DeleteOptions, Error, ErrorKind, PutOptions, Storage, StorageBackend};
 use storage_sql::Sql;
 use support::{Engine, Place, kind};
 
@@ -226,43 +226,52 @@ fn outside_of_its_runtime_nothing_panics() {
 #[tokio::test]
 async fn a_value_that_changed_since_the_transaction_began_is_a_conflict() {
     for place in Place::all() {
-        let storage = place.open().await;
-        for other in ["put", "delete", "delete and put", "put with a tag"] {
-            for own in ["put", "put with a tag", "delete", "rename", "create", "batch", "delete batch", "clear"] {
-                storage.put("k", "v").await.unwrap();
-                let tx = storage.begin().await.unwrap();
-                assert!(tx.has("k").await.unwrap());
-                let tagged = || PutOptions::new().metadata(storage_core::Metadata::new().tag("t"));
-                match other {
-                    "put" => drop(storage.put("k", "w").await.unwrap()),
-                    "put with a tag" => drop(storage.put_with("k", "w", tagged()).await.unwrap()),
-                    "delete" => storage.delete("k").await.unwrap(),
-                    _ => {
-                        storage.delete("k").await.unwrap();
-                        storage.put("k", "w").await.unwrap();
-                    }
+        for versions in [None, 3.try_into().ok()] {
+            let mut config = place.config();
+            config.versions = versions;
+            meets_conflicts(&place.connect(config).await, &format!("{:?} with {versions:?} versions", place.engine))
+                .await;
+        }
+    }
+}
+
+async fn meets_conflicts(storage: &Storage, which: &str) {
+    for other in ["put", "delete", "delete and put", "put with a tag"] {
+        for own in
+            ["put", "put with a tag", "delete", "delete if", "rename", "create", "batch", "delete batch", "clear"]
+        {
+            storage.put("k", "v").await.unwrap();
+            let tx = storage.begin().await.unwrap();
+            let etag = tx.stat("k").await.unwrap().unwrap().etag.unwrap();
+            let tagged = || PutOptions::new().metadata(storage_core::Metadata::new().tag("t"));
+            match other {
+                "put" => drop(storage.put("k", "w").await.unwrap()),
+                "put with a tag" => drop(storage.put_with("k", "w", tagged()).await.unwrap()),
+                "delete" => storage.delete("k").await.unwrap(),
+                _ => {
+                    storage.delete("k").await.unwrap();
+                    storage.put("k", "w").await.unwrap();
                 }
-                let done = match own {
-                    "put" => tx.put("k", "own").await.map(drop),
-                    "put with a tag" => tx.put_with("k", "own", tagged()).await.map(drop),
-                    "delete" => tx.delete("k").await,
-                    "rename" => tx.rename("k", "l").await.map(drop),
-                    "create" => {
-                        tx.put_with("k", "own", PutOptions::new().condition(Condition::IfAbsent)).await.map(drop)
-                    }
-                    "batch" => tx.put_batch([("j", "own"), ("k", "own")]).await.map(drop),
-                    "clear" => tx.clear_prefix("k").await,
-                    _ => tx.delete_batch(["j", "k"]).await,
-                };
-                let e = match done {
-                    Err(e) => e,
-                    Ok(()) => match tx.commit().await {
-                        Err(e) => e,
-                        Ok(()) => panic!("{own} after {other} on {:?}", place.engine),
-                    },
-                };
-                assert_eq!(e.kind(), ErrorKind::Conflict, "{own} after {other} on {:?}: {e:?}", place.engine);
             }
+            let done = match own {
+                "put" => tx.put("k", "own").await.map(drop),
+                "put with a tag" => tx.put_with("k", "own", tagged()).await.map(drop),
+                "delete" => tx.delete("k").await,
+                "delete if" => tx.delete_with("k", DeleteOptions::new().if_match(&etag)).await,
+                "rename" => tx.rename("k", "l").await.map(drop),
+                "create" => tx.put_with("k", "own", PutOptions::new().condition(Condition::IfAbsent)).await.map(drop),
+                "batch" => tx.put_batch([("j", "own"), ("k", "own")]).await.map(drop),
+                "clear" => tx.clear_prefix("k").await,
+                _ => tx.delete_batch(["j", "k"]).await,
+            };
+            let e = match done {
+                Err(e) => e,
+                Ok(()) => match tx.commit().await {
+                    Err(e) => e,
+                    Ok(()) => panic!("{own} after {other} on {which}"),
+                },
+            };
+            assert_eq!(e.kind(), ErrorKind::Conflict, "{own} after {other} on {which}: {e:?}");
         }
     }
 }
