@@ -17,7 +17,7 @@ const KEYS: u64 = 5;
 /// The least and the most bytes of a value. Most are small, and most of the time goes to large ones.
 const SIZES: (f64, f64) = (100.0, 3e6);
 
-/// The how many-eth write of a writer in a round. All else about it follows from that and the seed.
+/// The sequence number of a write within its writer and round. All else about it follows from that and the seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Write {
     pub(crate) round: u64,

@@ -1,4 +1,4 @@
-//! Which account, where it is and who asks: from the configuration, the application, or the environment.
+//! Account, endpoint and credentials. Resolution order: configuration, provider, environment.
 
 use std::sync::Arc;
 

@@ -29,7 +29,7 @@ pub(crate) const OVERHEAD: usize = 48;
 /// Nanoseconds since 1970, as filesystems count them.
 pub(crate) type Nanos = i64;
 
-/// Names one write, and no other: who wrote, and the how many-eth write of theirs it was.
+/// Names one write, and no other: writer id and per-writer sequence number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WriteId {
     pub(crate) owner: u128,

@@ -186,7 +186,7 @@ impl Walk {
         key.starts_with(&self.prefix) && key > self.after.as_slice() && !self.is_passed(key)
     }
 
-    /// Whether a key that starts so may be to be yielded.
+    /// Whether any key with this prefix can still match.
     fn may_want(&self, start: &[u8]) -> bool {
         (start.starts_with(&self.prefix) || self.prefix.starts_with(start))
             && (start > self.after.as_slice() || self.after.starts_with(start))

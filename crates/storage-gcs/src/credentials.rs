@@ -1,4 +1,4 @@
-//! Who asks: from the configuration, the application, a file of Google's tools, or the machine this runs on.
+//! Credential resolution order: configuration, provider, credentials file of Google's tools, instance metadata.
 
 use std::{
     ffi::OsString,

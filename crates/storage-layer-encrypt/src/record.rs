@@ -10,7 +10,7 @@ pub(crate) const MAX: u64 = FIXED as u64 + 255 + 65_535;
 const MAGIC: [u8; 4] = *b"STK\x01";
 const FIXED: usize = 7;
 
-/// The name of the record of the how many-eth wrapping key: bytewise order is the order of numbers.
+/// The name of the record of a wrapping key, by its sequence number: bytewise order is the order of numbers.
 pub(crate) fn id(number: u16, chance: [u8; 8]) -> String {
     format!("{number:04x}-{}", HEXLOWER.encode(&chance))
 }

@@ -296,7 +296,7 @@ fn is_overtaken(e: &Error) -> bool {
 }
 
 pub(crate) fn beaten() -> Error {
-    Error::new(ErrorKind::Conflict, format!("other writers were faster {ATTEMPTS} times in a row; try again later"))
+    Error::new(ErrorKind::Conflict, format!("write conflict: other writers changed the value first {ATTEMPTS} times in a row; retry later"))
 }
 
 /// The body in memory if it is small, else as it was.

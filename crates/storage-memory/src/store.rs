@@ -181,7 +181,7 @@ impl Store {
         }
         if let Some(key) = changes(&base.chains, &self.chains).find(|key| touched(key)) {
             return Err(
-                Error::new(ErrorKind::Conflict, "another writer was faster; run the transaction again").with_key(key)
+                Error::new(ErrorKind::Conflict, "write conflict: another transaction committed first; retry the transaction").with_key(key)
             );
         }
         for key in ours {

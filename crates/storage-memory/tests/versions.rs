@@ -1,4 +1,4 @@
-//! Versions, dates and etags: what the README promises where the contract leaves a choice.
+//! Versions, dates and etags: the implementation-defined behaviour that the README promises.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Who asks: from the configuration, the application, the environment, a file, or the machine this runs on.
+//! Credential resolution order: configuration, provider, environment, profile file, instance metadata.
 
 use std::{collections::BTreeMap, env, ffi::OsString, path::PathBuf, sync::Arc};
 

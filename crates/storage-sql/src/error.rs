@@ -18,7 +18,7 @@ pub(crate) use sqlite::while_opening;
 type Meaning = (ErrorKind, &'static str);
 
 const BUSY: &str = "another writer or an open transaction kept the database locked; try again, or raise `busy_timeout`";
-const FASTER: &str = "another writer was faster; run the transaction again";
+const FASTER: &str = "write conflict: another transaction committed first; retry the transaction";
 const CANCELLED: &str = "the database cancelled the statement; try again";
 const BROKEN: &str = "the connection to the database broke; try again when the server is back";
 #[cfg(any(feature = "postgres", feature = "mysql"))]

@@ -209,7 +209,7 @@ fn ends_transaction(e: &Error) -> bool {
 }
 
 fn overtaken() -> Error {
-    Error::new(ErrorKind::Conflict, "another writer was faster, or an earlier call failed; run the transaction again")
+    Error::new(ErrorKind::Conflict, "write conflict: another transaction committed first, or an earlier call failed; retry the transaction")
 }
 
 pub(crate) fn ended() -> Error {

@@ -99,7 +99,7 @@ pub(crate) async fn write_rows(db: &mut Db<'_>, items: &[Item]) -> Result<BTreeM
     let created = write::write_rows(db, &creating, false).await?;
     if creating.iter().any(|item| !created.contains_key(&item.nonce)) {
         // The source makes the job run again, where it is not in a caller's transaction.
-        return Err(Error::new(ErrorKind::Conflict, "another writer was faster; try again")
+        return Err(Error::new(ErrorKind::Conflict, "write conflict: another writer created the key first; retry")
             .with_source("the key was created after it was looked for"));
     }
     written.extend(created);

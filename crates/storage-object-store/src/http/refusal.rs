@@ -106,7 +106,7 @@ impl Refusal {
                 "the store does not know what was asked for; check the bucket or container, and the `endpoint`",
             ),
             408 => (ErrorKind::Timeout, "the store waited too long for the request"),
-            409 => (ErrorKind::Conflict, "another request for the same object was faster; try again"),
+            409 => (ErrorKind::Conflict, "write conflict: another request changed the same object first; retry"),
             413 => (ErrorKind::TooLarge, "the store takes no value of this size"),
             416 => (ErrorKind::RangeNotSatisfiable, "the range starts beyond the end of the value"),
             429 => (ErrorKind::RateLimited, "the store takes no more requests at the moment; make fewer"),
