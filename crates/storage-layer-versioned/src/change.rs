@@ -296,7 +296,10 @@ fn is_overtaken(e: &Error) -> bool {
 }
 
 pub(crate) fn beaten() -> Error {
-    Error::new(ErrorKind::Conflict, format!("write conflict: other writers changed the value first {ATTEMPTS} times in a row; retry later"))
+    Error::new(
+        ErrorKind::Conflict,
+        format!("write conflict: other writers changed the value first {ATTEMPTS} times in a row; retry later"),
+    )
 }
 
 /// The body in memory if it is small, else as it was.

@@ -180,9 +180,11 @@ impl Store {
             return Ok(());
         }
         if let Some(key) = changes(&base.chains, &self.chains).find(|key| touched(key)) {
-            return Err(
-                Error::new(ErrorKind::Conflict, "write conflict: another transaction committed first; retry the transaction").with_key(key)
-            );
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                "write conflict: another transaction committed first; retry the transaction",
+            )
+            .with_key(key));
         }
         for key in ours {
             self.remove(key);

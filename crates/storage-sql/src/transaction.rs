@@ -209,7 +209,10 @@ fn ends_transaction(e: &Error) -> bool {
 }
 
 fn overtaken() -> Error {
-    Error::new(ErrorKind::Conflict, "write conflict: another transaction committed first, or an earlier call failed; retry the transaction")
+    Error::new(
+        ErrorKind::Conflict,
+        "write conflict: another transaction committed first, or an earlier call failed; retry the transaction",
+    )
 }
 
 pub(crate) fn ended() -> Error {

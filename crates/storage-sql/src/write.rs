@@ -277,7 +277,10 @@ async fn see_deletes_where(db: &mut Db<'_>, condition: &str, values: &[Value]) -
     let mut row = db.fetch_one(sql, arguments).await?.ok_or_else(read::damaged)?;
     match row.int()? == row.int()? {
         true => Ok(()),
-        false => Err(Error::new(ErrorKind::Conflict, "write conflict: another transaction deleted the value; retry the transaction")),
+        false => Err(Error::new(
+            ErrorKind::Conflict,
+            "write conflict: another transaction deleted the value; retry the transaction",
+        )),
     }
 }
 
