@@ -26,6 +26,7 @@ table! {
     an_overwrite_is_created_now = CreatedNow => ["entries/created_stays_whatever_writes", "entries/every_write_returns_its_entry"];
     a_copy_returns_the_etag_of_its_source = CopiesTheEtag => ["entries/every_write_returns_its_entry"];
     a_stat_is_the_answer_to_the_write = StatIsTheAnswer::default() => ["entries/reads_are_dated", "list/sort_size_modified", "metadata/stat_list_get_agree"];
+    a_bare_read_is_taken_for_an_entry = KeepsBareReads::default() => ["entries/reads_are_dated"];
     answers_with_its_own_clock = OwnClock => [
         "basic/put_returns_entry",
         "entries/every_write_returns_its_entry",
@@ -170,6 +171,36 @@ impl Fault for StatIsTheAnswer {
         let answer = locked(&self.0).get(key).cloned().filter(|_| current);
         let same = |answer: &Entry| found.as_ref().is_some_and(|found| found.etag == answer.etag);
         Ok(answer.filter(same).or(found))
+    }
+}
+
+/// What a read of the bytes alone needed of an entry, with its metadata, is the answer of each stat as long as the value is the same.
+#[derive(Debug, Default)]
+struct KeepsBareReads(Mutex<HashMap<Key, Entry>>);
+
+#[async_trait]
+impl Fault for KeepsBareReads {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let bytes_alone = !options.entry && options.version.is_none();
+        let mut found = s.inner.get(key, options).await?;
+        if let Some(object) = found.as_mut().filter(|_| bytes_alone) {
+            let mut bare = Entry::new(key.clone(), object.entry.size);
+            (bare.etag, bare.version) = (object.entry.etag.take(), object.entry.version.take());
+            object.entry.etag = bare.etag.clone();
+            let metadata = object.entry.metadata.take();
+            object.entry = bare.clone();
+            bare.metadata = metadata;
+            locked(&self.0).insert(key.clone(), bare);
+        }
+        Ok(found)
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let current = options.version.is_none();
+        let found = s.inner.stat(key, options).await?;
+        let kept = locked(&self.0).get(key).cloned().filter(|_| current);
+        let same = |kept: &Entry| found.as_ref().is_some_and(|found| found.etag == kept.etag);
+        Ok(kept.filter(same).or(found))
     }
 }
 

@@ -220,10 +220,41 @@ impl Table {
         }
     }
 
+    /// Gives a value that is kept its whole entry, which was asked for since. If it is not kept any more, nothing changes.
+    pub(crate) fn complete(&self, key: &Key, value: &Arc<Value>, entry: Entry) -> Arc<Value> {
+        let whole =
+            Value { entry, whole_entry: true, bytes: value.bytes.clone(), epoch: value.epoch, expires: value.expires };
+        let (mut state, whole) = (self.lock(), Arc::new(whole));
+        // Whoever has begun to write since has made it forgotten under this lock.
+        match self.lookup(key) {
+            Some(kept) if Arc::ptr_eq(&kept, value) => self.insert(&mut state, key, whole),
+            _ => whole,
+        }
+    }
+
+    /// Forgets this value, if it is the one that is kept.
+    pub(crate) fn forget(&self, key: &Key, value: &Arc<Value>) {
+        let _state = self.lock();
+        if self.lookup(key).is_some_and(|kept| Arc::ptr_eq(&kept, value)) {
+            self.values.invalidate(key);
+        }
+    }
+
     /// Keeps a value. The lock is held since it was clear that this is allowed.
-    fn keep(&self, state: &mut State, key: &Key, entry: Entry, bytes: Bytes, begun: Instant) -> Arc<Value> {
+    fn keep(
+        &self,
+        state: &mut State,
+        key: &Key,
+        (entry, whole_entry): (Entry, bool),
+        bytes: Bytes,
+        begun: Instant,
+    ) -> Arc<Value> {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        let value = Arc::new(Value { entry, bytes, epoch, expires: begun.checked_add(self.ttl) });
+        let value = Arc::new(Value { entry, whole_entry, bytes, epoch, expires: begun.checked_add(self.ttl) });
+        self.insert(state, key, value)
+    }
+
+    fn insert(&self, state: &mut State, key: &Key, value: Arc<Value>) -> Arc<Value> {
         self.values.insert(key.clone(), value.clone());
         state.unsettled += u64::from(value.weight());
         // By itself it makes room after so many values, whatever their size.
@@ -292,11 +323,11 @@ impl Ticket {
     pub(crate) fn keep(self, entry: Entry, bytes: Bytes) -> Arc<Value> {
         let mut state = self.table.lock();
         if self.is_valid(&state) {
-            return self.table.keep(&mut state, &self.key, entry, bytes, self.begun);
+            return self.table.keep(&mut state, &self.key, (entry, true), bytes, self.begun);
         }
         drop(state);
         // Only those who wait for this very load see it.
-        Arc::new(Value { entry, bytes, epoch: u64::MAX, expires: None })
+        Arc::new(Value { entry, whole_entry: true, bytes, epoch: u64::MAX, expires: None })
     }
 
     /// Forgets what was kept: it turned out not to be current.
@@ -340,8 +371,9 @@ impl Write {
         }
     }
 
-    /// The write of a single key has succeeded; keeps what was written unless another write came in between.
-    pub(crate) fn keep(mut self, entry: Entry, bytes: Bytes) {
+    /// The write of a single key has succeeded; keeps what was written unless another write came in between. The flag says whether the
+    /// entry is all of it.
+    pub(crate) fn keep(mut self, entry: (Entry, bool), bytes: Bytes) {
         let Some(scope) = self.scope.take() else {
             return;
         };

@@ -4,9 +4,9 @@ use std::{future::ready, mem, sync::Arc};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
-    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Filter,
+    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions,
+    Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -125,6 +125,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        // What is stored may not be readable without its metadata.
+        options.entry = true;
         if let Some(range) = options.range.take() {
             let inner = &*self.inner;
             return Ok(self.transform.read_range(inner, key, range, options).await?.map(own_object));
@@ -167,7 +169,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         Ok(until_error(plain.buffered(AT_ONCE)).try_filter_map(|item| ready(Ok(item))).boxed())
     }
 
-    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, mut items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        items.iter_mut().for_each(|(_, options)| options.entry = true);
         if items.iter().any(|(_, options)| options.range.is_some()) {
             return defaults::get_batch(self, items).await;
         }
