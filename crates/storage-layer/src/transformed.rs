@@ -212,8 +212,18 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn query(&self, query: Query) -> Result<EntryStream> {
-        // The store below knows other sizes, so the question is answered above it.
-        defaults::query(self, query).await
+        if !self.transform.queries_below(&*self.inner, &query).await? {
+            // The store below knows other sizes, or other metadata, so the question is answered above it.
+            return defaults::query(self, query).await;
+        }
+        if !query.filters.iter().any(Filter::is_on_metadata) {
+            return Ok(self.entries(self.inner.query(query).await?));
+        }
+        // The store below finds values by their metadata that are damaged here. They are no answer, and do not count.
+        let mut below = query;
+        let limit = below.limit.take().unwrap_or(usize::MAX);
+        let sound = self.entries(self.inner.query(below).await?);
+        Ok(sound.try_filter(|entry| ready(entry.damaged.is_none())).take(limit).boxed())
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
