@@ -222,9 +222,7 @@ impl Table {
 
     /// Gives a value that is kept its whole entry, which was asked for since. If it is not kept any more, nothing changes.
     pub(crate) fn complete(&self, key: &Key, value: &Arc<Value>, entry: Entry) -> Arc<Value> {
-        let whole =
-            Value { entry, whole_entry: true, bytes: value.bytes.clone(), epoch: value.epoch, expires: value.expires };
-        let (mut state, whole) = (self.lock(), Arc::new(whole));
+        let (mut state, whole) = (self.lock(), Arc::new(value.completed(entry)));
         // Whoever has begun to write since has made it forgotten under this lock.
         match self.lookup(key) {
             Some(kept) if Arc::ptr_eq(&kept, value) => self.insert(&mut state, key, whole),
@@ -235,9 +233,7 @@ impl Table {
     /// Forgets this value, if it is the one that is kept.
     pub(crate) fn forget(&self, key: &Key, value: &Arc<Value>) {
         let _state = self.lock();
-        if self.lookup(key).is_some_and(|kept| Arc::ptr_eq(&kept, value)) {
-            self.values.invalidate(key);
-        }
+        self.lookup(key).filter(|kept| Arc::ptr_eq(kept, value)).inspect(|_| self.values.invalidate(key));
     }
 
     /// Keeps a value. The lock is held since it was clear that this is allowed.
@@ -371,8 +367,7 @@ impl Write {
         }
     }
 
-    /// The write of a single key has succeeded; keeps what was written unless another write came in between. The flag says whether the
-    /// entry is all of it.
+    /// The write of a single key has succeeded; keeps what was written unless another write came in between.
     pub(crate) fn keep(mut self, entry: (Entry, bool), bytes: Bytes) {
         let Some(scope) = self.scope.take() else {
             return;

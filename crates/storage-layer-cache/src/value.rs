@@ -25,6 +25,11 @@ impl Value {
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
+    /// The same value with its whole entry.
+    pub(crate) fn completed(&self, entry: Entry) -> Self {
+        Self { entry, whole_entry: true, bytes: self.bytes.clone(), epoch: self.epoch, expires: self.expires }
+    }
+
     /// Whether it has what such a read asks for.
     pub(crate) fn answers(&self, options: &GetOptions) -> bool {
         self.whole_entry || !options.entry
