@@ -27,7 +27,8 @@ pub const UNUSUAL: &[Saboteur] = &[
     store("takes_only_little", |inner, _| wrap(inner, modest::Small)),
     // No capability, no etags, no dates, and a put in two steps.
     store("declares_nothing", |inner, namespace| wrap(inner, modest::Plain::new(&namespace, false))),
-    // Etags that equal bytes share, dates in whole seconds, answers to writes without dates, and values in tiny pieces.
+    // Etags that equal bytes share, dates in whole seconds, answers to writes without dates, reads of bytes alone without
+    // more of the entry than they need, and values in tiny pieces.
     store("weak_and_coarse", |inner, _| wrap(inner, weak::Weak)),
     // A small server answers requests that it presigns.
     store("presigns", |inner, _| wrap(inner, Presigns::with(Flaw::Sound))),

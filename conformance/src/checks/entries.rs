@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use storage_core::{BatchOptions, Body, Bytes, CopyOptions, Entry, Etag, Metadata, PutOptions, Storage, VersionId};
+use futures_util::TryStreamExt;
+use storage_core::{
+    BatchOptions, Body, Bytes, CopyOptions, Entry, Etag, GetOptions, Metadata, PutOptions, Query, Storage, VersionId,
+};
 
 use crate::{
     Context, Failure, Outcome,
@@ -52,6 +55,47 @@ pub async fn every_write_returns_its_entry(c: Context) -> Outcome {
                 agree(&what, &written, &stat)?;
                 seen.is_new(&c, &what, &stat)?;
                 expect_value(s, "to", Some(&value)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the answer to a write may lack is in every entry that is read afterwards, after a read of the bytes alone, too.
+/// Profile: full
+pub async fn reads_are_dated(c: Context) -> Outcome {
+    let s = &c.storage;
+    let (value, metadata) = (Bytes::from("value"), Metadata::new());
+    for way in [Way::Put, Way::Streamed, Way::InBatch] {
+        for reads_first in [false, true] {
+            write(s, way, &value, &metadata).await?;
+            if reads_first {
+                expect_value(s, "to", Some(&value)).await?;
+            }
+            let listed: Vec<Entry> = s.list("to").await?.try_collect().await?;
+            let listed = expect_some("the listed entry", listed.into_iter().next())?;
+            let Some(modified) = listed.modified else {
+                return Err(Failure::NotRun("the target's entries have no date of modification".into()));
+            };
+            let queried: Vec<Entry> = s.query(Query::new().prefix("to")).await?.try_collect().await?;
+            let object = expect_some("the object", s.open("to", GetOptions::new()).await?)?;
+            let collected = expect_some("the value", s.get_with_entry("to", GetOptions::new()).await?)?;
+            let stat = entry(s, "to").await?;
+            let again = entry(s, "to").await?;
+            let queried = expect_some("the entry in the answer of a query", queried.into_iter().next())?;
+            let reads = [
+                ("query", queried),
+                ("open", object.entry),
+                ("get_with_entry", collected.1),
+                ("stat", stat.clone()),
+                ("the next stat", again),
+            ];
+            for (how, read) in reads {
+                let what = format!("by {how} after {way:?}, the bytes read before: {reads_first}");
+                expect_eq(&format!("the date {what}"), read.modified, Some(modified))?;
+                if how != "query" {
+                    expect_eq(&format!("created {what}"), read.created, stat.created)?;
+                }
             }
         }
     }

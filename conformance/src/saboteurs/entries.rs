@@ -1,6 +1,11 @@
 //! Entries that say something else than what is stored.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Mutex,
+    time::Duration,
+};
 
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
@@ -12,6 +17,7 @@ use super::{
     table,
     wrap::{Fault, Sides, value, whole},
 };
+use crate::support::locked;
 
 table! {
     etag_of_the_beginning = EtagOfTheBeginning => ["entries/etag_sees_every_byte"];
@@ -19,6 +25,15 @@ table! {
     equal_writes_are_left_out = EqualWrites => ["damaged/can_be_replaced_and_removed", "damaged/no_condition_holds", "entries/an_equal_write_is_a_write", "entries/every_write_returns_its_entry"];
     an_overwrite_is_created_now = CreatedNow => ["entries/created_stays_whatever_writes", "entries/every_write_returns_its_entry"];
     a_copy_returns_the_etag_of_its_source = CopiesTheEtag => ["entries/every_write_returns_its_entry"];
+    a_stat_is_the_answer_to_the_write = StatIsTheAnswer::default() => ["entries/reads_are_dated", "list/sort_size_modified", "metadata/stat_list_get_agree"];
+    a_bare_read_is_taken_for_an_entry = KeepsBareReads::default() => ["entries/reads_are_dated"];
+    answers_with_its_own_clock = OwnClock => [
+        "basic/put_returns_entry",
+        "entries/every_write_returns_its_entry",
+        "metadata/modified_is_the_time_of_the_write",
+        "metadata/stat_list_get_agree",
+        "versioning/listed_newest_first",
+    ];
     one_level_without_metadata = OneLevelWithoutMetadata => ["counts/of_entries_with_metadata", "damaged/is_listed_as_such", "metadata/listed_only_when_asked"];
 }
 
@@ -133,6 +148,71 @@ impl Fault for CreatedNow {
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         let mut entry = s.inner.put(key, body, options).await?;
         entry.created = entry.modified;
+        Ok(entry)
+    }
+}
+
+/// Puts are answered without dates, and a stat gives that answer again as long as the value is the same.
+#[derive(Debug, Default)]
+struct StatIsTheAnswer(Mutex<HashMap<Key, Entry>>);
+
+#[async_trait]
+impl Fault for StatIsTheAnswer {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let mut entry = s.inner.put(key, body, options).await?;
+        (entry.modified, entry.created) = (None, None);
+        locked(&self.0).insert(key.clone(), entry.clone());
+        Ok(entry)
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let current = options.version.is_none();
+        let found = s.inner.stat(key, options).await?;
+        let answer = locked(&self.0).get(key).cloned().filter(|_| current);
+        let same = |answer: &Entry| found.as_ref().is_some_and(|found| found.etag == answer.etag);
+        Ok(answer.filter(same).or(found))
+    }
+}
+
+/// What a read of the bytes alone needed of an entry, with its metadata, is the answer of each stat as long as the value is the same.
+#[derive(Debug, Default)]
+struct KeepsBareReads(Mutex<HashMap<Key, Entry>>);
+
+#[async_trait]
+impl Fault for KeepsBareReads {
+    async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let bytes_alone = !options.entry && options.version.is_none();
+        let mut found = s.inner.get(key, options).await?;
+        if let Some(object) = found.as_mut().filter(|_| bytes_alone) {
+            let mut bare = Entry::new(key.clone(), object.entry.size);
+            (bare.etag, bare.version) = (object.entry.etag.take(), object.entry.version.take());
+            object.entry.etag = bare.etag.clone();
+            let metadata = object.entry.metadata.take();
+            object.entry = bare.clone();
+            bare.metadata = metadata;
+            locked(&self.0).insert(key.clone(), bare);
+        }
+        Ok(found)
+    }
+
+    async fn stat(&self, s: Sides<'_>, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
+        let current = options.version.is_none();
+        let found = s.inner.stat(key, options).await?;
+        let kept = locked(&self.0).get(key).cloned().filter(|_| current);
+        let same = |kept: &Entry| found.as_ref().is_some_and(|found| found.etag == kept.etag);
+        Ok(kept.filter(same).or(found))
+    }
+}
+
+/// What a put returns has the date of a clock that is five seconds ahead.
+#[derive(Debug)]
+struct OwnClock;
+
+#[async_trait]
+impl Fault for OwnClock {
+    async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        let mut entry = s.inner.put(key, body, options).await?;
+        entry.modified = entry.modified.map(|time| time + Duration::from_secs(5));
         Ok(entry)
     }
 }

@@ -46,6 +46,14 @@ impl Fault for Weak {
             }
             None => bytes,
         };
+        let entry = match options.entry {
+            true => entry,
+            false => {
+                let mut bare = Entry::new(entry.key, entry.size);
+                (bare.etag, bare.version) = (entry.etag, entry.version);
+                bare
+            }
+        };
         Ok(Some(Object::new(entry, in_pieces(part))))
     }
 

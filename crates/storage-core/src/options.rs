@@ -259,6 +259,10 @@ options! {
         if_none_match: Option<Etag>, Etag => Some(if_none_match);
         /// A hint: the caller will collect the body anyway, so a backend that can read it in one go should.
         whole: bool, bool => whole;
+        /// Whether the entry is wanted; it is unless this is `false`. A store or layer may then answer with an entry that has key, size,
+        /// etag and version alone. The handle sets it, by what its method returns: such an entry never leaves it. A layer that needs
+        /// more of the entry asks below for all of it, and whoever keeps such an entry never takes it for a full one.
+        entry: bool = true, bool => entry;
         /// Read a large value in several ranges at once; see [`parallel`](GetOptions::parallel). The handle does that: a backend need not
         /// look at it.
         parallel_reads: Option<ParallelReads>, ParallelReads => Some(parallel_reads);

@@ -138,7 +138,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// # Errors
     /// As said at [`Storage`].
     pub async fn get_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Bytes>> {
-        match self.open(key, options.whole(true)).await? {
+        match self.read(key, options.whole(true).entry(false)).await? {
             Some(object) => object.body.bytes(u64::MAX).await.map(Some),
             None => Ok(None),
         }
@@ -159,7 +159,11 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ///
     /// # Errors
     /// As said at [`Storage`].
-    pub async fn open(&self, key: impl IntoKey, mut options: GetOptions) -> Result<Option<Object>> {
+    pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
+        self.read(key, options.entry(true)).await
+    }
+
+    async fn read(&self, key: impl IntoKey, mut options: GetOptions) -> Result<Option<Object>> {
         let call = self.call("get");
         let key = call.key(key)?;
         let (check, range) = (options.check(self.info()), options.range);

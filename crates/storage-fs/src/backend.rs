@@ -12,8 +12,8 @@ use std::{
 use futures_util::StreamExt;
 use storage_core::{
     BackendInfo, BatchOptions, Body, Buffer, Bytes, Capabilities, CopyOptions, DeleteOptions, Entry, Error, ErrorKind,
-    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, Result, StatOptions, StorageBackend, async_trait,
-    defaults,
+    GetOptions, Key, ListOptions, ListStream, Object, PutOptions, RenameOptions, Result, StatOptions, StorageBackend,
+    async_trait, defaults,
     pending::{Commit, Keys, Settled, Writes},
 };
 
@@ -211,8 +211,19 @@ impl StorageBackend for Fs {
         blocking::write(&self.writes, to, move |commit| store.copy(&source, &target, options, commit)).await
     }
 
-    // The default of `rename` is a copy and a delete under a condition. Moving the file instead would have to change the etag of
-    // the source first, in its place.
+    async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+        let store = self.settled(self.writes.settled_keys([from, to])).await?;
+        if from != to {
+            let (source, target, asked) = (from.clone(), to.clone(), options.clone());
+            let keys = vec![source.clone(), target.clone()];
+            let renamed =
+                blocking::write(&self.writes, keys, move |commit| store.rename(&source, &target, &asked, commit));
+            if let Some(entry) = renamed.await? {
+                return Ok(entry);
+            }
+        }
+        defaults::rename(self, from, to, options).await
+    }
 
     async fn health(&self) -> Result<()> {
         let store = self.store()?;

@@ -13,7 +13,7 @@ use crate::{
     blocking,
     changes::Changes,
     error,
-    store::{Found, Store},
+    store::Store,
     walk::{Clearing, Layout, Walk},
 };
 
@@ -142,8 +142,10 @@ impl Listing {
     fn describe(&self, key: &Key) -> Result<Option<Entry>> {
         // All that lies beside the value is in its record.
         let bare = !self.options.etags && !self.options.metadata;
-        let describe = |found: Found| if bare { Ok(found.bare_entry(key)) } else { found.entry(key) };
-        let entry = self.store.find(key).and_then(|found| found.map(describe).transpose());
+        let entry = match bare {
+            true => self.store.find(key).map(|found| found.map(|found| found.bare_entry(key))),
+            false => self.store.look(key).map(|found| found.map(|(_, entry)| entry)),
+        };
         match entry {
             // A file that another program made unreadable does not break the listing.
             Err(e) if e.kind() == ErrorKind::PermissionDenied => {

@@ -37,7 +37,17 @@ impl Locks {
         Self { stripes: (0..=u8::MAX).map(|_| Mutex::new(())).collect() }
     }
 
-    /// Waits for the lock of a key. Only one may be held at a time.
+    /// Waits for the locks of two keys, in the order in which everybody does.
+    pub(crate) fn lock_both(&self, tree: &Tree, keys: [&Key; 2]) -> Result<(Guard<'_>, Option<Guard<'_>>)> {
+        let mut keys = keys.map(|key| (stripe(key.as_str()), key));
+        keys.sort_unstable();
+        let [(low, first), (high, second)] = keys;
+        let first = self.lock(tree, first)?;
+        let second = if low == high { None } else { Some(self.lock(tree, second)?) };
+        Ok((first, second))
+    }
+
+    /// Waits for the lock of a key. While one is held, no other may be taken but by `lock_both`.
     pub(crate) fn lock(&self, tree: &Tree, key: &Key) -> Result<Guard<'_>> {
         let begun = Instant::now();
         let stripe = stripe(key.as_str());

@@ -11,7 +11,8 @@ use rustix::{
 use storage_core::{Body, Entry, GetOptions, Key, Object, Result};
 
 use crate::{
-    blocking, error, record,
+    blocking, error,
+    record::{self, Record},
     store::{Found, Store},
 };
 
@@ -23,15 +24,14 @@ const ALWAYS_FITS: u64 = 64 << 20;
 impl Store {
     /// The entry of a value.
     pub(crate) fn stat(&self, key: &Key) -> Result<Option<Entry>> {
-        self.find(key)?.map(|found| found.entry(key)?.sound()).transpose()
+        self.look(key)?.map(|(_, entry)| entry.sound()).transpose()
     }
 
     /// A value, or the part of it that was asked for. More than a piece is streamed, unless the whole was asked for.
     pub(crate) fn get(&self, key: &Key, options: &GetOptions) -> Result<Option<Object>> {
-        let found = self.find(key)?;
-        let entry = found.as_ref().map(|found| found.entry(key)?.sound()).transpose()?;
-        options.check_current(entry.as_ref())?;
-        let (Some(found), Some(entry)) = (found, entry) else { return Ok(None) };
+        let found = self.look(key)?.map(|(found, entry)| Ok((found, entry.sound()?))).transpose()?;
+        options.check_current(found.as_ref().map(|(_, entry)| entry))?;
+        let Some((found, entry)) = found else { return Ok(None) };
         let range = match options.range {
             Some(range) => range.resolve(entry.size)?,
             None => 0..entry.size,
@@ -55,8 +55,8 @@ impl Store {
             let range = options.range.map_or(Ok(0..size), |range| range.resolve(size))?;
             let (store, key, etag, len) =
                 (self.clone(), key.clone(), object.entry.etag.clone(), range.end - range.start);
-            let open = move || match store.find(&key)? {
-                Some(found) if found.entry(&key)?.etag == etag => Ok(found.pieces(range)),
+            let open = move || match store.look(&key)? {
+                Some((found, entry)) if entry.etag == etag => Ok(found.pieces(range)),
                 _ => Err(error::replaced()),
             };
             object.body = Body::from_backend(len, stream::once(blocking::run(open)).try_flatten());
@@ -66,11 +66,17 @@ impl Store {
 }
 
 impl Found {
-    /// Fails if another program changed the file since it was opened. (We replace files, and never change them.)
+    /// Fails if another program changed the file since it was opened. (We replace files, and change no more of them than their dates
+    /// when they are renamed.)
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         let stat = self.file.metadata().map_err(error::os)?;
         let same = stat.len() == self.stat.len() && record::modified(&stat) == record::modified(&self.stat);
-        if same { Ok(()) } else { Err(error::changed()) }
+        let renamed = |record: &Record| record.renamed.is_some() && record.is_of(&stat);
+        if same || Record::read(&self.file)?.is_some_and(|record| renamed(&record)) {
+            Ok(())
+        } else {
+            Err(error::changed())
+        }
     }
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {

@@ -3,6 +3,9 @@
 //! It holds, all numbers little-endian: the id of the write (16 bytes of owner, 8 of number), the size (8), the time of
 //! modification and of creation (8 each, nanoseconds since 1970), and then the metadata as canonical JSON, or nothing. So short,
 //! a record without metadata finds room in the inode of ext4, where JSON would take a block of its own for every file.
+//!
+//! Before the metadata of a value that was renamed stands what it is under its new key: a byte 1, another id (16 and 8), its time
+//! of modification and of creation (8 each), the length of the key (2) and the key.
 
 use std::{
     fmt,
@@ -45,9 +48,39 @@ pub(crate) struct Record {
     pub(crate) modified: Nanos,
     pub(crate) created: Nanos,
     pub(crate) metadata: Arc<Metadata>,
+    /// What differs under the key that the file is renamed to.
+    pub(crate) renamed: Option<Renamed>,
 }
 
+/// A rename is a write: it has an id and dates of its own, from the moment on at which the file has its new name. So they are written
+/// before, with the key for which they hold; under any other key the file is what it was.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Renamed {
+    pub(crate) to: Key,
+    pub(crate) id: WriteId,
+    pub(crate) modified: Nanos,
+    pub(crate) created: Nanos,
+}
+
+/// Stands before what a rename has written.
+const RENAMED: u8 = 1;
+
 impl Record {
+    /// The id and the dates of the value under this key.
+    pub(crate) fn under(&self, key: &Key) -> (WriteId, Nanos, Nanos) {
+        match &self.renamed {
+            Some(renamed) if renamed.to == *key => (renamed.id, renamed.modified, renamed.created),
+            _ => (self.id, self.modified, self.created),
+        }
+    }
+
+    /// Whether the file is still as we have left it: no other program has changed it. The date of a rename is set before the rename.
+    pub(crate) fn is_of(&self, stat: &Stat) -> bool {
+        let modified = modified(stat);
+        let ours = self.modified == modified || self.renamed.as_ref().is_some_and(|to| to.modified == modified);
+        ours && self.size == stat.len()
+    }
+
     /// The record of a file; `None` when another program wrote it.
     pub(crate) fn read(file: &File) -> Result<Option<Self>> {
         let mut bytes = vec![0; 1024];
@@ -79,6 +112,17 @@ impl Record {
         bytes.extend(self.size.to_le_bytes());
         bytes.extend(self.modified.to_le_bytes());
         bytes.extend(self.created.to_le_bytes());
+        if let Some(renamed) = &self.renamed {
+            let key = renamed.to.as_str().as_bytes();
+            bytes.push(RENAMED);
+            bytes.extend(renamed.id.owner.to_le_bytes());
+            bytes.extend(renamed.id.number.to_le_bytes());
+            bytes.extend(renamed.modified.to_le_bytes());
+            bytes.extend(renamed.created.to_le_bytes());
+            // A key has at most 1,024 bytes.
+            bytes.extend((key.len() as u16).to_le_bytes());
+            bytes.extend(key);
+        }
         if !self.metadata.is_empty() {
             bytes.extend(self.metadata.to_json().into_bytes());
         }
@@ -90,6 +134,13 @@ impl Record {
         let (numbers, json) = rest.split_at_checked(32).ok_or_else(corrupt)?;
         let [number, size, modified, created] = numbers.as_chunks::<8>().0 else {
             return Err(corrupt());
+        };
+        let (renamed, json) = match json.split_first() {
+            Some((&RENAMED, rest)) => {
+                let (renamed, json) = Renamed::decode(rest).ok_or_else(corrupt)?;
+                (Some(renamed), json)
+            }
+            _ => (None, json),
         };
         let metadata = match json {
             [] => Metadata::new(),
@@ -104,7 +155,26 @@ impl Record {
             modified: Nanos::from_le_bytes(*modified),
             created: Nanos::from_le_bytes(*created),
             metadata: metadata.into(),
+            renamed,
         })
+    }
+}
+
+impl Renamed {
+    fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let (owner, rest) = bytes.split_first_chunk()?;
+        let (number, rest) = rest.split_first_chunk()?;
+        let (modified, rest) = rest.split_first_chunk()?;
+        let (created, rest) = rest.split_first_chunk()?;
+        let (len, rest) = rest.split_first_chunk()?;
+        let (key, rest) = rest.split_at_checked(usize::from(u16::from_le_bytes(*len)))?;
+        let renamed = Self {
+            to: Key::parse(str::from_utf8(key).ok()?).ok()?,
+            id: WriteId { owner: u128::from_le_bytes(*owner), number: u64::from_le_bytes(*number) },
+            modified: Nanos::from_le_bytes(*modified),
+            created: Nanos::from_le_bytes(*created),
+        };
+        Some((renamed, rest))
     }
 }
 
@@ -123,14 +193,14 @@ fn corrupt() -> Error {
 /// The entry of a value, from what the filesystem says and what was recorded.
 pub(crate) fn entry(key: &Key, stat: &Stat, record: Option<Record>) -> Entry {
     let mut entry = Entry::new(key.clone(), stat.len());
-    let modified = modified(stat);
+    let recorded = record.as_ref().map(|record| (record.is_of(stat), record.under(key)));
+    let (etag, modified) = match recorded {
+        Some((true, (id, modified, _))) => (Etag::new(id.to_string()), modified),
+        _ => (foreign_etag(stat), modified(stat)),
+    };
     entry.modified = Some(time(modified));
-    let intact = record.as_ref().is_some_and(|record| (record.size, record.modified) == (stat.len(), modified));
-    entry.etag = Some(match &record {
-        Some(record) if intact => Etag::new(record.id.to_string()),
-        _ => foreign_etag(stat),
-    });
-    entry.created = record.as_ref().map(|record| time(record.created));
+    entry.etag = Some(etag);
+    entry.created = recorded.map(|(_, (.., created))| time(created));
     entry.metadata = Some(record.map(|record| record.metadata).unwrap_or_default());
     entry
 }
@@ -179,6 +249,7 @@ mod tests {
             modified: -1,
             created: Nanos::MAX,
             metadata: Arc::default(),
+            renamed: None,
         };
         assert_eq!(record.encode().len(), OVERHEAD);
         assert_eq!(Record::decode(&record.encode()).unwrap(), record);
@@ -186,6 +257,16 @@ mod tests {
         let bytes = record.encode();
         assert_eq!(Record::decode(&bytes).unwrap(), record);
         for end in (0..bytes.len()).filter(|end| *end != OVERHEAD) {
+            assert_eq!(Record::decode(&bytes[..end]).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+        let to = Key::parse("some/k\u{e9}y").unwrap();
+        let id = WriteId { owner: u128::MAX, number: 3 };
+        record.renamed = Some(Renamed { to: to.clone(), id, modified: 9, created: -8 });
+        assert_eq!(record.under(&to), (id, 9, -8));
+        assert_eq!(record.under(&Key::parse("other").unwrap()), (record.id, -1, Nanos::MAX));
+        let (bytes, json) = (record.encode(), record.metadata.to_json().len());
+        assert_eq!(Record::decode(&bytes).unwrap(), record);
+        for end in (0..bytes.len()).filter(|end| ![OVERHEAD, bytes.len() - json].contains(end)) {
             assert_eq!(Record::decode(&bytes[..end]).unwrap_err().kind(), ErrorKind::Corrupt);
         }
     }

@@ -63,9 +63,14 @@ impl Staging {
         format!("{:032x}", self.owner)
     }
 
+    /// A name for one write.
+    pub(crate) fn id(&self) -> WriteId {
+        WriteId { owner: self.owner, number: self.number.fetch_add(1, Ordering::Relaxed) }
+    }
+
     /// An empty file to write a value to.
     pub(crate) fn stage(self: &Arc<Self>) -> Result<Staged> {
-        let id = WriteId { owner: self.owner, number: self.number.fetch_add(1, Ordering::Relaxed) };
+        let id = self.id();
         let file = create(&self.directory, &id.to_string()).map_err(error::os)?;
         Ok(Staged { staging: self.clone(), id, file, size: 0, placed: false })
     }
@@ -145,7 +150,7 @@ impl Staged {
     ) -> Result<Record> {
         let times = FileTimes::new().set_modified(record::time(modified));
         self.file.set_times(times).map_err(error::os)?;
-        let record = Record { id: self.id, size: self.size, modified, created, metadata };
+        let record = Record { id: self.id, size: self.size, modified, created, metadata, renamed: None };
         record.write(&self.file)?;
         self.sync(durable)?;
         Ok(record)

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::Path,
     sync::Arc,
 };
@@ -23,6 +24,8 @@ use crate::{
 
 /// What a store of this layout has in `.storage/format`.
 const FORMAT: &[u8] = b"storage-fs 1\n";
+/// How often to look again at a value that is renamed all the time.
+const ATTEMPTS: usize = 100;
 /// Neither a terminal nor a pipe under a value's name may stop the process that opens it.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
@@ -125,6 +128,28 @@ impl Store {
         guard
     }
 
+    /// The locks of two keys.
+    pub(crate) fn lock_both(&self, keys: [&Key; 2]) -> Result<(Guard<'_>, Option<Guard<'_>>)> {
+        let guards = self.writing()?.locks.lock_both(&self.tree, keys);
+        self.check_writable()?;
+        guards
+    }
+
+    /// The value of a key and its entry, without the key's lock.
+    pub(crate) fn look(&self, key: &Key) -> Result<Option<(Found, Entry)>> {
+        for _ in 0..ATTEMPTS {
+            let Some(found) = self.find(key)? else { return Ok(None) };
+            let record = found.record();
+            // The file may have been renamed, once and again, since it was opened: then what it says now is not said of this key.
+            let renamed = matches!(&record, Ok(Some(record)) if record.renamed.is_some());
+            if !renamed || self.tree.identity_of(&found.path).is_ok_and(|now| now == found.identity()) {
+                let entry = found.describe(key, record)?;
+                return Ok(Some((found, entry)));
+            }
+        }
+        Err(error::replaced())
+    }
+
     /// Fails unless reading is possible and, if it was when the store was opened, writing.
     pub(crate) fn health(&self) -> Result<()> {
         if self.writing.is_none() {
@@ -209,7 +234,19 @@ impl Writing {
 impl Found {
     /// What the value's entry says, which is damaged where the record cannot be read.
     pub(crate) fn entry(&self, key: &Key) -> Result<Entry> {
-        match Record::read(&self.file) {
+        self.describe(key, self.record())
+    }
+
+    fn record(&self) -> Result<Option<Record>> {
+        Record::read(&self.file)
+    }
+
+    fn identity(&self) -> Identity {
+        (self.stat.dev(), self.stat.ino())
+    }
+
+    fn describe(&self, key: &Key, record: Result<Option<Record>>) -> Result<Entry> {
+        match record {
             Err(e) if e.kind() == ErrorKind::Corrupt => Ok(record::entry(key, &self.stat, None).into_damaged(e)),
             record => Ok(record::entry(key, &self.stat, record?)),
         }

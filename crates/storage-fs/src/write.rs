@@ -1,21 +1,25 @@
 //! Putting, copying and deleting: stage, lock, check, move into place, sync.
 
-use std::sync::Arc;
+use std::{
+    fs::{File, FileTimes},
+    os::unix::fs::MetadataExt,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use rustix::{
-    fs::{AtFlags, unlinkat},
+    fs::{AtFlags, renameat, unlinkat},
     io::Errno,
 };
 use storage_core::{
-    Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, Result, pending::Commit,
+    Condition, CopyOptions, Entry, Error, ErrorKind, Key, Metadata, PutOptions, RenameOptions, Result, pending::Commit,
 };
 
 use crate::{
     changes::Changes,
     error,
     name::{self, split},
-    record::{self, Nanos, Record},
+    record::{self, Nanos, Record, Renamed},
     stage::Staged,
     store::{Found, Store},
 };
@@ -53,19 +57,19 @@ impl Store {
         // it is done again.
         let mut sealed = None;
         if self.durable {
-            let times = times(now, self.find(key)?.as_ref())?;
+            let times = times(now, key, self.find(key)?.as_ref())?;
             sealed = Some((times, self.seal(&staged, times, &metadata)?));
         }
         let _guard = self.lock(key)?;
         let current = self.find(key)?;
         self.check(key, options.condition.as_ref(), current.as_ref(), changes)?;
-        let times = times(now, current.as_ref())?;
+        let times = times(now, key, current.as_ref())?;
         let record = match sealed {
             Some((before, record)) if before == times => record,
             _ => self.seal(&staged, times, &metadata)?,
         };
         commit.begin()?;
-        self.install(key, &mut staged, current, changes)?;
+        self.install(key, |directory, name| staged.place(directory, name), current, changes)?;
         let mut entry = Entry::new(key.clone(), record.size);
         entry.modified = Some(record::time(record.modified));
         entry.created = Some(record::time(record.created));
@@ -111,8 +115,8 @@ impl Store {
             Error::new(ErrorKind::NotFound, what).with_key(from)
         };
         self.check_writable()?;
-        let source = self.find(from)?.ok_or_else(missing)?;
-        let entry = source.entry(from)?.sound()?;
+        let (source, entry) = self.look(from)?.ok_or_else(missing)?;
+        let entry = entry.sound()?;
         if from == to && options == CopyOptions::new() {
             return Ok(entry);
         }
@@ -131,13 +135,87 @@ impl Store {
         written
     }
 
+    /// Moves a value by giving its file another name. `None` where that cannot be, and the value must be copied and deleted: of a file
+    /// that another program wrote or changed, that has several names or places, or whose record has no room for two keys.
+    pub(crate) fn rename(
+        &self,
+        from: &Key,
+        to: &Key,
+        options: &RenameOptions,
+        commit: &Commit,
+    ) -> Result<Option<Entry>> {
+        let now = record::now(self.limits.time_granularity);
+        let _guards = self.lock_both([from, to])?;
+        let missing = || Error::new(ErrorKind::NotFound, "the source of the rename does not exist").with_key(from);
+        let source = self.find(from)?.ok_or_else(missing)?;
+        // What is damaged is left to the copy, which says so.
+        let Some(record) = Record::read(&source.file).ok().flatten().filter(|record| record.is_of(&source.stat)) else {
+            return Ok(None);
+        };
+        let annex = name::annex(from.as_str());
+        if source.stat.nlink() != 1 || source.path != annex && self.tree.identity_of(&annex).is_ok() {
+            return Ok(None);
+        }
+        let current = self.find(to)?;
+        let mut changes = Changes::default();
+        if let Err(e) = self.check(to, options.condition.as_ref(), current.as_ref(), &mut changes) {
+            changes.settle(&self.tree)?;
+            return Err(e);
+        }
+        let times = times(now, to, current.as_ref())?;
+        let (id, modified, created) = record.under(from);
+        let renamed = Renamed {
+            to: to.clone(),
+            id: self.writing()?.staging.id(),
+            modified: times.modified,
+            created: times.created,
+        };
+        let etag = renamed.id.to_string();
+        let record = Record { id, modified, created, renamed: Some(renamed), ..record };
+        commit.begin()?;
+        // All of this is seen only once the file has its new name.
+        let date = |nanos| source.file.set_times(FileTimes::new().set_modified(record::time(nanos)));
+        // The date may be that of an earlier attempt, of which the new record knows nothing.
+        let prepared = date(modified).is_ok()
+            && record.write(&source.file).is_ok()
+            && date(times.modified).is_ok()
+            && (!self.durable || source.file.sync_all().is_ok());
+        let (parent, name) = split(&source.path);
+        let moved = match self.tree.directory(parent) {
+            Ok(directory) if prepared => {
+                let place = |target: &File, new_name: &str| renameat(&directory, name, target, new_name);
+                self.install(to, place, current, &mut changes).map(|()| directory)
+            }
+            _ => Err(error::changed()),
+        };
+        let Ok(directory) = moved else {
+            // If the date stays, it is that of an attempt to rename it.
+            let _ = date(modified);
+            return Ok(None);
+        };
+        changes.note(parent, directory, true);
+        changes.settle(&self.tree)?;
+        let mut entry = Entry::new(to.clone(), record.size);
+        entry.modified = Some(record::time(times.modified));
+        entry.created = Some(record::time(times.created));
+        entry.etag = Some(etag.into());
+        entry.metadata = Some(record.metadata);
+        Ok(Some(entry))
+    }
+
     fn seal(&self, staged: &Staged, times: Times, metadata: &Arc<Metadata>) -> Result<Record> {
         staged.seal(times.modified, times.created, metadata.clone(), self.durable)
     }
 
-    /// Moves what is staged to where the current value is, or else to the natural place or, where that is not possible, to the
+    /// Moves a file, by `place`, to where the current value is, or else to the natural place or, where that is not possible, to the
     /// annex.
-    fn install(&self, key: &Key, staged: &mut Staged, current: Option<Found>, changes: &mut Changes) -> Result<()> {
+    fn install(
+        &self,
+        key: &Key,
+        mut place: impl FnMut(&File, &str) -> rustix::io::Result<()>,
+        current: Option<Found>,
+        changes: &mut Changes,
+    ) -> Result<()> {
         let natural = self.naming.natural(key.as_str());
         let annex = name::annex(key.as_str());
         let mut path = match &current {
@@ -147,7 +225,7 @@ impl Store {
         for _ in 0..ATTEMPTS {
             let (parent, name) = split(path);
             let moved = self.tree.make_directory(parent).and_then(|directory| {
-                staged.place(&directory, name)?;
+                place(&directory, name)?;
                 Ok(directory)
             });
             match moved {
@@ -216,7 +294,7 @@ impl Store {
 }
 
 /// The times of a value that replaces another: first written when that was, and not before it.
-fn times(now: Nanos, replaced: Option<&Found>) -> Result<Times> {
+fn times(now: Nanos, key: &Key, replaced: Option<&Found>) -> Result<Times> {
     let Some(found) = replaced else {
         return Ok(Times { modified: now, created: now });
     };
@@ -225,5 +303,6 @@ fn times(now: Nanos, replaced: Option<&Found>) -> Result<Times> {
         Err(e) if e.kind() == ErrorKind::Corrupt => None,
         other => other?,
     };
-    Ok(Times { modified: now.max(record::modified(&found.stat)), created: record.map_or(now, |record| record.created) })
+    let created = record.map_or(now, |record| record.under(key).2);
+    Ok(Times { modified: now.max(record::modified(&found.stat)), created })
 }

@@ -59,6 +59,37 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
         self.table.lookup(key).filter(|_| !self.validate)
     }
 
+    /// What answers such a read. A value whose entry is not all there and is wanted is asked for it below; `None` if it is not the
+    /// current one any more.
+    async fn answering(&self, key: &Key, value: Arc<Value>, options: &GetOptions) -> Result<Option<Arc<Value>>> {
+        if value.answers(options) {
+            return Ok(Some(value));
+        }
+        let now = self.inner.stat(key, StatOptions::new()).await?;
+        Ok(self.learn(key, &value, now.as_ref()))
+    }
+
+    /// What a stat says of a value whose entry was not all there: the value with it, or that it is another by now.
+    fn learn(&self, key: &Key, value: &Arc<Value>, now: Option<&Entry>) -> Option<Arc<Value>> {
+        match now {
+            Some(now) if now.etag == value.entry.etag && now.size == value.entry.size => {
+                Some(self.table.complete(key, value, now.clone()))
+            }
+            _ => {
+                self.table.forget(key, value);
+                None
+            }
+        }
+    }
+
+    /// The answer of a value that is at hand.
+    async fn answer(&self, key: &Key, value: Arc<Value>, options: GetOptions) -> Result<Option<Object>> {
+        match self.answering(key, value, &options).await? {
+            Some(value) => value.answer(&options),
+            None => self.inner.get(key, options).await,
+        }
+    }
+
     /// The right to keep what a read with these options finds.
     fn ticket(&self, key: &Key, options: &GetOptions) -> Option<Ticket> {
         let all = options.version.is_none() && options.range.is_none();
@@ -89,7 +120,7 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
             Join::Joined(load) => (load, false),
             Join::Kept(value) => {
                 counts.read(true);
-                return value.answer(&options);
+                return self.answer(key, value, options).await;
             }
             Join::Alone => {
                 counts.read(false);
@@ -99,7 +130,7 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
         match load.await {
             Ok(Loaded::Known(value)) => {
                 counts.read(true);
-                value.answer(&options)
+                self.answer(key, value, options).await
             }
             Ok(Loaded::Read(value)) => {
                 counts.read(!first);
@@ -176,14 +207,14 @@ fn whole(body: &Body, max: u64) -> Option<Bytes> {
     buffer.clone().into_bytes().ok()
 }
 
-/// The entry that a stat would give, if the answer to the put has all of it: a date that only a stat knows would be missing
-/// as long as the value is kept.
-fn complete(written: &Entry, size: usize, options: PutOptions) -> Option<Entry> {
+/// What the answer to the put says of the value, and whether that is all that a stat would say: a date that only a stat knows would
+/// be missing as long as the value is kept.
+fn kept_entry(written: &Entry, size: usize, options: PutOptions) -> Option<(Entry, bool)> {
     let dated = written.modified.is_some() && written.created.is_some();
-    (dated && written.etag.is_some() && written.size == size as u64).then(|| {
+    (written.etag.is_some() && written.size == size as u64).then(|| {
         let mut entry = written.clone();
         entry.metadata.get_or_insert(options.metadata.unwrap_or_default());
-        entry
+        (entry, dated)
     })
 }
 
@@ -208,11 +239,13 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
         match self.table.lookup(key) {
             Some(value) if !self.validate => {
                 self.table.counts.read(true);
-                value.answer(&options)
+                self.answer(key, value, options).await
             }
             None if !is_plain(&options) => {
                 self.table.counts.read(false);
                 let ticket = self.ticket(key, &options);
+                // What is kept has all of its entry.
+                let options = if ticket.is_some() { options.entry(true) } else { options };
                 let found = self.inner.get(key, options).await?;
                 self.keep(ticket, found).await
             }
@@ -226,7 +259,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
         let guard = self.table.begin(Scope::Keys(vec![key.clone()]));
         let result = self.inner.put(key, body, options.clone()).await;
         let kept = value.zip(result.as_ref().ok());
-        match kept.and_then(|(value, written)| Some((complete(written, value.len(), options)?, value))) {
+        match kept.and_then(|(value, written)| Some((kept_entry(written, value.len(), options)?, value))) {
             // A copy, because the caller's bytes may be a small part of something large.
             Some((entry, value)) => guard.keep(entry, Bytes::copy_from_slice(&value)),
             None => guard.end(|_| is_doubtful(&result)),
@@ -241,10 +274,16 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         if options.version.is_none() && !self.validate {
             let value = self.table.lookup(key);
-            self.table.counts.read(value.is_some());
-            if let Some(value) = value {
+            let whole = value.as_ref().filter(|value| value.whole_entry);
+            self.table.counts.read(whole.is_some());
+            if let Some(value) = whole {
                 return Ok(Some(value.entry.clone()));
             }
+            let now = self.inner.stat(key, options).await?;
+            if let Some(value) = value {
+                self.learn(key, &value, now.as_ref());
+            }
+            return Ok(now);
         }
         self.inner.stat(key, options).await
     }
@@ -258,7 +297,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
         let (mut places, mut tickets, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for (place, (key, options)) in items.into_iter().enumerate() {
             let current = options.version.is_none();
-            let value = current.then(|| self.at_hand(&key)).flatten();
+            let value = current.then(|| self.at_hand(&key)).flatten().filter(|value| value.answers(&options));
             if current {
                 self.table.counts.read(value.is_some());
             }
@@ -266,7 +305,9 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Cache<S> {
                 Some(value) => value.answer(&options),
                 None => {
                     places.push(place);
-                    tickets.push(self.ticket(&key, &options));
+                    let ticket = self.ticket(&key, &options);
+                    let options = if ticket.is_some() { options.entry(true) } else { options };
+                    tickets.push(ticket);
                     rest.push((key, options));
                     Ok(None)
                 }

@@ -220,10 +220,37 @@ impl Table {
         }
     }
 
+    /// Gives a value that is kept its whole entry, which was asked for since. If it is not kept any more, nothing changes.
+    pub(crate) fn complete(&self, key: &Key, value: &Arc<Value>, entry: Entry) -> Arc<Value> {
+        let (mut state, whole) = (self.lock(), Arc::new(value.completed(entry)));
+        // Whoever has begun to write since has made it forgotten under this lock.
+        match self.lookup(key) {
+            Some(kept) if Arc::ptr_eq(&kept, value) => self.insert(&mut state, key, whole),
+            _ => whole,
+        }
+    }
+
+    /// Forgets this value, if it is the one that is kept.
+    pub(crate) fn forget(&self, key: &Key, value: &Arc<Value>) {
+        let _state = self.lock();
+        self.lookup(key).filter(|kept| Arc::ptr_eq(kept, value)).inspect(|_| self.values.invalidate(key));
+    }
+
     /// Keeps a value. The lock is held since it was clear that this is allowed.
-    fn keep(&self, state: &mut State, key: &Key, entry: Entry, bytes: Bytes, begun: Instant) -> Arc<Value> {
+    fn keep(
+        &self,
+        state: &mut State,
+        key: &Key,
+        (entry, whole_entry): (Entry, bool),
+        bytes: Bytes,
+        begun: Instant,
+    ) -> Arc<Value> {
         let epoch = self.epoch.load(Ordering::SeqCst);
-        let value = Arc::new(Value { entry, bytes, epoch, expires: begun.checked_add(self.ttl) });
+        let value = Arc::new(Value { entry, whole_entry, bytes, epoch, expires: begun.checked_add(self.ttl) });
+        self.insert(state, key, value)
+    }
+
+    fn insert(&self, state: &mut State, key: &Key, value: Arc<Value>) -> Arc<Value> {
         self.values.insert(key.clone(), value.clone());
         state.unsettled += u64::from(value.weight());
         // By itself it makes room after so many values, whatever their size.
@@ -292,11 +319,11 @@ impl Ticket {
     pub(crate) fn keep(self, entry: Entry, bytes: Bytes) -> Arc<Value> {
         let mut state = self.table.lock();
         if self.is_valid(&state) {
-            return self.table.keep(&mut state, &self.key, entry, bytes, self.begun);
+            return self.table.keep(&mut state, &self.key, (entry, true), bytes, self.begun);
         }
         drop(state);
         // Only those who wait for this very load see it.
-        Arc::new(Value { entry, bytes, epoch: u64::MAX, expires: None })
+        Arc::new(Value { entry, whole_entry: true, bytes, epoch: u64::MAX, expires: None })
     }
 
     /// Forgets what was kept: it turned out not to be current.
@@ -341,7 +368,7 @@ impl Write {
     }
 
     /// The write of a single key has succeeded; keeps what was written unless another write came in between.
-    pub(crate) fn keep(mut self, entry: Entry, bytes: Bytes) {
+    pub(crate) fn keep(mut self, entry: (Entry, bool), bytes: Bytes) {
         let Some(scope) = self.scope.take() else {
             return;
         };

@@ -8,6 +8,8 @@ pub(crate) const OVERHEAD: usize = 512;
 
 pub(crate) struct Value {
     pub(crate) entry: Entry,
+    /// Whether the entry is all of it. The answer to a write may lack dates: then only the etag, the size and the version are used.
+    pub(crate) whole_entry: bool,
     pub(crate) bytes: Bytes,
     /// When everything was last forgotten before this was kept.
     pub(crate) epoch: u64,
@@ -21,6 +23,16 @@ impl Value {
         let metadata = self.entry.metadata.as_deref().map_or(0, Metadata::size);
         let bytes = OVERHEAD + self.entry.key.as_str().len() + metadata + self.bytes.len();
         u32::try_from(bytes).unwrap_or(u32::MAX)
+    }
+
+    /// The same value with its whole entry.
+    pub(crate) fn completed(&self, entry: Entry) -> Self {
+        Self { entry, whole_entry: true, bytes: self.bytes.clone(), epoch: self.epoch, expires: self.expires }
+    }
+
+    /// Whether it has what such a read asks for.
+    pub(crate) fn answers(&self, options: &GetOptions) -> bool {
+        self.whole_entry || !options.entry
     }
 
     /// The current value as the backend would give it.

@@ -101,7 +101,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
     }
 
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        self.plain.get(key, options).await
+        // The metadata says whether and how the value is compressed.
+        self.plain.get(key, options.entry(true)).await
     }
 
     async fn put(&self, key: &Key, body: Body, mut options: PutOptions) -> Result<Entry> {
@@ -142,7 +143,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
         Ok(items.buffered(AT_ONCE).try_filter_map(|item| ready(Ok(item))).boxed())
     }
 
-    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, mut items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        items.iter_mut().for_each(|(_, options)| options.entry = true);
         if items.iter().any(|(_, options)| options.range.is_some()) {
             return defaults::get_batch(self, items).await;
         }

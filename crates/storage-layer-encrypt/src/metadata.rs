@@ -13,7 +13,7 @@ use crate::{
 
 /// The field that holds sealed metadata. A caller's own field of this name is moved aside by an apostrophe, as is one that
 /// would then be in its place, and so on.
-const FIELD: &str = "storage.sealed";
+pub(crate) const FIELD: &str = "storage.sealed";
 /// Bytes of the canonical JSON of metadata with this field alone, the text in it empty.
 const ENVELOPE: usize = r#"{"fields":{"":""}}"#.len() + FIELD.len();
 /// The bytes before key id and wrapped key.
@@ -50,10 +50,14 @@ pub(crate) fn detach(stored: Arc<Metadata>) -> Arc<Metadata> {
     plain.map_or(stored, Arc::new)
 }
 
+/// Whether a field of this name is ours, or a caller's that is moved aside.
+pub(crate) fn is_ours(name: &str) -> bool {
+    name.trim_end_matches('\'') == FIELD
+}
+
 /// With the fields renamed whose names are ours but for apostrophes; `None` if there are none.
 fn moved(metadata: &Metadata, rename: impl for<'n> Fn(&'n str) -> Cow<'n, str>) -> Option<Metadata> {
-    let is_ours = |name: &String| name.trim_end_matches('\'') == FIELD;
-    metadata.fields.keys().any(is_ours).then(|| {
+    metadata.fields.keys().any(|name| is_ours(name)).then(|| {
         let mut moved = metadata.clone();
         let fields = std::mem::take(&mut moved.fields).into_iter();
         moved.fields = fields

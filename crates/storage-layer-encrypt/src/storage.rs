@@ -7,10 +7,10 @@ use futures_util::{StreamExt, stream};
 use ring::rand::SystemRandom;
 use storage_config::WrappedKey;
 use storage_core::{
-    BackendInfo, Body, ByteRange, Entry, Error, ErrorKind, GetOptions, Key, Metadata, Object, PutOptions, Result,
-    StorageBackend,
+    BackendInfo, Body, ByteRange, Comparison, Entry, Error, ErrorKind, FieldValue, Filter, GetOptions, Key, Metadata,
+    Object, PutOptions, Query, Result, StorageBackend,
 };
-use storage_layer::{Transform, Transformed};
+use storage_layer::{Transform, Transformed, is_about_metadata_alone};
 
 use crate::{
     Algorithm, EncryptLayer,
@@ -263,6 +263,21 @@ impl Transform for EncryptTransform {
             };
         }
         Ok(Some(plain_sizes(stored)))
+    }
+
+    async fn queries_below<S: StorageBackend + ?Sized>(&self, inner: &S, query: &Query) -> Result<bool> {
+        let able = !self.settings.encrypt_metadata && inner.info().capabilities.queryable;
+        if !able || !is_about_metadata_alone(query, metadata::is_ours) {
+            return Ok(false);
+        }
+        // Values that were written with encrypted metadata are found by it above this layer alone.
+        let sealed = Filter::Field {
+            name: metadata::FIELD.to_owned(),
+            comparison: Comparison::NotEqual,
+            value: FieldValue::Null,
+        };
+        let mut sealed = inner.query(Query::new().prefix(query.prefix.as_str()).filter(sealed).limit(1)).await?;
+        Ok(sealed.next().await.transpose()?.is_none())
     }
 }
 

@@ -159,6 +159,8 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
         if let Some(version) = options.version.take() {
             return self.get_version(key, &version, options).await;
         }
+        // The version stands in the metadata.
+        options.entry = true;
         let object = self.inner.get(&names::key_below(key)?, options).await?;
         object.map(|object| self.view.object(key.clone(), object)).transpose()
     }
@@ -193,7 +195,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Versioned<S> {
         let mut keys = Vec::with_capacity(items.len());
         let mut below = Vec::with_capacity(items.len());
         for (key, options) in items {
-            below.push((names::key_below(&key)?, options));
+            below.push((names::key_below(&key)?, options.entry(true)));
             keys.push(key);
         }
         let objects = self.inner.get_batch(below).await?;

@@ -17,7 +17,7 @@ pub use intercept::Intercept;
 pub use intercepted::Intercepted;
 pub use operation::{Bodies, Operation, OperationName, Payload, Replay};
 pub use resume::Resume;
-pub use transform::Transform;
+pub use transform::{Transform, is_about_metadata_alone};
 pub use transformed::Transformed;
 pub use watch::Watch;
 

@@ -1,8 +1,14 @@
 //! The trait of layers that change a value's bytes: encrypt, compress.
 
-use std::{fmt::Debug, future::Future};
+use std::{
+    fmt::Debug,
+    future::{Future, ready},
+};
 
-use storage_core::{BackendInfo, Body, ByteRange, Entry, GetOptions, Key, Object, PutOptions, Result, StorageBackend};
+use storage_core::{
+    BackendInfo, Body, ByteRange, Entry, Filter, GetOptions, Key, Object, OrderBy, PutOptions, Query, Result,
+    StorageBackend,
+};
 
 /// A layer that stores something else than it is given, and gives back what it was given.
 ///
@@ -43,4 +49,40 @@ pub trait Transform: Debug + Send + Sync + 'static {
         inner: &S,
         stored: Entry,
     ) -> impl Future<Output = Result<Option<Entry>>> + Send;
+
+    /// Whether the store below gives the same answer to this query, but for entries that turn out to be damaged here. `false` unless
+    /// overridden: then the query is answered above the layer, by a scan. A layer that leaves metadata as it is says so by
+    /// [`is_about_metadata_alone`].
+    fn queries_below<S: StorageBackend + ?Sized>(
+        &self,
+        inner: &S,
+        query: &Query,
+    ) -> impl Future<Output = Result<bool>> + Send {
+        let _ = (inner, query);
+        ready(Ok(false))
+    }
+}
+
+/// Whether a query asks for nothing but keys, dates and metadata, and for no field that is the layer's own: what a layer that changes
+/// bytes and sizes alone leaves as it is.
+#[must_use]
+pub fn is_about_metadata_alone(query: &Query, is_own_field: impl Fn(&str) -> bool) -> bool {
+    let order = match &query.order.by {
+        OrderBy::Key | OrderBy::Created | OrderBy::Modified => true,
+        // A damaged entry has no field to be ordered by; below it has.
+        OrderBy::Field(name) => !is_own_field(name) && query.filters.iter().any(Filter::is_on_metadata),
+        _ => false,
+    };
+    order
+        && query.filters.iter().all(|filter| match filter {
+            Filter::Field { name, .. } => !is_own_field(name),
+            Filter::ContentType(_)
+            | Filter::AnyTag(_)
+            | Filter::AllTags(_)
+            | Filter::ModifiedAfter(_)
+            | Filter::ModifiedBefore(_)
+            | Filter::CreatedAfter(_)
+            | Filter::CreatedBefore(_) => true,
+            _ => false,
+        })
 }

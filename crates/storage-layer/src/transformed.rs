@@ -4,9 +4,9 @@ use std::{future::ready, mem, sync::Arc};
 
 use futures_util::{Stream, StreamExt, TryStreamExt};
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
-    ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions, Query,
-    RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Filter,
+    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions,
+    Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
 
 use crate::Transform;
@@ -125,6 +125,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
+        // What is stored may not be readable without its metadata.
+        options.entry = true;
         if let Some(range) = options.range.take() {
             let inner = &*self.inner;
             return Ok(self.transform.read_range(inner, key, range, options).await?.map(own_object));
@@ -167,7 +169,8 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
         Ok(until_error(plain.buffered(AT_ONCE)).try_filter_map(|item| ready(Ok(item))).boxed())
     }
 
-    async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+    async fn get_batch(&self, mut items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        items.iter_mut().for_each(|(_, options)| options.entry = true);
         if items.iter().any(|(_, options)| options.range.is_some()) {
             return defaults::get_batch(self, items).await;
         }
@@ -209,8 +212,18 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
     }
 
     async fn query(&self, query: Query) -> Result<EntryStream> {
-        // The store below knows other sizes, so the question is answered above it.
-        defaults::query(self, query).await
+        if !self.transform.queries_below(&*self.inner, &query).await? {
+            // The store below knows other sizes, or other metadata, so the question is answered above it.
+            return defaults::query(self, query).await;
+        }
+        if !query.filters.iter().any(Filter::is_on_metadata) {
+            return Ok(self.entries(self.inner.query(query).await?));
+        }
+        // The store below finds values by their metadata that are damaged here. They are no answer, and do not count.
+        let mut below = query;
+        let limit = below.limit.take().unwrap_or(usize::MAX);
+        let sound = self.entries(self.inner.query(below).await?);
+        Ok(sound.try_filter(|entry| ready(entry.damaged.is_none())).take(limit).boxed())
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {

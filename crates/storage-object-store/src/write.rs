@@ -227,7 +227,7 @@ impl Inner {
         Ok(more)
     }
 
-    /// The entry of a write that has happened. A store that does not say when that was is asked.
+    /// The entry of a write that has happened, as far as the answer says. A store that does not say which value it has become is asked.
     async fn written(
         &self,
         key: &Key,
@@ -250,15 +250,19 @@ impl Inner {
             _ => result.e_tag.is_none() || *etag == result.e_tag,
         };
         let mut etag = self.profile.shown(result.e_tag.clone(), result.version.clone());
-        if entry.modified.is_none() {
+        let unnamed = token.is_none() && etag.is_none();
+        if unnamed || self.info.capabilities.versioning && entry.version.is_none() {
             match self.get(place, Get::new().with_head(true)).await.map(|found| found.map(|found| found.meta)) {
                 Ok(Some(now)) if known(&now.e_tag, &now.version) => {
                     entry.modified = self.modified(&now);
+                    if self.info.capabilities.versioning {
+                        entry.version = now.version.clone().map(VersionId::from);
+                    }
                     etag = self.profile.shown(now.e_tag, now.version);
                 }
                 // Somebody else has written since.
                 Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the time of a write could not be read"),
+                Err(error) => tracing::warn!(%error, "what a write has become could not be read"),
             }
         }
         entry.etag = token.or(etag.map(Etag::from));

@@ -23,7 +23,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     ) -> impl Future<Output = Result<BTreeMap<Key, Bytes>>> {
         let call = self.call("get_batch");
         let keys: Result<Vec<Key>> = keys.into_iter().map(|key| call.key(key)).collect();
-        self.read(keys)
+        self.read_batch(keys)
     }
 
     /// Writes all pairs and returns their entries in order. See [`StorageBackend::put_batch`].
@@ -101,9 +101,9 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
         items.into_iter().map(check).collect()
     }
 
-    async fn read(&self, keys: Result<Vec<Key>>) -> Result<BTreeMap<Key, Bytes>> {
+    async fn read_batch(&self, keys: Result<Vec<Key>>) -> Result<BTreeMap<Key, Bytes>> {
         let (call, keys) = (self.call("get_batch"), keys?);
-        let items = keys.iter().map(|key| (key.clone(), GetOptions::new().whole(true))).collect();
+        let items = keys.iter().map(|key| (key.clone(), GetOptions::new().whole(true).entry(false))).collect();
         let results = call.run(None, Ok(()), || self.backend.get_batch(items)).await?;
         let mut found = BTreeMap::new();
         for (key, result) in keys.into_iter().zip(results) {

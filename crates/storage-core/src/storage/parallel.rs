@@ -67,6 +67,7 @@ fn pinned(options: &GetOptions, entry: &Entry) -> Option<GetOptions> {
     let mut pinned = options.clone();
     pinned.if_none_match = None;
     pinned.whole = true;
+    pinned.entry = false;
     if pinned.version.is_none() {
         pinned.if_match = Some(entry.etag.clone()?);
     }
