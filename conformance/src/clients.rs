@@ -452,7 +452,7 @@ impl<'w> Client<'w> {
             Verb::Get | Verb::GetPieces | Verb::GetRange => {
                 let from = self.world.size / 16 * 8;
                 let options = match op.verb {
-                    Verb::Get => GetOptions::new().whole(true),
+                    Verb::Get => GetOptions::new().prefer_buffered(true),
                     Verb::GetRange => GetOptions::new().range(from as u64..),
                     _ => GetOptions::new(),
                 };
@@ -463,7 +463,7 @@ impl<'w> Client<'w> {
                 let keys: Vec<String> = (0..KEYS).map(|key| self.world.key(key)).collect();
                 let mut items = Vec::new();
                 for key in &keys {
-                    items.push((crate::support::key(key)?, GetOptions::new().whole(true)));
+                    items.push((crate::support::key(key)?, GetOptions::new().prefer_buffered(true)));
                 }
                 let mut steps = Vec::new();
                 for (key, object) in done!(self.s.backend().get_batch(items).await).into_iter().enumerate() {
@@ -485,8 +485,8 @@ impl<'w> Client<'w> {
                 vec![Step::new([self.world.seen(op.key, entry.as_ref())])]
             }
             Verb::List | Verb::OneLevel => {
-                let one_level = op.verb == Verb::OneLevel;
-                let options = ListOptions::new().prefix(self.world.prefix()).metadata(true).one_level(one_level);
+                let delimited = op.verb == Verb::OneLevel;
+                let options = ListOptions::new().prefix(self.world.prefix()).metadata(true).delimited(delimited);
                 let mut listing = done!(self.s.list_with(options).await);
                 let mut entries = Vec::new();
                 while let Some(item) = listing.next().await {

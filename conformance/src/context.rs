@@ -86,7 +86,7 @@ impl Context {
     }
 
     async fn second(&self) -> Outcome<Opened> {
-        if self.target.is_volatile() || self.info().consistency == Consistency::Instance {
+        if self.target.is_volatile() || self.info().consistency == Consistency::ProcessLocal {
             let same = |s: &Storage| Storage::from_arc(s.backend().clone());
             return Ok(Opened { storage: same(&self.storage), raw: same(&self.raw) });
         }

@@ -202,7 +202,7 @@ async fn verify(
 /// The write whose value and metadata a key has; or what is wrong with them.
 async fn stored(storage: &Storage, seed: u64, key: &str) -> Result<Option<Write>, String> {
     let read = async {
-        let Some(object) = storage.open(key, GetOptions::new().whole(true)).await? else { return Ok(None) };
+        let Some(object) = storage.open(key, GetOptions::new().prefer_buffered(true)).await? else { return Ok(None) };
         Ok(Some((object.entry, object.body.bytes(u64::MAX).await?)))
     };
     let read: Result<_> = read.await;

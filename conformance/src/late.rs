@@ -300,7 +300,7 @@ impl Round {
         let mut tries = 0;
         loop {
             let found = async {
-                let found = self.s.open(self.key(name), GetOptions::new().whole(true)).await?;
+                let found = self.s.open(self.key(name), GetOptions::new().prefer_buffered(true)).await?;
                 let Some(object) = found else { return Ok(None) };
                 let value = object.body.bytes(u64::MAX).await?;
                 Ok(Some((self.named(&value)?, object.entry.etag)))

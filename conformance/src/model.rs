@@ -72,10 +72,10 @@ impl Model {
     }
 
     /// The keys of a listing, and with a delimiter the common prefixes, in order.
-    pub(crate) fn list(&self, prefix: &str, after: Option<&str>, one_level: bool, limit: usize) -> Vec<String> {
+    pub(crate) fn list(&self, prefix: &str, after: Option<&str>, delimited: bool, limit: usize) -> Vec<String> {
         let mut listed = Vec::new();
         for key in self.0.keys().filter(|key| key.starts_with(prefix)) {
-            let item = match key[prefix.len()..].find('/').filter(|_| one_level) {
+            let item = match key[prefix.len()..].find('/').filter(|_| delimited) {
                 Some(slash) => &key[..=prefix.len() + slash],
                 None => key,
             };

@@ -34,7 +34,7 @@ const READS: [(&str, Read); 16] = [
     ("a batch of gets", |s| async move { Ok(format!("{:?}", s.get_batch(["k/03", "absent", "k/04"]).await?)) }.boxed()),
     ("a listing", |s| async move { Ok(told(s.list("k/").await?.try_collect().await?)) }.boxed()),
     ("a listing with metadata", |s| shown(s, ListOptions::new().prefix("k/").metadata(true)).boxed()),
-    ("a listing of one level", |s| shown(s, ListOptions::new().one_level(true)).boxed()),
+    ("a listing of one level", |s| shown(s, ListOptions::new().delimited(true)).boxed()),
     ("a page of a listing", |s| shown(s, ListOptions::new().start_after("k/02").limit(5)).boxed()),
     ("a sorted listing", |s| {
         async move {

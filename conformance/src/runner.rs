@@ -76,8 +76,8 @@ pub(crate) fn describe(target: &Target, info: Option<&BackendInfo>, checks: Vec<
             time_granularity_ns: u64::try_from(info.limits.time_granularity.as_nanos()).unwrap_or(u64::MAX),
         };
         report.consistency = match info.consistency {
-            Consistency::Store => "store".into(),
-            Consistency::Instance => "instance".into(),
+            Consistency::Shared => "shared".into(),
+            Consistency::ProcessLocal => "process-local".into(),
             other => format!("{other:?}").to_lowercase(),
         };
     }

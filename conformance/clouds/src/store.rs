@@ -72,12 +72,12 @@ impl Store {
         &self,
         prefix: &str,
         after: Option<&str>,
-        one_level: bool,
+        delimited: bool,
         limit: usize,
     ) -> (Vec<String>, Vec<String>, Option<String>) {
         let (mut names, mut below) = (Vec::new(), Vec::new());
         for name in self.objects.keys().filter(|name| name.starts_with(prefix)) {
-            let slash = name[prefix.len()..].find('/').filter(|_| one_level);
+            let slash = name[prefix.len()..].find('/').filter(|_| delimited);
             let position = slash.map_or(name.as_str(), |at| &name[..=prefix.len() + at]);
             if after.is_some_and(|after| position <= after) || below.last().is_some_and(|last| last == position) {
                 continue;

@@ -48,8 +48,8 @@ pub(super) fn stat(key: &Key, options: &StatOptions) -> String {
 
 pub(super) fn list(options: &ListOptions) -> String {
     let mut text = format!("list({}", short(&options.prefix));
-    if options.one_level {
-        text += ", one_level";
+    if options.delimited {
+        text += ", delimited";
     }
     if let Some(start) = &options.start_after {
         add(&mut text, "start_after", &short(start));

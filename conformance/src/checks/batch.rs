@@ -45,7 +45,7 @@ pub async fn order_preserved(c: Context) -> Outcome {
     }
     let mut items: Vec<(Key, GetOptions)> = Vec::new();
     for name in names {
-        items.push((key(name)?, GetOptions::new().whole(true)));
+        items.push((key(name)?, GetOptions::new().prefer_buffered(true)));
     }
     items.insert(5, (key("absent")?, GetOptions::new()));
     let read = s.backend().get_batch(items.clone()).await?;

@@ -201,7 +201,7 @@ async fn settle() {
 
 /// Entry and value, read in one call.
 async fn read(s: &Storage, key: &str) -> Result<(Entry, Bytes), Failure> {
-    let object = expect_some("the value", s.open(key, GetOptions::new().whole(true)).await?)?;
+    let object = expect_some("the value", s.open(key, GetOptions::new().prefer_buffered(true)).await?)?;
     Ok((object.entry, object.body.bytes(u64::MAX).await?))
 }
 

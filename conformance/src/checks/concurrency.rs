@@ -40,7 +40,7 @@ pub async fn counter_loses_no_update(c: Context) -> Outcome {
 /// Needs: conditional
 pub async fn two_processes(c: Context) -> Outcome {
     const EACH: usize = 15;
-    if c.info().consistency == Consistency::Instance {
+    if c.info().consistency == Consistency::ProcessLocal {
         return Err(Failure::NotRun("what another instance writes need not be seen".into()));
     }
     c.storage.put("n", "0").await?;
@@ -57,7 +57,7 @@ pub async fn two_processes(c: Context) -> Outcome {
     }
     // An instance that promises to see only its own writes may not know yet what the others made of it.
     let reader = match c.info().consistency {
-        Consistency::Instance => c.open_again().await?,
+        Consistency::ProcessLocal => c.open_again().await?,
         _ => c.storage.clone(),
     };
     expect_value(&reader, "n", Some((3 * EACH).to_string().as_bytes())).await

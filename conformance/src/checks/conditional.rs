@@ -109,7 +109,7 @@ pub async fn update_race_one_winner(c: Context) -> Outcome {
 }
 
 /// An etag is of one write: the same bytes written again, new metadata, or a new life after a delete do not match it.
-/// Needs: conditional, unique_etags
+/// Needs: conditional, version_etags
 pub async fn no_aba(c: Context) -> Outcome {
     let s = &c.storage;
     let stale = |what: &'static str, first: Etag| async move {

@@ -71,7 +71,7 @@ pub async fn of_entries(c: Context) -> Outcome {
             same(&what, &positions(s, options.clone().limit(limit)).await?, &keys[..limit.min(count)])?;
         }
         let what = format!("one level of {count}");
-        same(&what, &positions(s, options.clone().one_level(true)).await?, keys)?;
+        same(&what, &positions(s, options.clone().delimited(true)).await?, keys)?;
         let found = s.get_batch(keys).await?;
         expect_eq(&format!("the number of values in a batch of {count}"), found.len(), count)?;
         let wrong = found.iter().find(|(key, value)| key.as_str().as_bytes() != &value[..]);
@@ -132,8 +132,8 @@ pub async fn of_entries_with_metadata(c: Context) -> Outcome {
     }
     for group in groups.iter().take_while(|_| pace.goes_on()) {
         let (Group { prefix, keys }, count) = (group, group.keys.len());
-        let one_level = ListOptions::new().prefix(prefix.as_str()).one_level(true).metadata(true);
-        let items: Vec<ListItem> = s.list_with(one_level).await?.try_collect().await?;
+        let delimited = ListOptions::new().prefix(prefix.as_str()).delimited(true).metadata(true);
+        let items: Vec<ListItem> = s.list_with(delimited).await?.try_collect().await?;
         expect_eq(&format!("the number of items in one level of {count}"), items.len(), count)?;
         for (entry, (key, expected)) in items.into_iter().filter_map(ListItem::into_entry).zip(group.described()) {
             described(&format!("the metadata of {key:?} in one level"), &entry, &expected)?;

@@ -91,8 +91,8 @@ pub async fn is_listed_as_such(c: Context) -> Outcome {
     // Whether a listing that reads no metadata knows of the damage is the store's affair.
     expect_eq("the keys without metadata", keys(&s, "d/").await?, KEYS)?;
     expect_eq("the keys behind it", positions_after(&s, DAMAGED).await?, &KEYS[2..])?;
-    let one_level = ListOptions::new().prefix("d/").one_level(true).metadata(true);
-    let items: Vec<ListItem> = s.list_with(one_level).await?.try_collect().await?;
+    let delimited = ListOptions::new().prefix("d/").delimited(true).metadata(true);
+    let items: Vec<ListItem> = s.list_with(delimited).await?.try_collect().await?;
     let positions: Vec<&str> = items.iter().map(ListItem::position).collect();
     expect_eq("the positions of one level", positions, ["d/a", "d/b", "d/b/", "d/c"])?;
     items

@@ -280,7 +280,7 @@ struct Seen {
 impl Seen {
     fn is_new(&mut self, c: &Context, what: &str, entry: &Entry) -> Outcome {
         let capabilities = c.info().capabilities;
-        if capabilities.unique_etags {
+        if capabilities.version_etags {
             let etag = expect_some(&format!("the etag, {what}"), entry.etag.clone())?;
             if let Some(earlier) = self.etags.insert(etag.clone(), what.to_owned()) {
                 return Err(format!("{what}: expected a new etag, saw {etag}, which was that of {earlier}").into());

@@ -167,7 +167,7 @@ async fn find(tx: &Tx, what: &str) -> Outcome {
         "a batch of gets" => drop(tx.get_batch(["d/1", "d/x"]).await?),
         "a listing" => drop(keys(tx, "d/").await?),
         "a listing of everything" => drop(keys(tx, "").await?),
-        "one level" => drop(positions(tx, ListOptions::new().prefix("d/").one_level(true)).await?),
+        "one level" => drop(positions(tx, ListOptions::new().prefix("d/").delimited(true)).await?),
         "keys behind another" => drop(positions(tx, ListOptions::new().start_after("d/1").limit(5)).await?),
         "a query" => drop(keys_of(tx.query(Query::new().prefix("d/")).await?).await?),
         "a copy" => drop(tx.copy("d/x", "copy").await?),
@@ -425,7 +425,7 @@ async fn listed(s: &Storage, left: &[&String], when: &str) -> Outcome {
     })?;
     let after = positions(s, ListOptions::new().start_after(left[49].as_str()).limit(3)).await?;
     expect_eq(&format!("three keys behind the hole {when}"), after.iter().collect::<Vec<_>>(), &left[50..53])?;
-    let within: Vec<ListItem> = s.list_with(ListOptions::new().one_level(true)).await?.try_collect().await?;
+    let within: Vec<ListItem> = s.list_with(ListOptions::new().delimited(true)).await?.try_collect().await?;
     let mut prefixes: Vec<&str> = left.iter().map(|key| &key[..4]).collect();
     prefixes.dedup();
     let seen: Vec<&str> = within.iter().map(ListItem::position).collect();

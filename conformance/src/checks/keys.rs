@@ -272,10 +272,10 @@ fn beginning_with<'a>(keys: &'a BTreeSet<String>, prefix: &'a str) -> impl Itera
 }
 
 /// A listing that begins as it must.
-async fn first_three(s: &Storage, there: &BTreeSet<String>, prefix: &str, one_level: bool) -> Outcome {
+async fn first_three(s: &Storage, there: &BTreeSet<String>, prefix: &str, delimited: bool) -> Outcome {
     let mut expected: Vec<&str> = Vec::new();
     for key in beginning_with(there, prefix) {
-        let slash = key[prefix.len()..].find('/').filter(|_| one_level);
+        let slash = key[prefix.len()..].find('/').filter(|_| delimited);
         let position = slash.map_or(key.as_str(), |at| &key[..=prefix.len() + at]);
         if expected.last() != Some(&position) {
             expected.push(position);
@@ -285,12 +285,12 @@ async fn first_three(s: &Storage, there: &BTreeSet<String>, prefix: &str, one_le
         }
     }
     expected.truncate(3);
-    let seen = positions(s, ListOptions::new().prefix(prefix).one_level(one_level).limit(3)).await?;
+    let seen = positions(s, ListOptions::new().prefix(prefix).delimited(delimited).limit(3)).await?;
     let lengths = |positions: Vec<&str>| positions.iter().map(|position| position.len()).collect::<Vec<_>>();
     expect(seen == expected, || {
         let (expected, seen) = (lengths(expected), lengths(seen.iter().map(String::as_str).collect()));
         format!(
-            "expected a listing (one level: {one_level}) of a prefix of {} bytes to begin with keys of {expected:?} bytes, \
+            "expected a listing (one level: {delimited}) of a prefix of {} bytes to begin with keys of {expected:?} bytes, \
              saw {seen:?}",
             prefix.len()
         )
@@ -542,7 +542,7 @@ pub async fn foreign_names_do_not_break_listing(c: Context) -> Outcome {
             stat => expect(stat?.is_some(), || format!("expected an entry of {key:?}, which is listed, saw none"))?,
         }
     }
-    positions(&s, ListOptions::new().one_level(true)).await?;
+    positions(&s, ListOptions::new().delimited(true)).await?;
     positions(&s, ListOptions::new().metadata(true)).await?;
     Ok(())
 }

@@ -133,8 +133,8 @@ pub async fn one_level_common_prefixes(c: Context) -> Outcome {
     let all = usable(&c.storage, all);
     put_all(&c.storage, &all).await?;
     for prefix in ["", "a", "a/", "a/c", "a/c/", "b/", "b", "/", "c/", "x", "a/b"] {
-        let expected = one_level(&all, prefix);
-        let options = ListOptions::new().prefix(prefix).one_level(true);
+        let expected = delimited(&all, prefix);
+        let options = ListOptions::new().prefix(prefix).delimited(true);
         let seen: Vec<ListItem> = c.storage.list_with(options).await?.try_collect().await?;
         let what = format!("one level at {prefix:?}");
         for item in &seen {
@@ -153,8 +153,8 @@ pub async fn one_level_resumes(c: Context) -> Outcome {
     let all = ["a", "a/b", "a/c/d", "a/c/e", "a-b", "a0", "b/x", "b/y", "c"];
     put_all(&c.storage, all).await?;
     for prefix in ["", "a/", "b"] {
-        let expected = one_level(&all, prefix);
-        let options = ListOptions::new().prefix(prefix).one_level(true);
+        let expected = delimited(&all, prefix);
+        let options = ListOptions::new().prefix(prefix).delimited(true);
         for size in [1, 2, 3] {
             let seen = by_pages(&c.storage, options.clone(), size).await?;
             expect_eq(&format!("one level at {prefix:?} by pages of {size}"), seen, expected.clone())?;
@@ -230,7 +230,7 @@ pub async fn limit(c: Context) -> Outcome {
     for limit in 0..8 {
         let flat = positions(&c.storage, ListOptions::new().limit(limit)).await?;
         expect_eq(&format!("the first {limit}"), flat, &all[..limit.min(6)])?;
-        let options = ListOptions::new().one_level(true).limit(limit);
+        let options = ListOptions::new().delimited(true).limit(limit);
         let items = ["a", "b/", "c", "d/", "e"];
         let seen = positions(&c.storage, options).await?;
         expect_eq(&format!("the first {limit} of one level"), seen, &items[..limit.min(5)])?;
@@ -280,7 +280,7 @@ pub async fn ten_thousand_no_loss_no_duplicates(c: Context) -> Outcome {
     expect(seen == expected, || "expected every key once and in order, saw others".into())?;
     let paged = by_pages(&c.storage, ListOptions::new(), 1000).await?;
     expect(paged == expected, || "expected every key once by pages of 1,000, saw others".into())?;
-    let options = ListOptions::new().one_level(true);
+    let options = ListOptions::new().delimited(true);
     expect_eq("the number of common prefixes", positions(&c.storage, options).await?.len(), 37)
 }
 
@@ -365,7 +365,7 @@ async fn by_pages(s: &Storage, options: ListOptions, size: usize) -> Outcome<Vec
 }
 
 /// What one level at the prefix must list.
-fn one_level(all: &[&str], prefix: &str) -> Vec<String> {
+fn delimited(all: &[&str], prefix: &str) -> Vec<String> {
     let mut items = sorted(all.iter().filter_map(|key| {
         let rest = key.strip_prefix(prefix)?;
         let end = rest.find('/').map_or(rest.len(), |slash| slash + 1);

@@ -214,16 +214,16 @@ pub async fn listed_only_when_asked(c: Context) -> Outcome {
     for key in ["a/b", "a/b/c", "key"] {
         s.put_with(key, "v", with(Metadata::new().tag(key))).await?;
     }
-    for (prefix, one_level) in [("", false), ("", true), ("a/", true), ("k", true)] {
+    for (prefix, delimited) in [("", false), ("", true), ("a/", true), ("k", true)] {
         for asked in [false, true] {
-            let options = ListOptions::new().prefix(prefix).one_level(one_level).metadata(asked);
+            let options = ListOptions::new().prefix(prefix).delimited(delimited).metadata(asked);
             let listed: Vec<_> = s.list_with(options).await?.try_collect().await?;
             let listed: Vec<Entry> = listed.into_iter().filter_map(storage_core::ListItem::into_entry).collect();
             expect(!listed.is_empty(), || format!("expected entries with the prefix {prefix:?}, saw none"))?;
             for entry in listed {
                 let expected = asked.then(|| Arc::new(Metadata::new().tag(entry.key.as_str())));
                 let what =
-                    format!("the metadata of {:?}, one level: {one_level}, asked for: {asked}", entry.key.as_str());
+                    format!("the metadata of {:?}, one level: {delimited}, asked for: {asked}", entry.key.as_str());
                 expect_eq(&what, entry.metadata, expected)?;
             }
         }
@@ -266,7 +266,7 @@ pub async fn etag_changes_with_bytes(c: Context) -> Outcome {
 }
 
 /// Every write, of equal bytes or of new metadata only, gets an etag never used before, also after a delete.
-/// Needs: unique_etags
+/// Needs: version_etags
 pub async fn etag_changes_x1000(c: Context) -> Outcome {
     let mut seen = HashSet::new();
     for i in 0..1000 {

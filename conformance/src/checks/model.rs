@@ -159,12 +159,12 @@ impl Both<'_> {
     async fn list(&self, rng: &mut fastrand::Rng) -> Outcome {
         let prefix = ["", "", "a", "a/", "b/", "é", "x"][rng.usize(0..7)];
         let after = rng.bool().then(|| KEYS[rng.usize(..KEYS.len())]);
-        let (one_level, limit) = (rng.bool(), rng.usize(1..8));
-        let mut options = ListOptions::new().prefix(prefix).one_level(one_level).limit(limit);
+        let (delimited, limit) = (rng.bool(), rng.usize(1..8));
+        let mut options = ListOptions::new().prefix(prefix).delimited(delimited).limit(limit);
         options.start_after = after.map(str::to_owned);
         let seen: Vec<ListItem> = self.store.list_with(options.clone()).await?.try_collect().await?;
         let seen: Vec<&str> = seen.iter().map(ListItem::position).collect();
-        expect_eq(&format!("the listing {options:?}"), seen, self.model.list(prefix, after, one_level, limit))
+        expect_eq(&format!("the listing {options:?}"), seen, self.model.list(prefix, after, delimited, limit))
     }
 
     /// Looks at everything.

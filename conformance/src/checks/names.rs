@@ -279,7 +279,7 @@ pub async fn a_prefix_reaches_to_its_end(c: Context) -> Outcome {
         let query = Query::new().prefix(prefix);
         let answer = crate::support::keys_of(s.query(query).await?).await?;
         expect_eq(&format!("the answer with the prefix {prefix:?}"), answer, sorted(&below))?;
-        let one_level = positions(s, ListOptions::new().prefix(prefix).one_level(true)).await?;
+        let delimited = positions(s, ListOptions::new().prefix(prefix).delimited(true)).await?;
         let mut expected: Vec<String> = below
             .iter()
             .map(|key| match key[prefix.len()..].find('/') {
@@ -288,7 +288,7 @@ pub async fn a_prefix_reaches_to_its_end(c: Context) -> Outcome {
             })
             .collect();
         expected.dedup();
-        expect_eq(&format!("one level at {prefix:?}"), one_level, expected)?;
+        expect_eq(&format!("one level at {prefix:?}"), delimited, expected)?;
     }
     for prefix in prefixes.into_iter().rev() {
         s.clear_prefix(prefix).await?;

@@ -243,7 +243,7 @@ async fn read_and_write(s: &Storage, large: &Bytes, say: impl Fn(String)) -> Out
             continue;
         }
         say(format!("the beginning of {opened}"));
-        let listing = |one_level| s.list_with(ListOptions::new().prefix("l/").one_level(one_level).metadata(one_level));
+        let listing = |delimited| s.list_with(ListOptions::new().prefix("l/").delimited(delimited).metadata(delimited));
         let mut stream = match i {
             0 | 1 => listing(i == 1).await?.map(|item| item.map(|_| 1)).boxed(),
             2 => s.query(Query::new().prefix("l/")).await?.map(|item| item.map(|_| 1)).boxed(),

@@ -98,7 +98,7 @@ pub async fn full_size_reported(c: Context) -> Outcome {
     c.storage.put("key", noise(100, 7)).await?;
     for range in [ByteRange::from(10..20), (90..).into(), ByteRange::Suffix(3), (100..).into()] {
         for whole in [false, true] {
-            let options = GetOptions::new().range(range).whole(whole);
+            let options = GetOptions::new().range(range).prefer_buffered(whole);
             let object = expect_some("the object", c.storage.open("key", options).await?)?;
             expect_eq(&format!("the size in the entry for {range:?}"), object.entry.size, LEN)?;
         }

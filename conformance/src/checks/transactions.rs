@@ -60,7 +60,7 @@ pub async fn own_writes_are_seen(c: Context) -> Outcome {
     expect_eq("the size", entry(&tx, "a").await?.size, 7)?;
     expect_eq("a range", tx.get_with("a", GetOptions::new().range(1..3)).await?, Some("ha".into()))?;
     expect_eq("the keys", keys(&tx, "").await?, ["a", "c", "new/1"])?;
-    let level: Vec<_> = tx.list_with(ListOptions::new().one_level(true)).await?.try_collect().await?;
+    let level: Vec<_> = tx.list_with(ListOptions::new().delimited(true)).await?.try_collect().await?;
     let level: Vec<&str> = level.iter().map(storage_core::ListItem::position).collect();
     expect_eq("one level", level, ["a", "c", "new/"])?;
     let listed = entries(&tx, "a").await?;

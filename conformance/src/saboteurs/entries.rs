@@ -58,7 +58,7 @@ impl Fault for EtagOfTheBeginning {
     fn declare(&self, info: &mut BackendInfo) {
         let capabilities = &mut info.capabilities;
         (capabilities.conditional, capabilities.conditional_delete) = (false, false);
-        (capabilities.unique_etags, capabilities.transactions, capabilities.versioning) = (false, false, false);
+        (capabilities.version_etags, capabilities.transactions, capabilities.versioning) = (false, false, false);
     }
 
     async fn put(&self, s: Sides<'_>, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
@@ -239,7 +239,7 @@ struct OneLevelWithoutMetadata;
 #[async_trait]
 impl Fault for OneLevelWithoutMetadata {
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
-        let drop = options.one_level && options.metadata;
+        let drop = options.delimited && options.metadata;
         let items = s.inner.list(options).await?.map_ok(move |mut item| {
             if let ListItem::Entry(entry) = &mut item
                 && drop

@@ -50,7 +50,7 @@ impl CutsPrefixes {
 #[async_trait]
 impl Fault for CutsPrefixes {
     async fn list(&self, s: Sides<'_>, mut options: ListOptions) -> Result<ListStream> {
-        if !self.queries && !options.one_level {
+        if !self.queries && !options.delimited {
             self.cut(&mut options.prefix);
         }
         s.inner.list(options).await

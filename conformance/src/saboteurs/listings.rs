@@ -160,7 +160,7 @@ impl Fault for PrefixIsAPattern {
     const DERIVED: bool = true;
 
     async fn list(&self, s: Sides<'_>, mut options: ListOptions) -> Result<ListStream> {
-        if options.one_level || !options.prefix.contains(['_', '%']) {
+        if options.delimited || !options.prefix.contains(['_', '%']) {
             return s.inner.list(options).await;
         }
         let pattern = std::mem::take(&mut options.prefix);
@@ -190,11 +190,11 @@ struct LimitsBeforeFolding;
 #[async_trait]
 impl Fault for LimitsBeforeFolding {
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
-        let Some(limit) = options.limit.filter(|_| options.one_level) else {
+        let Some(limit) = options.limit.filter(|_| options.delimited) else {
             return s.inner.list(options).await;
         };
         let mut flat = options.clone();
-        flat.one_level = false;
+        flat.delimited = false;
         let flat = listed(s, flat).await?;
         let reached: BTreeSet<&str> = flat.iter().take(limit).map(ListItem::position).collect();
         let mut items = listed(s, options).await?;
@@ -209,7 +209,7 @@ struct StartMustExist;
 #[async_trait]
 impl Fault for StartMustExist {
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
-        if let Some(start) = options.start_after.as_deref().filter(|_| !options.one_level) {
+        if let Some(start) = options.start_after.as_deref().filter(|_| !options.delimited) {
             let all = listed(s, ListOptions::new()).await?;
             if !all.iter().any(|item| item.position() == start) {
                 return Ok(streamed(Vec::new()));
@@ -229,7 +229,7 @@ struct Snapshot {
 impl Fault for Snapshot {
     async fn list(&self, s: Sides<'_>, options: ListOptions) -> Result<ListStream> {
         let lock = || locked(&self.pages);
-        let place = (options.prefix.clone(), options.one_level);
+        let place = (options.prefix.clone(), options.delimited);
         if let Some(start) = options.start_after.as_deref() {
             let kept = lock().get(&place).cloned();
             if let Some(mut kept) = kept {

@@ -93,7 +93,7 @@ struct LastPieceIsNotDelivered;
 #[async_trait]
 impl Fault for LastPieceIsNotDelivered {
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        if options.whole || options.range.is_some() {
+        if options.prefer_buffered || options.range.is_some() {
             return s.inner.get(key, options).await;
         }
         let Some(object) = s.inner.get(key, options).await? else { return Ok(None) };
@@ -194,7 +194,7 @@ struct KeepsPlaces {
 impl Fault for KeepsPlaces {
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let large = |object: &Object| object.entry.size > PART as u64;
-        let reads_whole = options.whole;
+        let reads_whole = options.prefer_buffered;
         let Some(mut object) = s.inner.get(key, options).await? else { return Ok(None) };
         if reads_whole || !large(&object) {
             return Ok(Some(object));
@@ -224,7 +224,7 @@ struct ReadersLock {
 #[async_trait]
 impl Fault for ReadersLock {
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let reads_whole = options.whole;
+        let reads_whole = options.prefer_buffered;
         let Some(mut object) = s.inner.get(key, options).await? else { return Ok(None) };
         if !reads_whole && object.entry.size > PART as u64 {
             let reader = self.readers.clone();

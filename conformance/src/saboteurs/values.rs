@@ -299,7 +299,7 @@ impl Fault for StaleCache {
     const DERIVED: bool = true;
 
     async fn get(&self, s: Sides<'_>, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        if options.clone().whole(false).entry(true) != GetOptions::new() {
+        if options.clone().prefer_buffered(false).entry(true) != GetOptions::new() {
             return s.inner.get(key, options).await;
         }
         // Held while it loads, so that an own write cannot come in between.

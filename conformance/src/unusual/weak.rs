@@ -29,7 +29,7 @@ impl Fault for Weak {
     const DERIVED: bool = true;
 
     fn declare(&self, info: &mut BackendInfo) {
-        info.capabilities.unique_etags = false;
+        info.capabilities.version_etags = false;
         info.limits.time_granularity = SECOND;
     }
 
@@ -133,7 +133,7 @@ async fn found(
     key: &Key,
     version: Option<storage_core::VersionId>,
 ) -> Result<Option<Found>> {
-    let mut options = GetOptions::new().whole(true);
+    let mut options = GetOptions::new().prefer_buffered(true);
     options.version = version;
     let Some(object) = inner.get(key, options).await? else {
         return Ok(None);

@@ -74,7 +74,7 @@ fn profile() -> Profile {
     // An etag stands for a write, not for its bytes: it is "updated every time a write operation is performed on an object", says
     // https://learn.microsoft.com/azure/storage/blobs/concurrency-manage. It looks like the time of the write in steps of 100 ns, so
     // none should come again after a delete, which Microsoft does not promise.
-    profile.unique_etags = true;
+    profile.version_etags = true;
     profile.time_granularity = Duration::from_secs(1);
     profile
 }

@@ -16,7 +16,7 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::{Ask, Native, Page, http};
+use storage_object_store::{CloudExtensions, ListRequest, Page, http};
 
 use crate::{
     error::{self, AZURE},
@@ -52,7 +52,7 @@ pub(crate) struct Calls {
 impl Calls {
     /// Finds out whether the container can be listed.
     pub(crate) async fn verify(&self) -> Result<()> {
-        self.list(&Ask::default()).await.map(drop)
+        self.list(&ListRequest::default()).await.map(drop)
     }
 
     async fn send(
@@ -72,7 +72,7 @@ impl Calls {
         for (name, value) in headers {
             request = request.header(name, value);
         }
-        let mut request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::strange)?;
+        let mut request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::malformed_response)?;
         let credential = self.credential().await?;
         AzureAuthorizer::new(&credential, &self.account).try_authorize(&mut request).map_err(error::build)?;
         http::send(&self.client, request).await
@@ -110,14 +110,14 @@ impl fmt::Debug for Calls {
 }
 
 #[async_trait]
-impl Native for Calls {
-    async fn list(&self, ask: &Ask) -> Result<Page> {
+impl CloudExtensions for Calls {
+    async fn list(&self, ask: &ListRequest) -> Result<Page> {
         let limit = ask.limit.clamp(1, PAGE).to_string();
         let mut query = vec![("restype", "container"), ("comp", "list"), ("maxresults", &limit)];
         if !ask.prefix.is_empty() {
             query.push(("prefix", &ask.prefix));
         }
-        if ask.one_level {
+        if ask.delimited {
             query.push(("delimiter", "/"));
         }
         match (&ask.next, &ask.after) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use object_store::{
-    CredentialProvider as Native, StaticCredentialProvider,
+    CredentialProvider as CloudExtensions, StaticCredentialProvider,
     azure::{AzureAccessKey, AzureCredential, split_sas},
 };
 use storage_config::CredentialProvider;
@@ -17,7 +17,7 @@ const EMULATOR: (&str, &str) =
     ("devstoreaccount1", "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==");
 const EMULATED: &str = "http://127.0.0.1:10000/devstoreaccount1";
 
-pub(crate) type Credentials = Arc<dyn Native<Credential = AzureCredential>>;
+pub(crate) type Credentials = Arc<dyn CloudExtensions<Credential = AzureCredential>>;
 
 /// An account. It has no `Debug`, since that of its credentials shows them.
 pub(crate) struct Account {

@@ -102,6 +102,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what Azure answers.
-pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    AZURE.strange(cause)
+pub(crate) fn malformed_response(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    AZURE.malformed_response(cause)
 }

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page, http::time};
+use storage_object_store::{ListedObject, Page, http::time};
 
 use crate::error::{self, AZURE};
 
@@ -58,9 +58,9 @@ struct Properties {
 /// A page of blobs.
 pub(crate) fn page(body: &[u8]) -> Result<Page> {
     AZURE.expect(body, &["EnumerationResults"])?;
-    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
+    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::malformed_response)?;
     let found = |blob: Blob| {
-        Ok(Found {
+        Ok(ListedObject {
             name: blob.name.read()?,
             size: blob.properties.size,
             modified: blob.properties.modified.as_deref().and_then(time),
@@ -81,7 +81,7 @@ impl Name {
         if !self.encoded {
             return Ok(self.text);
         }
-        Ok(percent_decode_str(&self.text).decode_utf8().map_err(error::strange)?.into_owned())
+        Ok(percent_decode_str(&self.text).decode_utf8().map_err(error::malformed_response)?.into_owned())
     }
 }
 

@@ -60,5 +60,5 @@ storage_conformance::main!(
         .stored_by_others(store)
         // Each request costs it some milliseconds, one after the other, and it looks at all blobs of all containers for a listing.
         .patience(Duration::from_secs(300))
-        .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),
+        .requires(Capabilities::new().atomic().streaming().conditional().version_etags()),
 );

@@ -89,7 +89,7 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     /// The entries whose key starts with `prefix` literally, in bytewise order of keys.
     ///
     /// # For callers
-    /// Each key that is there all the while is yielded exactly once, however many others come and go. With `one_level`, keys
+    /// Each key that is there all the while is yielded exactly once, however many others come and go. With `delimited`, keys
     /// with a `/` behind the prefix are folded into one [`ListItem::Prefix`] up to and with that `/`. An item is yielded when
     /// its [`position`](ListItem::position) lies behind `start_after`, so a listing resumes behind its last item.
     ///

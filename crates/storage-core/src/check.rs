@@ -67,7 +67,7 @@ impl GetOptions {
     /// # Errors
     /// `Unsupported` or `InvalidInput`.
     pub fn check(&self, info: &BackendInfo) -> Result<()> {
-        let Self { range, version, if_match: _, if_none_match: _, whole: _, entry: _, parallel_reads } = self;
+        let Self { range, version, if_match: _, if_none_match: _, prefer_buffered: _, entry: _, parallel_reads } = self;
         if parallel_reads.is_some_and(|how| how.at_once == 0 || how.chunk == 0) {
             let message = "a parallel read needs at least one range of at least one byte";
             return Err(Error::new(ErrorKind::InvalidInput, message));
@@ -164,7 +164,7 @@ impl ListOptions {
     /// # Errors
     /// `InvalidKey` for a prefix or start with a NUL.
     pub fn check(&self, _: &BackendInfo) -> Result<()> {
-        let Self { prefix, one_level: _, start_after, limit: _, metadata: _, etags: _ } = self;
+        let Self { prefix, delimited: _, start_after, limit: _, metadata: _, etags: _ } = self;
         check_prefix(prefix)?;
         start_after.as_deref().map_or(Ok(()), check_prefix)
     }

@@ -52,7 +52,7 @@ macro_rules! token {
     };
 }
 token! {
-    /// An opaque token that changes whenever the bytes change; with the capability `unique_etags`, with every write.
+    /// An opaque token that changes whenever the bytes change; with the capability `version_etags`, with every write.
     Etag
 }
 token! {

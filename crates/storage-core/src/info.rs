@@ -10,7 +10,7 @@ macro_rules! capabilities {
     ($($(#[$doc:meta])* $name:ident),* $(,)?) => {
         /// What this instance, as connected, can do.
         ///
-        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `unique_etags`, `transactions`, `versioning`, `presign`, `sources`)
+        /// *Semantic* capabilities (`conditional`, `conditional_delete`, `version_etags`, `transactions`, `versioning`, `presign`, `sources`)
         /// decide whether an operation or option works or is refused with `Unsupported`. *Quality* capabilities (the others)
         /// promise how well an operation is done that works either way.
         ///
@@ -55,7 +55,7 @@ capabilities! {
     /// Semantic: `IfMatch` on delete.
     conditional_delete,
     /// Semantic: every write gets an etag that is never used again.
-    unique_etags,
+    version_etags,
     /// Semantic: `begin` and atomic batches work, at [`BackendInfo::isolation`].
     transactions,
     /// Semantic: every put makes a version that can be listed, read and deleted.
@@ -173,9 +173,9 @@ impl KeyShape {
 pub enum Consistency {
     /// Every handle to the same store, in any process.
     #[default]
-    Store,
+    Shared,
     /// Only this instance, as with a cache in between.
-    Instance,
+    ProcessLocal,
 }
 
 /// What concurrent transactions can do to each other. Dirty reads, lost updates and unrepeatable reads are impossible in all.

@@ -258,7 +258,7 @@ options! {
         /// Fail with `NotModified` if the value has this etag.
         if_none_match: Option<Etag>, Etag => Some(if_none_match);
         /// A hint: the caller will collect the body anyway, so a backend that can read it in one go should.
-        whole: bool, bool => whole;
+        prefer_buffered: bool, bool => prefer_buffered;
         /// Whether the entry is wanted; it is unless this is `false`. A store or layer may then answer with an entry that has key, size,
         /// etag and version alone. The handle sets it, by what its method returns: such an entry never leaves it. A layer that needs
         /// more of the entry asks below for all of it, and whoever keeps such an entry never takes it for a full one.
@@ -308,7 +308,7 @@ options! {
         /// Only keys that start with this literal text.
         prefix: String, impl Into<String> => prefix.into();
         /// Stop at the first `/` after the prefix and yield what lies below as one common prefix.
-        one_level: bool, bool => one_level;
+        delimited: bool, bool => delimited;
         /// Only items (keys or common prefixes) after this text in bytewise order; it need not exist.
         start_after: Option<String>, impl Into<String> => Some(start_after.into());
         /// At most so many items.

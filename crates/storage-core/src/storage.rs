@@ -138,7 +138,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// # Errors
     /// As said at [`Storage`].
     pub async fn get_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Bytes>> {
-        match self.read(key, options.whole(true).entry(false)).await? {
+        match self.read(key, options.prefer_buffered(true).entry(false)).await? {
             Some(object) => object.body.bytes(u64::MAX).await.map(Some),
             None => Ok(None),
         }
@@ -149,7 +149,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// # Errors
     /// As said at [`Storage`].
     pub async fn get_with_entry(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<(Bytes, Entry)>> {
-        match self.open(key, options.whole(true)).await? {
+        match self.open(key, options.prefer_buffered(true)).await? {
             Some(Object { entry, body }) => Ok(Some((body.bytes(u64::MAX).await?, entry))),
             None => Ok(None),
         }

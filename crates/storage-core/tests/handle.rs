@@ -317,7 +317,7 @@ async fn everyday_calls() {
     for (options, expected) in [
         (ListOptions::new(), &["b/2", "b/1", "c", "a"] as &[&str]),
         (ListOptions::new().limit(2), &["b/2", "b/1"]),
-        (ListOptions::new().one_level(true), &["b/", "c", "a"]),
+        (ListOptions::new().delimited(true), &["b/", "c", "a"]),
     ] {
         let sorted = storage.list_sorted(options, largest.clone()).await.unwrap();
         let sorted: Vec<ListItem> = sorted.try_collect().await.unwrap();

@@ -48,7 +48,7 @@ impl Fs {
     /// and is not opened with `read_only`; `Unavailable` when the disk is full.
     pub async fn connect(config: Config) -> Result<Self> {
         let store = blocking::run(move || Store::open(&config)).await?;
-        let capabilities = Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags();
+        let capabilities = Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags();
         let mut info = BackendInfo::new("fs", capabilities);
         info.name = "Filesystem".into();
         info.description = env!("CARGO_PKG_DESCRIPTION").into();

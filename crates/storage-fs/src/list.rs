@@ -133,7 +133,7 @@ impl Listing {
     /// The prefix under which a one-level listing shows a key.
     fn common_prefix(&self, key: &Key) -> Option<String> {
         let behind = key.as_str().get(self.options.prefix.len()..)?;
-        let slash = behind.find('/').filter(|_| self.options.one_level)?;
+        let slash = behind.find('/').filter(|_| self.options.delimited)?;
         let end = self.options.prefix.len() + slash + 1;
         Some(key.as_str()[..end].to_owned())
     }

@@ -37,7 +37,7 @@ impl Store {
             None => 0..entry.size,
         };
         let len = range.end - range.start;
-        let body = if options.whole || len <= PIECE {
+        let body = if options.prefer_buffered || len <= PIECE {
             let bytes = found.read(range)?;
             found.check_unchanged()?;
             Body::from(bytes)

@@ -8,7 +8,7 @@ use storage_fs::{Config, Fs};
 
 storage_conformance::main!(
     Target::new("fs", |ns: Namespace| async move { Fs::open(ns.dir()).await })
-        .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags())
+        .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags())
         .foreign(|ns: Namespace| async move {
             strange(ns.dir())
                 .map_err(|e| Error::new(ErrorKind::Other, "the strange names cannot be made").with_source(e))

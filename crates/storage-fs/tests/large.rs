@@ -144,7 +144,7 @@ async fn a_huge_value_is_read_in_parts_only() {
     too_large(storage.get_with("huge", GetOptions::new().range(1..)).await.unwrap_err());
     too_large(storage.get_batch(["small", "huge"]).await.unwrap_err());
     let backend = storage.backend();
-    let whole = ["small", "huge"].map(|key| (Key::parse(key).unwrap(), GetOptions::new().whole(true)));
+    let whole = ["small", "huge"].map(|key| (Key::parse(key).unwrap(), GetOptions::new().prefer_buffered(true)));
     let [small, huge] = backend.get_batch(whole.into()).await.unwrap().try_into().unwrap();
     assert!(small.unwrap().is_some());
     too_large(huge.unwrap_err());

@@ -26,8 +26,8 @@ async fn every_length(segment: &str) {
     model.extend((1..=limit).map(|len| text[..len].to_owned()));
     for len in (1..=limit).rev() {
         let key = &text[..len];
-        for (prefix, one_level) in [(key, false), (key, true), (&key[..len - 1], false)] {
-            assert_eq!(listed(&storage, prefix, one_level).await, expected(&model, prefix, one_level), "{prefix:?}");
+        for (prefix, delimited) in [(key, false), (key, true), (&key[..len - 1], false)] {
+            assert_eq!(listed(&storage, prefix, delimited).await, expected(&model, prefix, delimited), "{prefix:?}");
         }
         assert!(storage.stat(key).await.unwrap().is_some(), "{key:?}");
         storage.clear_prefix(key).await.unwrap();
@@ -43,16 +43,16 @@ async fn put(storage: &Storage, keys: impl Iterator<Item = String>) {
     written.into_iter().collect::<Result<Vec<_>>>().unwrap();
 }
 
-async fn listed(storage: &Storage, prefix: &str, one_level: bool) -> Vec<String> {
-    let options = ListOptions::new().prefix(prefix).one_level(one_level).limit(SOME);
+async fn listed(storage: &Storage, prefix: &str, delimited: bool) -> Vec<String> {
+    let options = ListOptions::new().prefix(prefix).delimited(delimited).limit(SOME);
     let items: Vec<ListItem> = storage.list_with(options).await.unwrap().try_collect().await.unwrap();
     items.iter().map(|item| item.position().to_owned()).collect()
 }
 
-fn expected(model: &BTreeSet<String>, prefix: &str, one_level: bool) -> Vec<String> {
+fn expected(model: &BTreeSet<String>, prefix: &str, delimited: bool) -> Vec<String> {
     let below = model.range(prefix.to_owned()..).take_while(|key| key.starts_with(prefix));
     let mut positions: Vec<String> = below
-        .map(|key| match key[prefix.len()..].find('/').filter(|_| one_level) {
+        .map(|key| match key[prefix.len()..].find('/').filter(|_| delimited) {
             Some(slash) => key[..=prefix.len() + slash].to_owned(),
             None => key.clone(),
         })

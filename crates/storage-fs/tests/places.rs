@@ -110,19 +110,19 @@ async fn prefixes_starts_and_levels_agree_with_a_model() {
     let texts = ["", "a", "a/", "a//", "a/b", "/", "//", ".", ".storage/", "k", &long, "ü/ü", "zz", "s/s/", "日"];
     for prefix in texts {
         for after in texts.iter().map(|text| Some(*text)).chain([None]) {
-            for one_level in [false, true] {
+            for delimited in [false, true] {
                 let mut expected = Vec::new();
                 for key in keys.iter().filter(|key| key.starts_with(prefix)) {
-                    let slash = key[prefix.len()..].find('/').filter(|_| one_level);
+                    let slash = key[prefix.len()..].find('/').filter(|_| delimited);
                     let item = &key[..slash.map_or(key.len(), |slash| prefix.len() + slash + 1)];
                     if after.is_none_or(|after| item > after) && expected.last() != Some(&item) {
                         expected.push(item);
                     }
                 }
-                let mut options = ListOptions::new().prefix(prefix).one_level(one_level);
+                let mut options = ListOptions::new().prefix(prefix).delimited(delimited);
                 options.start_after = after.map(String::from);
                 let listed = positions(&storage, options.clone()).await;
-                assert_eq!(listed, expected, "{prefix:?} after {after:?}, one level {one_level}");
+                assert_eq!(listed, expected, "{prefix:?} after {after:?}, one level {delimited}");
                 let limited = positions(&storage, options.limit(3)).await;
                 assert_eq!(limited, expected[..expected.len().min(3)]);
             }

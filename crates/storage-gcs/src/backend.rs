@@ -72,7 +72,7 @@ fn profile() -> Profile {
     profile.max_parts = 10_000;
     // Every write gets a generation of its own, by which the conditions are; the etag is mostly a hash of the content.
     profile.by_version = true;
-    profile.unique_etags = true;
+    profile.version_etags = true;
     profile.time_granularity = Duration::from_secs(1);
     profile
 }

@@ -12,7 +12,7 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::{Ask, Native, Page, http};
+use storage_object_store::{CloudExtensions, ListRequest, Page, http};
 
 use crate::{error, xml};
 
@@ -32,7 +32,7 @@ pub(crate) struct Calls {
 impl Calls {
     /// Finds out whether there are credentials, and what begins so in the bucket can be listed, which is all that they may allow.
     pub(crate) async fn verify(&self, root: String) -> Result<()> {
-        let mut ask = Ask::default();
+        let mut ask = ListRequest::default();
         ask.prefix = root;
         self.list(&ask).await.map(drop)
     }
@@ -54,7 +54,7 @@ impl Calls {
         let credential = self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
         let request = ::http::Request::builder().method(method).uri(address);
         let request = request.header(AUTHORIZATION, format!("Bearer {}", credential.bearer));
-        let request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::strange)?;
+        let request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::malformed_response)?;
         http::send(&self.client, request).await
     }
 }
@@ -67,14 +67,14 @@ impl fmt::Debug for Calls {
 }
 
 #[async_trait]
-impl Native for Calls {
-    async fn list(&self, ask: &Ask) -> Result<Page> {
+impl CloudExtensions for Calls {
+    async fn list(&self, ask: &ListRequest) -> Result<Page> {
         let limit = ask.limit.clamp(1, PAGE).to_string();
         let mut query = vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", limit.as_str())];
         if !ask.prefix.is_empty() {
             query.push(("prefix", &ask.prefix));
         }
-        if ask.one_level {
+        if ask.delimited {
             query.push(("delimiter", "/"));
         }
         match (&ask.next, &ask.after) {

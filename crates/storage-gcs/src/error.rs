@@ -94,6 +94,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what Google answers.
-pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    GOOGLE.strange(cause)
+pub(crate) fn malformed_response(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    GOOGLE.malformed_response(cause)
 }

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page, http::time};
+use storage_object_store::{ListedObject, Page, http::time};
 
 use crate::error::{self, GOOGLE};
 
@@ -40,7 +40,7 @@ struct Below {
 /// A page of objects.
 pub(crate) fn page(body: &[u8]) -> Result<Page> {
     GOOGLE.expect(body, &["ListBucketResult"])?;
-    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
+    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::malformed_response)?;
     let encoded = listing.encoding_type.as_deref() == Some("url");
     let text = |text: String| -> Result<String> {
         if !encoded {
@@ -48,10 +48,10 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
         }
         // A space may come as a plus; a plus comes encoded.
         let text = text.replace('+', " ");
-        Ok(percent_decode_str(&text).decode_utf8().map_err(error::strange)?.into_owned())
+        Ok(percent_decode_str(&text).decode_utf8().map_err(error::malformed_response)?.into_owned())
     };
     let found = |object: Object| {
-        Ok(Found {
+        Ok(ListedObject {
             name: text(object.key)?,
             size: object.size,
             modified: object.last_modified.as_deref().and_then(time),
@@ -63,7 +63,7 @@ pub(crate) fn page(body: &[u8]) -> Result<Page> {
     let next = match listing.next_continuation_token {
         _ if !listing.is_truncated => None,
         Some(token) => Some(token),
-        None => return Err(error::strange("truncated listing without a continuation token")),
+        None => return Err(error::malformed_response("truncated listing without a continuation token")),
     };
     Ok(Page {
         objects: listing.contents.into_iter().map(found).collect::<Result<_>>()?,

@@ -50,5 +50,5 @@ storage_conformance::main!(
         .damage(damage)
         .stored_by_others(store)
         .patience(Duration::from_secs(300))
-        .requires(Capabilities::new().atomic().streaming().conditional().unique_etags()),
+        .requires(Capabilities::new().atomic().streaming().conditional().version_etags()),
 );

@@ -13,7 +13,7 @@ const MIN_BYTES: u64 = OVERHEAD as u64 * 8 / 7;
 /// Keeps up to 100 MiB of values for up to an hour, each of at most 1 MiB, and no key for a minute after a write of it that
 /// may still happen.
 ///
-/// In a configuration: `max_bytes`, `max_value`, `ttl_ms`, `doubt_ms`, `validate`.
+/// In a configuration: `max_bytes`, `max_value`, `ttl_ms`, `ambiguous_write_hold_ms`, `validate`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields, try_from = "Settings")]
 pub struct CacheLayer {
@@ -138,14 +138,20 @@ struct Settings {
     max_bytes: u64,
     max_value: Option<u64>,
     ttl_ms: u64,
-    doubt_ms: u64,
+    ambiguous_write_hold_ms: u64,
     validate: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         let CacheLayer { max_bytes, max_value, ttl, doubt, validate } = CacheLayer::default();
-        Self { max_bytes, max_value, ttl_ms: ttl.as_millis() as u64, doubt_ms: doubt.as_millis() as u64, validate }
+        Self {
+            max_bytes,
+            max_value,
+            ttl_ms: ttl.as_millis() as u64,
+            ambiguous_write_hold_ms: doubt.as_millis() as u64,
+            validate,
+        }
     }
 }
 
@@ -153,8 +159,8 @@ impl TryFrom<Settings> for CacheLayer {
     type Error = Error;
 
     fn try_from(settings: Settings) -> Result<Self> {
-        let Settings { max_bytes, max_value, ttl_ms, doubt_ms, validate } = settings;
-        let (ttl, doubt) = (Duration::from_millis(ttl_ms), Duration::from_millis(doubt_ms));
+        let Settings { max_bytes, max_value, ttl_ms, ambiguous_write_hold_ms, validate } = settings;
+        let (ttl, doubt) = (Duration::from_millis(ttl_ms), Duration::from_millis(ambiguous_write_hold_ms));
         CacheLayer { max_bytes, max_value, ttl, doubt, validate }.checked()
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn load<S: StorageBackend + ?Sized>(
     known: Option<Arc<Value>>,
 ) -> SharedLoad {
     let load = async move {
-        let mut options = GetOptions::new().whole(whole);
+        let mut options = GetOptions::new().prefer_buffered(whole);
         options.if_none_match = known.as_ref().and_then(|known| known.entry.etag.clone());
         match inner.get(ticket.key(), options).await {
             Ok(Some(object)) => match read(object, max).await? {

@@ -31,7 +31,7 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
     #[must_use]
     pub fn new(inner: Arc<S>, layer: CacheLayer) -> Self {
         let mut info = inner.info().clone();
-        info.consistency = Consistency::Instance;
+        info.consistency = Consistency::ProcessLocal;
         let table = Arc::new(Table::new(&layer, &info.id));
         Self { max_value: layer.largest(), validate: layer.validate, info, table, inner }
     }
@@ -114,7 +114,7 @@ impl<S: StorageBackend + ?Sized> Cache<S> {
     async fn shared(&self, key: &Key, options: GetOptions, known: Option<Arc<Value>>) -> Result<Option<Object>> {
         let counts = &self.table.counts;
         let is_known = known.is_some();
-        let begin = |ticket| load::load(self.inner.clone(), ticket, options.whole, self.max_value, known);
+        let begin = |ticket| load::load(self.inner.clone(), ticket, options.prefer_buffered, self.max_value, known);
         let (load, first) = match self.table.join(key, is_known, begin) {
             Join::Begun(load) => (load, true),
             Join::Joined(load) => (load, false),

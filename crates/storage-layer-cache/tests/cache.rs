@@ -52,7 +52,7 @@ async fn a_hit_answers_as_the_store_below_would() -> Result<()> {
         for if_match in &etags {
             for if_none_match in &etags {
                 for whole in [false, true] {
-                    let mut options = GetOptions::new().whole(whole);
+                    let mut options = GetOptions::new().prefer_buffered(whole);
                     options.range = range;
                     options.if_match = if_match.clone();
                     options.if_none_match = if_none_match.clone();
@@ -268,11 +268,11 @@ async fn every_method_reaches_the_backend() -> Result<()> {
 async fn it_says_what_is_below_and_that_it_is_one_instance() {
     let (storage, _, below) = over_memory(CacheLayer::new()).await;
     let (info, expected) = (storage.info(), below.info());
-    assert_eq!(info.consistency, Consistency::Instance);
+    assert_eq!(info.consistency, Consistency::ProcessLocal);
     assert_eq!((info.capabilities, info.limits), (expected.capabilities, expected.limits));
     assert_eq!((&info.id, info.isolation), (&expected.id, expected.isolation));
     let tx = storage.begin().await.unwrap();
-    assert_eq!(tx.info().consistency, Consistency::Instance);
+    assert_eq!(tx.info().consistency, Consistency::ProcessLocal);
     let shown = format!("{storage:?} {tx:?}");
     assert!(!shown.contains("0123"), "{shown}");
 }
@@ -326,7 +326,8 @@ fn a_configuration_is_read_and_nonsense_refused() {
     let all = CacheLayer::new().max_bytes(5000).unwrap().max_value(9).unwrap();
     let all = all.ttl(Duration::from_millis(1500)).unwrap().doubt(Duration::from_millis(7)).validate(true);
     assert_eq!(
-        json(r#"{"max_bytes": 5000, "max_value": 9, "ttl_ms": 1500, "doubt_ms": 7, "validate": true}"#).unwrap(),
+        json(r#"{"max_bytes": 5000, "max_value": 9, "ttl_ms": 1500, "ambiguous_write_hold_ms": 7, "validate": true}"#)
+            .unwrap(),
         all
     );
     let toml = "max_bytes = 5000\nmax_value = 9\nttl_ms = 1500\ndoubt_ms = 7\nvalidate = true";

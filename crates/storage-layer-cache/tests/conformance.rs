@@ -14,7 +14,7 @@ storage_conformance::main!(
     Target::new("cache-fs", |ns: Namespace| async move {
         Ok(CacheLayer::new().layer(ns.below(Fs::open(ns.dir()).await?).into()))
     })
-    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
     Target::new("cache-small", |ns: Namespace| async move {
         Ok(CacheLayer::new().max_bytes(4096)?.layer(ns.below(Memory::new()).into()))
     })

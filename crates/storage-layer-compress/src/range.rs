@@ -64,7 +64,7 @@ impl Tail {
         options: GetOptions,
         len: u64,
     ) -> Result<Option<Self>> {
-        let last = options.clone().range(ByteRange::Suffix(len)).whole(true);
+        let last = options.clone().range(ByteRange::Suffix(len)).prefer_buffered(true);
         let Some(object) = inner.get(key, last).await? else {
             return Ok(None);
         };

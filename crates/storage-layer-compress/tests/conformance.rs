@@ -39,5 +39,7 @@ storage_conformance::main!(
         Compressed::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), CompressLayer::default())
     })
     .damage(damage)
-    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().compression()),
+    .requires(
+        Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().compression()
+    ),
 );

@@ -110,7 +110,8 @@ impl Keyring {
     }
 
     async fn rewrap_one(&self, id: &str) -> Result<bool> {
-        let object = self.storage.open(id, GetOptions::new().whole(true)).await?.ok_or_else(|| missing(id))?;
+        let object =
+            self.storage.open(id, GetOptions::new().prefer_buffered(true)).await?.ok_or_else(|| missing(id))?;
         let etag = object.entry.etag;
         let old = record::decode(&object.body.bytes(record::MAX).await?)?;
         let context = record::context(id);

@@ -114,7 +114,7 @@ impl EncryptTransform {
     /// The plain entry of a value whose metadata is in the clear where it should not be: the header of the value, which nobody
     /// makes without the keys, says whether it was written so. `None` when it was deleted meanwhile.
     async fn migrated<S: StorageBackend + ?Sized>(&self, inner: &S, stored: &Entry) -> Result<Option<Entry>> {
-        let mut head = GetOptions::new().range(..HEADER).whole(true);
+        let mut head = GetOptions::new().range(..HEADER).prefer_buffered(true);
         head.version = stored.version.clone().filter(|_| inner.info().capabilities.versioning);
         // What comes is of one version, its entry and metadata included; a newer one is as good.
         let Some(head) = inner.get(&stored.key, head).await? else {
@@ -139,7 +139,10 @@ impl EncryptTransform {
             _ => None,
         };
         let chunks_at_once = at_once.map_or(0, |end| chunks(end.min(MAX_PLAIN)));
-        let head = options.clone().range(..HEADER + chunks_at_once * SEALED).whole(options.whole || at_once.is_none());
+        let head = options
+            .clone()
+            .range(..HEADER + chunks_at_once * SEALED)
+            .prefer_buffered(options.prefer_buffered || at_once.is_none());
         let Some(head) = inner.get(key, head).await? else {
             return Ok(None);
         };

@@ -17,7 +17,7 @@ fn over_memory() -> Capabilities {
 }
 
 const OVER_FS: Capabilities =
-    Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().encryption();
+    Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().encryption();
 
 /// Not a key for anything else.
 const KEY: [u8; 32] = *b"0123456789abcdefghijklmnopqrstuv";

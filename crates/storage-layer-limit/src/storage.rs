@@ -46,7 +46,7 @@ fn passes(operation: &Operation<'_>) -> bool {
 }
 
 impl Intercept for LimitIntercept {
-    type Span = Counted;
+    type Guard = Counted;
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, Counted)
     where

@@ -21,5 +21,5 @@ storage_conformance::main!(
     Target::new("limit-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(LimitLayer::new().concurrency(1)?).backend().clone())
     })
-    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

@@ -74,7 +74,7 @@ async fn every_method_waits_for_a_permit_and_reaches_the_backend_once() -> Resul
 struct Crowd(Arc<(AtomicUsize, AtomicUsize)>);
 
 impl storage_layer::Intercept for Crowd {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, _: storage_layer::Operation<'a>, call: F) -> (Result<T>, ())
     where

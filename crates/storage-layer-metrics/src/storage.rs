@@ -24,7 +24,7 @@ impl MetricsIntercept {
 }
 
 impl Intercept for MetricsIntercept {
-    type Span = Measurement;
+    type Guard = Measurement;
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, Measurement)
     where

@@ -22,5 +22,5 @@ storage_conformance::main!(
         .volatile()
         .requires(Memory::new().info().capabilities),
     Target::new("prefix-fs", |ns: Namespace| async move { among_others(ns.below(Fs::open(ns.dir()).await?)).await })
-        .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+        .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

@@ -98,7 +98,7 @@ async fn a_store_among_others_answers_like_one_alone() -> Result<()> {
                 among.clear_prefix(prefix).await?;
             }
             _ => {
-                let mut options = ListOptions::new().prefix(["", a][rng.usize(..2)]).one_level(rng.bool());
+                let mut options = ListOptions::new().prefix(["", a][rng.usize(..2)]).delimited(rng.bool());
                 options.start_after = rng.bool().then(|| b.to_owned());
                 options.limit = rng.bool().then(|| rng.usize(..4));
                 let x: Vec<ListItem> = alone.list_with(options.clone()).await?.try_collect().await?;

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::{StreamExt, stream};
 use storage_core::{BoxFuture, BoxStream, Error, ErrorKind, Result};
-use storage_layer::{Intercept, Intercepted, Operation, Payload, Replay, Resume};
+use storage_layer::{Intercept, Intercepted, Operation, Payload, Resume, Retryability};
 use tokio::time::{Instant, sleep};
 
 use crate::RetryLayer;
@@ -57,16 +57,16 @@ impl Tries {
     }
 }
 
-fn may_replay(replay: Replay, error: &Error) -> bool {
+fn may_replay(replay: Retryability, error: &Error) -> bool {
     match replay {
-        Replay::Always => true,
-        Replay::IfDefinite => !error.is_ambiguous(),
-        Replay::Never => false,
+        Retryability::Always => true,
+        Retryability::IfDefinite => !error.is_ambiguous(),
+        Retryability::Never => false,
     }
 }
 
 impl Intercept for RetryIntercept {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
     where

@@ -65,7 +65,7 @@ fn is_bulk(name: OperationName) -> bool {
 
 impl Intercept for TimeoutIntercept {
     /// How long the operation's stream may stand still.
-    type Span = Duration;
+    type Guard = Duration;
 
     /// The bytes of a large value must be seen to arrive.
     const WHOLE: bool = false;

@@ -107,7 +107,7 @@ impl StorageBackend for Slow {
         self.0.info()
     }
     async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
-        let (whole, step) = (options.whole, self.1);
+        let (whole, step) = (options.prefer_buffered, self.1);
         let Some(object) = self.0.get(key, options).await? else {
             return Ok(None);
         };

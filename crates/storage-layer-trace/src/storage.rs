@@ -30,7 +30,7 @@ impl TraceIntercept {
 }
 
 impl Intercept for TraceIntercept {
-    type Span = OperationSpan;
+    type Guard = OperationSpan;
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, OperationSpan)
     where

@@ -15,5 +15,5 @@ storage_conformance::main!(
     Target::new("trace-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(TraceLayer::new()).backend().clone())
     })
-    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags()),
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

@@ -144,7 +144,7 @@ async fn bytes_items_and_outcomes_are_right() -> Result<()> {
 struct Talking;
 
 impl Intercept for Talking {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, _: Operation<'a>, call: F) -> (Result<T>, ())
     where

@@ -91,7 +91,7 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
             let Some(Found { entry, past }) = found else {
                 return Ok(None);
             };
-            let mut read = GetOptions::new().whole(options.whole);
+            let mut read = GetOptions::new().prefer_buffered(options.prefer_buffered);
             read.range = options.range;
             if let Some(past) = past {
                 let object = self.inner.get(&past.stored.key, read).await?;

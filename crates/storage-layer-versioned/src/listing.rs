@@ -28,7 +28,7 @@ pub(crate) async fn list<S: StorageBackend + ?Sized>(
     let starts_behind = options.start_after.as_deref().is_some_and(|start| start >= names::BEHIND);
     let stored = match () {
         () if !meets_our_own || starts_behind => inner.list(options).await?,
-        () if options.one_level => without_empty_prefix(inner.clone(), options).await?,
+        () if options.delimited => without_empty_prefix(inner.clone(), options).await?,
         () => around_our_own(inner.clone(), options).await?,
     };
     Ok(stored.and_then(move |item| ready(above(view, item))).boxed())

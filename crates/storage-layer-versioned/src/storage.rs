@@ -81,10 +81,10 @@ impl<S: StorageBackend + ?Sized> Versioned<S> {
         info.limits.key = info.limits.key.saturating_sub(names::OVERHEAD);
         info.limits.metadata = info.limits.metadata.saturating_sub(stamp::OVERHEAD);
         let turns = (!below.conditional || !below.conditional_delete).then(|| {
-            info.consistency = Consistency::Instance;
+            info.consistency = Consistency::ProcessLocal;
             (0..TURNS).map(|_| Mutex::new(())).collect()
         });
-        Self { settings, view: View { tokens: !below.unique_etags }, info, turns, inner }
+        Self { settings, view: View { tokens: !below.version_etags }, info, turns, inner }
     }
 
     /// Whether writers of a key wait for one another.

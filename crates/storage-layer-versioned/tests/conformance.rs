@@ -39,7 +39,7 @@ storage_conformance::main!(
         Versioned::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), VersionedLayer::new())
     })
     .damage(|ns: Namespace, key| async move { damaged_record(&ns.dir().join(key.as_str())) })
-    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().versioning()),
+    .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().versioning()),
     Target::new("versioned-minimal", |ns: Namespace| async move {
         Versioned::new(Arc::new(ns.below(Hashed::default())), VersionedLayer::new())
     })

@@ -197,7 +197,7 @@ async fn reserved_names_are_keys_like_others() {
         let rest: Vec<_> = rest.iter().map(|item: &storage_core::ListItem| item.position()).collect();
         assert_eq!(rest, names[i + 1..].iter().take(2).copied().collect::<Vec<_>>());
     }
-    let level = storage_core::ListOptions::new().one_level(true);
+    let level = storage_core::ListOptions::new().delimited(true);
     let seen: Vec<_> = storage.list_with(level.clone()).await.unwrap().try_collect().await.unwrap();
     let seen: Vec<_> = seen.iter().map(|item: &storage_core::ListItem| item.position()).collect();
     assert_eq!(seen, [".version", ".versions", ".versions/", ".versionsx", "a"]);

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use storage_core::{BoxFuture, Error, Result, StorageBackend};
 
-use crate::{Intercept, Intercepted, Operation, Payload, Replay};
+use crate::{Intercept, Intercepted, Operation, Payload, Retryability};
 
 /// What a batch moved.
 struct Moved {
@@ -43,7 +43,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         let slots: Mutex<Slots<T>> = Mutex::new((0..batch.len).map(|_| Slot { result: None, doubt: false }).collect());
         let lock = || slots.lock().unwrap_or_else(PoisonError::into_inner);
         // A conditional item whose answer was lost would meet its own first try.
-        let is_last = |e: &Error| operation.replay == Replay::IfDefinite && e.is_ambiguous();
+        let is_last = |e: &Error| operation.replay == Retryability::IfDefinite && e.is_ambiguous();
         let call = || -> BoxFuture<'_, Result<Moved>> {
             Box::pin(async {
                 let open = take_open(&mut lock(), batch.together, is_last);

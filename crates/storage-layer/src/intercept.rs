@@ -20,7 +20,7 @@ use crate::{Operation, Payload, Resume};
 pub trait Intercept: Debug + Send + Sync + 'static {
     /// Lives as long as the operation, its stream included: a permit, a clock, a tracing span. That it is dropped is the
     /// end, whether the operation succeeded, failed, was cancelled or its stream abandoned.
-    type Span: Send + 'static;
+    type Guard: Send + 'static;
 
     /// Whether a single read may hand on that its caller collects the body. A layer that must see a large value arrive says
     /// no; then it comes as a stream, where the backend has streams.
@@ -39,7 +39,7 @@ pub trait Intercept: Debug + Send + Sync + 'static {
         &'a self,
         operation: Operation<'a>,
         call: F,
-    ) -> impl Future<Output = (Result<T>, Self::Span)> + Send + 'a
+    ) -> impl Future<Output = (Result<T>, Self::Guard)> + Send + 'a
     where
         T: Payload + Send + 'a,
         F: Fn() -> BoxFuture<'a, Result<T>> + Send + Sync + 'a;
@@ -52,12 +52,12 @@ pub trait Intercept: Debug + Send + Sync + 'static {
     /// Around the body or listing that a call returned. The default only keeps the span until the stream is dropped.
     fn stream<T: Payload + Send + 'static>(
         this: &Arc<Self>,
-        span: Self::Span,
+        span: Self::Guard,
         stream: BoxStream<'static, Result<T>>,
         resume: impl Resume<T>,
     ) -> BoxStream<'static, Result<T>> {
         let _ = (this, resume);
-        if size_of::<Self::Span>() == 0 {
+        if size_of::<Self::Guard>() == 0 {
             return stream;
         }
         Held { stream, _span: span }.boxed()

@@ -12,7 +12,7 @@ use storage_core::{
 };
 
 use crate::{
-    Intercept, Operation, OperationName, Replay,
+    Intercept, Operation, OperationName, Retryability,
     batch::Batch,
     replay::ReplayBody,
     resume::{ResumeGet, ResumeList, ResumeQuery, ResumeVersions},
@@ -56,18 +56,18 @@ impl<S: StorageBackend + ?Sized, I: Intercept> Intercepted<S, I> {
         Self { info: intercept.info(inner.info()), intercept, in_transaction, inner }
     }
 
-    fn operation<'a>(&self, name: OperationName, key: Option<&'a Key>, replay: Replay) -> Operation<'a> {
+    fn operation<'a>(&self, name: OperationName, key: Option<&'a Key>, replay: Retryability) -> Operation<'a> {
         // A transaction that met an error is over in most databases: only the whole of it can be run again.
-        let replay = if self.in_transaction { Replay::Never } else { replay };
+        let replay = if self.in_transaction { Retryability::Never } else { replay };
         let in_transaction = self.in_transaction;
         Operation { name, key, bytes: None, replay, progress: None, bodies: None, in_transaction }
     }
 }
 
-fn unless_conditional(condition: &Option<Condition>) -> Replay {
+fn unless_conditional(condition: &Option<Condition>) -> Retryability {
     match condition {
-        None => Replay::Always,
-        Some(_) => Replay::IfDefinite,
+        None => Retryability::Always,
+        Some(_) => Retryability::IfDefinite,
     }
 }
 
@@ -79,8 +79,8 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn get(&self, key: &Key, mut options: GetOptions) -> Result<Option<Object>> {
-        options.whole &= I::WHOLE;
-        let operation = self.operation(OperationName::Get, Some(key), Replay::Always);
+        options.prefer_buffered &= I::WHOLE;
+        let operation = self.operation(OperationName::Get, Some(key), Retryability::Always);
         let call = || self.inner.get(key, options.clone());
         let (result, span) = self.intercept.call(operation, call).await;
         let Some(mut object) = result? else {
@@ -113,13 +113,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
-        let operation = self.operation(OperationName::Stat, Some(key), Replay::Always);
+        let operation = self.operation(OperationName::Stat, Some(key), Retryability::Always);
         let call = || self.inner.stat(key, options.clone());
         self.intercept.call(operation, call).await.0
     }
 
     async fn list(&self, options: ListOptions) -> Result<ListStream> {
-        let operation = self.operation(OperationName::List, None, Replay::Always);
+        let operation = self.operation(OperationName::List, None, Retryability::Always);
         let call = || self.inner.list(options.clone());
         let (result, span) = self.intercept.call(operation, call).await;
         let (stream, inner) = (result?, self.inner.clone());
@@ -128,7 +128,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
-        let operation = self.operation(OperationName::GetBatch, None, Replay::Always);
+        let operation = self.operation(OperationName::GetBatch, None, Retryability::Always);
         let batch = Batch {
             len: items.len(),
             together: false,
@@ -152,15 +152,15 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
         items: Vec<(Key, Body, PutOptions)>,
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
-        let mut replay = Replay::Always;
+        let mut replay = Retryability::Always;
         let mut keys = BTreeSet::new();
         for (key, _, options) in &items {
             replay = replay.min(unless_conditional(&options.condition));
             keys.insert(key);
         }
         let repeats = keys.len() < items.len();
-        if repeats && replay != Replay::Always {
-            replay = Replay::Never;
+        if repeats && replay != Retryability::Always {
+            replay = Retryability::Never;
         }
         let mut operation = self.operation(OperationName::PutBatch, None, replay);
         let items: Vec<_> = items
@@ -188,7 +188,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
 
     async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         let replays = items.iter().map(|(_, o)| unless_conditional(&o.condition));
-        let replay = replays.min().unwrap_or(Replay::Always);
+        let replay = replays.min().unwrap_or(Retryability::Always);
         let operation = self.operation(OperationName::DeleteBatch, None, replay);
         let batch = Batch {
             len: items.len(),
@@ -202,7 +202,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn query(&self, query: Query) -> Result<EntryStream> {
-        let operation = self.operation(OperationName::Query, None, Replay::Always);
+        let operation = self.operation(OperationName::Query, None, Retryability::Always);
         let call = || self.inner.query(query.clone());
         let (result, span) = self.intercept.call(operation, call).await;
         let (stream, inner) = (result?, self.inner.clone());
@@ -211,7 +211,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn clear(&self, prefix: &str) -> Result<()> {
-        let operation = self.operation(OperationName::Clear, None, Replay::Always);
+        let operation = self.operation(OperationName::Clear, None, Retryability::Always);
         let call = || self.inner.clear(prefix);
         self.intercept.call(operation, call).await.0
     }
@@ -224,13 +224,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
-        let operation = self.operation(OperationName::Rename, Some(from), Replay::IfDefinite);
+        let operation = self.operation(OperationName::Rename, Some(from), Retryability::IfDefinite);
         let call = || self.inner.rename(from, to, options.clone());
         self.intercept.call(operation, call).await.0
     }
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {
-        let operation = self.operation(OperationName::Versions, Some(key), Replay::Always);
+        let operation = self.operation(OperationName::Versions, Some(key), Retryability::Always);
         let call = || self.inner.versions(key);
         let (result, span) = self.intercept.call(operation, call).await;
         let resume = ResumeVersions { inner: self.inner.clone(), key: key.clone(), last: None };
@@ -238,13 +238,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn presign(&self, key: &Key, options: PresignOptions) -> Result<PresignedRequest> {
-        let operation = self.operation(OperationName::Presign, Some(key), Replay::Always);
+        let operation = self.operation(OperationName::Presign, Some(key), Retryability::Always);
         let call = || self.inner.presign(key, options.clone());
         self.intercept.call(operation, call).await.0
     }
 
     async fn begin(&self) -> Result<Arc<dyn Transaction>> {
-        let operation = self.operation(OperationName::Begin, None, Replay::Always);
+        let operation = self.operation(OperationName::Begin, None, Retryability::Always);
         let call = || self.inner.begin();
         let transaction = self.intercept.call(operation, call).await.0?;
         let intercept = self.intercept.clone();
@@ -256,7 +256,7 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
     }
 
     async fn disconnect(&self) -> Result<()> {
-        let operation = self.operation(OperationName::Disconnect, None, Replay::Always);
+        let operation = self.operation(OperationName::Disconnect, None, Retryability::Always);
         let call = || self.inner.disconnect();
         self.intercept.call(operation, call).await.0
     }
@@ -265,13 +265,13 @@ impl<S: StorageBackend + ?Sized, I: Intercept> StorageBackend for Intercepted<S,
 #[async_trait]
 impl<S: Transaction + ?Sized, I: Intercept> Transaction for Intercepted<S, I> {
     async fn commit(&self) -> Result<()> {
-        let operation = self.operation(OperationName::Commit, None, Replay::Never);
+        let operation = self.operation(OperationName::Commit, None, Retryability::Never);
         let call = || self.inner.commit();
         self.intercept.call(operation, call).await.0
     }
 
     async fn rollback(&self) -> Result<()> {
-        let operation = self.operation(OperationName::Rollback, None, Replay::Never);
+        let operation = self.operation(OperationName::Rollback, None, Retryability::Never);
         let call = || self.inner.rollback();
         self.intercept.call(operation, call).await.0
     }

@@ -15,7 +15,7 @@ pub use storage_core::Layer;
 
 pub use intercept::Intercept;
 pub use intercepted::Intercepted;
-pub use operation::{Bodies, Operation, OperationName, Payload, Replay};
+pub use operation::{Bodies, Operation, OperationName, Payload, Retryability};
 pub use resume::Resume;
 pub use transform::{Transform, is_about_metadata_alone};
 pub use transformed::Transformed;

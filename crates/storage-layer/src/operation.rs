@@ -63,7 +63,7 @@ impl fmt::Display for OperationName {
 
 /// Whether the same call may be made again after it failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Replay {
+pub enum Retryability {
     /// No: the body was a stream and is consumed, or the call belongs to a transaction.
     Never,
     /// Only if the failure is definite: a conditional write or a rename would meet its own first try.
@@ -83,7 +83,7 @@ pub struct Operation<'a> {
     /// Bytes of the body or bodies going in, as far as they are known beforehand.
     pub bytes: Option<u64>,
     /// Whether the call may be made again.
-    pub replay: Replay,
+    pub replay: Retryability,
     /// Bytes taken so far of the body or bodies, if any of them is a stream. It grows while the call runs, so that a timeout can tell slow from stuck.
     pub progress: Option<Arc<AtomicU64>>,
     /// The streamed bodies going in, if any.

@@ -8,7 +8,7 @@ use std::sync::{
 use futures_util::{Stream, StreamExt, stream};
 use storage_core::{Body, Buffer, ByteStream, Bytes, Error, ErrorKind, Result};
 
-use crate::{Bodies, Operation, Replay};
+use crate::{Bodies, Operation, Retryability};
 
 /// A body in memory or a replayable one is handed out as often as asked; a plain stream once.
 pub(crate) enum ReplayBody {
@@ -49,7 +49,7 @@ impl ReplayBody {
             bodies: operation.bodies.get_or_insert_default().clone(),
         };
         if body.try_clone().is_none() {
-            operation.replay = Replay::Never;
+            operation.replay = Retryability::Never;
         }
         Self::Stream(Mutex::new(Some(body)), watched)
     }

@@ -36,7 +36,7 @@ static ALLOCATOR: Counting = Counting;
 struct Idle;
 
 impl Intercept for Idle {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, _: Operation<'a>, call: F) -> (Result<T>, ())
     where

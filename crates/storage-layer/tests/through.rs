@@ -10,18 +10,18 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt};
 use storage_conformance::Recorder;
 use storage_core::*;
-use storage_layer::{Intercept, Intercepted, Operation, OperationName, Payload, Replay, Transform, Transformed};
+use storage_layer::{Intercept, Intercepted, Operation, OperationName, Payload, Retryability, Transform, Transformed};
 use storage_memory::Memory;
 
 /// What a hook saw: operation, declared bytes, whether it may be repeated.
-type Seen = Arc<Mutex<Vec<(OperationName, Option<u64>, Replay)>>>;
+type Seen = Arc<Mutex<Vec<(OperationName, Option<u64>, Retryability)>>>;
 
 /// Notes what a hook sees; every piece of a streamed body as an operation of the same name again.
 #[derive(Debug, Default)]
 struct Watching(Seen);
 
 impl Intercept for Watching {
-    type Span = ();
+    type Guard = ();
 
     fn health<'a>(&'a self, ask: BoxFuture<'a, Result<()>>) -> BoxFuture<'a, Result<()>> {
         Box::pin(async { ask.await.and(Err(Error::closed())) })
@@ -40,7 +40,7 @@ impl Intercept for Watching {
                 let seen = seen.clone();
                 let each = move |piece: &Result<Bytes>| {
                     let len = piece.as_ref().map_or(0, Bytes::len) as u64;
-                    seen.lock().unwrap().push((name, Some(len), Replay::Never));
+                    seen.lock().unwrap().push((name, Some(len), Retryability::Never));
                 };
                 body.inspect(each).boxed()
             });
@@ -204,21 +204,21 @@ async fn the_hook_knows_how_much_goes_in_and_what_may_be_repeated() -> Result<()
     let storage = Storage::new(Intercepted::new(Arc::new(Memory::new()), Watching(seen.clone())));
     let last = || *seen.lock().unwrap().last().unwrap();
     let entry = storage.put("a", "four").await?;
-    assert_eq!(last(), (OperationName::Put, Some(4), Replay::Always));
+    assert_eq!(last(), (OperationName::Put, Some(4), Retryability::Always));
     let update = PutOptions::new().condition(Condition::IfMatch(entry.etag.unwrap()));
     storage.put_with("a", "seven b", update).await?;
-    assert_eq!(last(), (OperationName::Put, Some(7), Replay::IfDefinite));
+    assert_eq!(last(), (OperationName::Put, Some(7), Retryability::IfDefinite));
     let pieces = futures_util::stream::iter([Ok(Bytes::from_static(b"xyz"))]);
     storage.put("a", Body::with_len(3, pieces)).await?;
-    assert_eq!(seen.lock().unwrap().iter().rev().nth(1), Some(&(OperationName::Put, Some(3), Replay::Never)));
+    assert_eq!(seen.lock().unwrap().iter().rev().nth(1), Some(&(OperationName::Put, Some(3), Retryability::Never)));
     storage.put_batch([("a", "12"), ("b", "345")]).await?;
-    assert_eq!(last(), (OperationName::PutBatch, Some(5), Replay::Always));
+    assert_eq!(last(), (OperationName::PutBatch, Some(5), Retryability::Always));
     storage.rename("a", "c").await?;
-    assert_eq!(last(), (OperationName::Rename, None, Replay::IfDefinite));
+    assert_eq!(last(), (OperationName::Rename, None, Retryability::IfDefinite));
     let tx = storage.begin().await?;
     tx.put("a", "1").await?;
-    assert_eq!(last(), (OperationName::Put, Some(1), Replay::Never));
+    assert_eq!(last(), (OperationName::Put, Some(1), Retryability::Never));
     tx.commit().await?;
-    assert_eq!(last(), (OperationName::Commit, None, Replay::Never));
+    assert_eq!(last(), (OperationName::Commit, None, Retryability::Never));
     Ok(())
 }

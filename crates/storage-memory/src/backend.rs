@@ -44,7 +44,7 @@ impl Memory {
             .atomic()
             .conditional()
             .conditional_delete()
-            .unique_etags()
+            .version_etags()
             .transactions()
             .versioning()
             .queryable();

@@ -43,7 +43,7 @@ impl Listing {
             let Some(version) = chain.current() else {
                 continue;
             };
-            match below.find('/').filter(|_| self.options.one_level) {
+            match below.find('/').filter(|_| self.options.delimited) {
                 Some(slash) => {
                     let common = &key.as_str()[..self.options.prefix.len() + slash + 1];
                     // The start may lie within the common prefix, which then was yielded before.

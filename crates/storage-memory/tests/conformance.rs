@@ -8,7 +8,7 @@ const ALL: Capabilities = Capabilities::new()
     .atomic()
     .conditional()
     .conditional_delete()
-    .unique_etags()
+    .version_etags()
     .transactions()
     .versioning()
     .queryable();

@@ -17,7 +17,7 @@ fn expected(keys: &BTreeMap<String, u64>, options: &ListOptions) -> Vec<String> 
             continue;
         };
         let position = match below.split_once('/') {
-            Some((first, _)) if options.one_level => format!("{}{first}/", options.prefix),
+            Some((first, _)) if options.delimited => format!("{}{first}/", options.prefix),
             _ => key.clone(),
         };
         if items.last() != Some(&position) {
@@ -53,7 +53,7 @@ async fn agrees_with_the_model() -> Result<()> {
             storage.put(&key, Bytes::new()).await?;
             model.insert(key, 0);
         }
-        let mut options = ListOptions::new().prefix(text(&mut random, 3)).one_level(random.bool());
+        let mut options = ListOptions::new().prefix(text(&mut random, 3)).delimited(random.bool());
         if random.bool() {
             options = options.start_after(text(&mut random, 4));
         }
@@ -72,10 +72,10 @@ async fn resumes_behind_every_item() -> Result<()> {
     for key in ["a", "a/b", "a/c", "a0", "b/c/d", "b/d", "c"] {
         storage.put(key, "").await?;
     }
-    let all = shown(&storage, ListOptions::new().one_level(true)).await?;
+    let all = shown(&storage, ListOptions::new().delimited(true)).await?;
     assert_eq!(all, ["a", "a/", "a0", "b/", "c"]);
     for (at, position) in all.iter().enumerate() {
-        let options = ListOptions::new().one_level(true).start_after(position);
+        let options = ListOptions::new().delimited(true).start_after(position);
         assert_eq!(shown(&storage, options).await?, all[at + 1..]);
     }
     Ok(())

@@ -172,7 +172,7 @@ impl ObjectStore for AsObjectStore {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> NativeResult<ListResult> {
-        let options = Self::below(prefix).one_level(true);
+        let options = Self::below(prefix).delimited(true);
         let items = self.storage.list_with(options).await.map_err(|e| failed(&Path::ROOT, e))?;
         gather(found(items)).await
     }

@@ -19,7 +19,7 @@ use storage_core::{
 };
 
 use crate::{
-    Config, Native, Profile, error, meta,
+    CloudExtensions, Config, Profile, error, meta,
     names::Names,
     probe::probe,
     requests::{Requests, before_read, before_write},
@@ -36,7 +36,7 @@ pub struct ObjectStoreBackend {
 
 pub(crate) struct Inner {
     pub(crate) store: Arc<dyn ObjectStore>,
-    pub(crate) native: Option<Arc<dyn Native>>,
+    pub(crate) native: Option<Arc<dyn CloudExtensions>>,
     pub(crate) names: Names,
     pub(crate) profile: Profile,
     pub(crate) config: Config,
@@ -70,7 +70,7 @@ impl ObjectStoreBackend {
     /// As [`connect`](Self::connect).
     pub async fn connect_native(
         store: Arc<dyn ObjectStore>,
-        native: Arc<dyn Native>,
+        native: Arc<dyn CloudExtensions>,
         profile: Profile,
         config: Config,
     ) -> Result<Self> {
@@ -79,7 +79,7 @@ impl ObjectStoreBackend {
 
     async fn open_store(
         store: Arc<dyn ObjectStore>,
-        native: Option<Arc<dyn Native>>,
+        native: Option<Arc<dyn CloudExtensions>>,
         profile: Profile,
         config: Config,
     ) -> Result<Self> {
@@ -96,7 +96,7 @@ impl ObjectStoreBackend {
         // A framed object begins with a header of ours.
         capabilities.presign = native.as_ref().is_some_and(|native| native.presigns()) && !framed;
         capabilities.encryption = found.encrypted;
-        capabilities.unique_etags = profile.unique_etags || framed;
+        capabilities.version_etags = profile.version_etags || framed;
 
         let mut limits = Limits::default();
         let largest = profile.max_parts.saturating_mul(config.part_size.get() as u64);
@@ -139,7 +139,11 @@ impl ObjectStoreBackend {
 
     /// What became of each item of a bulk request that named each key once. What it could not delete is tried one by one, for
     /// some stores fail where an object is written at the same time.
-    async fn once_more(&self, results: BTreeMap<&Key, Result<()>>, items: &[(Key, DeleteOptions)]) -> Vec<Result<()>> {
+    async fn retry_failed_deletes(
+        &self,
+        results: BTreeMap<&Key, Result<()>>,
+        items: &[(Key, DeleteOptions)],
+    ) -> Vec<Result<()>> {
         let mut failed: BTreeMap<_, _> =
             results.into_iter().filter_map(|(key, done)| Some((key, Some(done.err()?)))).collect();
         let mut done = Vec::with_capacity(items.len());
@@ -173,7 +177,7 @@ impl ObjectStoreBackend {
 }
 
 impl Inner {
-    pub(crate) fn native(&self) -> Result<&Arc<dyn Native>> {
+    pub(crate) fn native(&self) -> Result<&Arc<dyn CloudExtensions>> {
         self.native.as_ref().ok_or_else(|| Error::unsupported("versions and presigned requests"))
     }
 }
@@ -220,7 +224,7 @@ impl StorageBackend for ObjectStoreBackend {
             (Some(native), version) => {
                 let request = async move {
                     let version = version.as_ref().map(VersionId::as_str);
-                    native.delete(&place, version).await.map_err(error::perhaps)
+                    native.delete(&place, version).await.map_err(error::mark_ambiguous)
                 };
                 inner.requests.send(key, request).await
             }
@@ -263,7 +267,7 @@ impl StorageBackend for ObjectStoreBackend {
         let results = request.await;
         if results.len() == distinct.len() {
             let results = distinct.into_iter().zip(results).collect();
-            return Ok(self.once_more(results, &items).await);
+            return Ok(self.retry_failed_deletes(results, &items).await);
         }
         // A bulk request that failed as a whole says nothing about its items.
         match results.into_iter().find_map(Result::err) {
@@ -294,7 +298,7 @@ impl StorageBackend for ObjectStoreBackend {
             // Some stores fail where an object is written at the same time. Those are deleted one by one, and no other a second time.
             let mut left = given_up.cuts(stream::iter(left)).boxed();
             while let (Some(native), Some(place)) = (&native, left.next().await) {
-                native.delete(&place, None).await.map_err(error::perhaps)?;
+                native.delete(&place, None).await.map_err(error::mark_ambiguous)?;
             }
             Ok(())
         });
@@ -311,7 +315,7 @@ impl StorageBackend for ObjectStoreBackend {
         let (source, target) = (inner.names.place(from), inner.names.place(to));
         if let Some(native) = inner.native.clone() {
             let (source, target) = (source.clone(), target.clone());
-            let request = async move { native.copy(&source, &target).await.map_err(error::perhaps) };
+            let request = async move { native.copy(&source, &target).await.map_err(error::mark_ambiguous) };
             match inner.requests.send(to, request).await {
                 Ok(true) => return self.copied(inner, to).await,
                 Ok(false) => {}

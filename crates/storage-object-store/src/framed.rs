@@ -36,7 +36,7 @@ impl Inner {
             // That request was for the header alone.
             source = Source::from(self.get_same(&place, &about, stored.clone(), None).await?);
         }
-        let body = source.body(stored, options.whole).await?;
+        let body = source.body(stored, options.prefer_buffered).await?;
         Ok(Some(Object::new(entry, body)))
     }
 

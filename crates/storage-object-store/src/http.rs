@@ -34,7 +34,7 @@ use transport::Transport;
 pub use address::{is_address, is_without_login, server, shown_address, shown_name};
 pub use provided::Provided;
 pub use refusal::{Explain, Refusal};
-pub(crate) use refusal::{explain, is_left_open, is_nameless};
+pub(crate) use refusal::{explain, is_ceph_race_loser, is_left_open};
 pub use service::Service;
 pub use time::time;
 
@@ -72,7 +72,7 @@ const ENOUGH: usize = 64 << 10;
 
 /// What an answer said beside what `object_store` takes from it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Said {
+pub(crate) struct ResponseHints {
     pub(crate) modified: Option<DateTime<Utc>>,
     /// Whether it names the encryption of what was written.
     pub(crate) encrypted: bool,
@@ -213,9 +213,9 @@ fn failed(error: HttpError) -> Error {
     }
 }
 
-fn said(headers: &HeaderMap) -> Said {
+fn said(headers: &HeaderMap) -> ResponseHints {
     let modified = headers.get(LAST_MODIFIED).and_then(|date| date.to_str().ok());
-    Said {
+    ResponseHints {
         modified: modified.and_then(time),
         encrypted: headers.contains_key("x-amz-server-side-encryption")
             || headers.get("x-ms-request-server-encrypted").is_some_and(|said| said == "true"),

@@ -11,7 +11,7 @@ use object_store::{Error as Failed, ObjectMeta, path::Path};
 use storage_core::{Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
 
 use crate::{
-    Ask, Native,
+    CloudExtensions, ListRequest,
     backend::Inner,
     error,
     pages::{Level, Pages, until_error},
@@ -29,18 +29,18 @@ type Found = BoxStream<'static, Result<(Key, ObjectMeta)>>;
 impl Inner {
     pub(crate) async fn items(self: &Arc<Self>, options: ListOptions) -> Result<ListStream> {
         let (natural, annexed) = match &self.native {
-            Some(native) if options.prefix.is_empty() && options.start_after.is_none() && !options.one_level => {
+            Some(native) if options.prefix.is_empty() && options.start_after.is_none() && !options.delimited => {
                 self.all(native, options.limit).await?
             }
             _ => self.apart(&options),
         };
         let natural = match self.names.directory(&options.prefix) {
             None => stream::empty().boxed(),
-            Some(directory) if options.one_level => self.level(directory, &options.prefix).await?,
+            Some(directory) if options.delimited => self.level(directory, &options.prefix).await?,
             Some(directory) => self.entries(natural, directory, &options.prefix).await?,
         };
         let annexed = self.entries(annexed, self.names.annex(), &options.prefix).await?;
-        let annexed = match options.one_level {
+        let annexed = match options.delimited {
             true => fold(annexed, options.prefix.len()),
             false => annexed,
         };
@@ -58,7 +58,7 @@ impl Inner {
     /// The objects that may be keys under their own names, and those of the annex.
     fn apart(&self, options: &ListOptions) -> (Objects, Objects) {
         // A level folds many entries into one item.
-        let limit = options.limit.filter(|_| !options.one_level);
+        let limit = options.limit.filter(|_| !options.delimited);
         let natural = match self.names.directory(&options.prefix) {
             Some(directory) => {
                 let offset = self.names.before(&text_before(options));
@@ -72,9 +72,13 @@ impl Inner {
 
     /// The same for a listing of everything. The annex lies within it, mostly on the first page, so that no request of its own
     /// is needed.
-    async fn all(&self, native: &Arc<dyn Native>, limit: Option<usize>) -> Result<(Objects, Objects)> {
+    async fn all(&self, native: &Arc<dyn CloudExtensions>, limit: Option<usize>) -> Result<(Objects, Objects)> {
         let annex = format!("{}/", self.names.annex());
-        let ask = Ask { prefix: self.names.literal("").unwrap_or_default(), limit: page_size(limit), ..Ask::default() };
+        let ask = ListRequest {
+            prefix: self.names.literal("").unwrap_or_default(),
+            limit: page_size(limit),
+            ..ListRequest::default()
+        };
         let mut pages = Pages::new(native.clone(), self.profile.naming, ask);
         let first = pages.objects().await?;
         let annexed: Vec<_> =
@@ -115,7 +119,7 @@ impl Inner {
             let Some(ask) = self.ask(directory, prefix, limit) else {
                 return stream::empty().boxed();
             };
-            let ask = Ask { after: offset.map(Path::to_string), ..ask };
+            let ask = ListRequest { after: offset.map(Path::to_string), ..ask };
             return Pages::new(native.clone(), self.profile.naming, ask).all();
         }
         let objects = match offset {
@@ -126,12 +130,12 @@ impl Inner {
     }
 
     /// The question for a directory's names; `None` where no name can have the prefix.
-    fn ask(&self, directory: &Path, prefix: &str, limit: Option<usize>) -> Option<Ask> {
+    fn ask(&self, directory: &Path, prefix: &str, limit: Option<usize>) -> Option<ListRequest> {
         let prefix = match *directory == self.names.annex() {
             true => format!("{directory}/"),
             false => self.names.literal(prefix)?,
         };
-        Some(Ask { prefix, limit: page_size(limit), ..Ask::default() })
+        Some(ListRequest { prefix, limit: page_size(limit), ..ListRequest::default() })
     }
 
     /// The entries with the prefix in a directory and below, in order.
@@ -167,7 +171,7 @@ impl Inner {
         let level = match &self.native {
             Some(native) => match self.ask(&directory, prefix, None) {
                 Some(ask) => {
-                    let ask = Ask { one_level: true, ..ask };
+                    let ask = ListRequest { delimited: true, ..ask };
                     Pages::new(native.clone(), self.profile.naming, ask).level().await?
                 }
                 None => Level::default(),

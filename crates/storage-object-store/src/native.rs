@@ -11,13 +11,13 @@ use storage_core::{Error, PresignOptions, PresignedRequest, Result};
 ///
 /// Names are texts, since not every name in a store is a [`Path`].
 #[async_trait]
-pub trait Native: fmt::Debug + Send + Sync + 'static {
+pub trait CloudExtensions: fmt::Debug + Send + Sync + 'static {
     /// One page of a listing, in the order of names. Without this, the listings of `object_store` serve, which fail at a name
     /// that is no [`Path`].
     ///
     /// # Errors
     /// Those of the store.
-    async fn list(&self, ask: &Ask) -> Result<Page>;
+    async fn list(&self, ask: &ListRequest) -> Result<Page>;
 
     /// Whether every write makes a version, which is kept.
     fn versioned(&self) -> bool {
@@ -28,7 +28,7 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
     ///
     /// # Errors
     /// Those of the store.
-    async fn versions(&self, ask: &Ask) -> Result<Page> {
+    async fn versions(&self, ask: &ListRequest) -> Result<Page> {
         let _ = ask;
         Err(Error::unsupported("versions"))
     }
@@ -66,13 +66,13 @@ pub trait Native: fmt::Debug + Send + Sync + 'static {
 /// Which page of a listing.
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
-pub struct Ask {
+pub struct ListRequest {
     /// Names that start with this.
     pub prefix: String,
     /// And lie behind this. On the first page only.
     pub after: Option<String>,
     /// Stop at the first `/` behind the prefix.
-    pub one_level: bool,
+    pub delimited: bool,
     /// At most so many; the store may have a limit of its own.
     pub limit: usize,
     /// The [`Page::next`] of the page before.
@@ -83,7 +83,7 @@ pub struct Ask {
 #[derive(Debug, Default)]
 pub struct Page {
     /// Objects, or versions.
-    pub objects: Vec<Found>,
+    pub objects: Vec<ListedObject>,
     /// What lies below, in a listing of one level, with the `/` at the end.
     pub prefixes: Vec<String>,
     /// Where the next page begins; `None` on the last.
@@ -92,7 +92,7 @@ pub struct Page {
 
 /// An object, or a version of one.
 #[derive(Debug)]
-pub struct Found {
+pub struct ListedObject {
     /// Its name.
     pub name: String,
     /// The bytes it has.

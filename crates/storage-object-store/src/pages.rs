@@ -12,7 +12,7 @@ use object_store::{ObjectMeta, path::Path};
 use storage_core::{Entry, EntryStream, Error, ErrorKind, Key, Result, VersionId};
 
 use crate::{
-    Ask, Found, Naming, Native, Page,
+    CloudExtensions, ListRequest, ListedObject, Naming, Page,
     backend::Inner,
     list::{CONCURRENCY, foreign},
     progress::Progress,
@@ -27,10 +27,10 @@ pub(crate) struct Level {
 
 /// The pages of one question to a store.
 pub(crate) struct Pages {
-    native: Arc<dyn Native>,
+    native: Arc<dyn CloudExtensions>,
     of_versions: bool,
     /// The next question; none behind the last page.
-    ask: Option<Ask>,
+    ask: Option<ListRequest>,
     progress: Progress,
     /// Why there are no more pages, although there should be.
     failure: Option<Error>,
@@ -38,12 +38,12 @@ pub(crate) struct Pages {
 
 impl Pages {
     /// Those of a listing of objects.
-    pub(crate) fn new(native: Arc<dyn Native>, naming: Naming, ask: Ask) -> Self {
+    pub(crate) fn new(native: Arc<dyn CloudExtensions>, naming: Naming, ask: ListRequest) -> Self {
         Self { native, of_versions: false, ask: Some(ask), progress: Progress::new(naming), failure: None }
     }
 
     /// Those of a listing of versions.
-    pub(crate) fn of_versions(native: Arc<dyn Native>, naming: Naming, ask: Ask) -> Self {
+    pub(crate) fn of_versions(native: Arc<dyn CloudExtensions>, naming: Naming, ask: ListRequest) -> Self {
         Self { of_versions: true, ..Self::new(native, naming, ask) }
     }
 
@@ -61,7 +61,7 @@ impl Pages {
         }
         if let Some(next) = page.next.take() {
             match self.progress.token(&next, ask.next.as_deref()) {
-                Ok(()) => self.ask = Some(Ask { next: Some(next), ..ask }),
+                Ok(()) => self.ask = Some(ListRequest { next: Some(next), ..ask }),
                 // What this page holds is right all the same.
                 Err(e) => self.failure = Some(e),
             }
@@ -104,9 +104,9 @@ impl Pages {
     }
 }
 
-fn object(found: Found) -> Option<ObjectMeta> {
+fn object(found: ListedObject) -> Option<ObjectMeta> {
     let location = path(&found.name)?;
-    let Found { size, modified, etag: e_tag, version, .. } = found;
+    let ListedObject { size, modified, etag: e_tag, version, .. } = found;
     let last_modified = modified.unwrap_or(DateTime::UNIX_EPOCH);
     Some(ObjectMeta { location, last_modified, size, e_tag, version })
 }
@@ -127,7 +127,7 @@ impl Inner {
         }
         let native = self.native()?.clone();
         let place = self.names.place(key);
-        let ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
+        let ask = ListRequest { prefix: place.to_string(), limit: 1000, ..ListRequest::default() };
         let found = Pages::of_versions(native, self.profile.naming, ask).stream();
         let found = found.map_ok(|page| stream::iter(page.objects.into_iter().map(Ok))).try_flatten();
         // Behind the key's own come those of longer names.

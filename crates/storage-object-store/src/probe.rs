@@ -8,7 +8,7 @@ use object_store::{
 };
 use storage_core::{Error, ErrorKind, Metadata, Result};
 
-use crate::{Ask, Naming, Native, Profile, error, meta, names::Names, pages::Pages, write::bare};
+use crate::{CloudExtensions, ListRequest, Naming, Profile, error, meta, names::Names, pages::Pages, write::bare};
 
 /// How many writers race for one object, to see whether conditions are more than a look before the write.
 const RACERS: usize = 4;
@@ -29,7 +29,7 @@ pub(crate) struct Findings {
 /// Writes, reads and deletes a few objects, which proves that the store can be reached and used.
 pub(crate) async fn probe(
     store: &Arc<dyn ObjectStore>,
-    native: Option<&Arc<dyn Native>>,
+    native: Option<&Arc<dyn CloudExtensions>>,
     names: &Names,
     profile: &Profile,
 ) -> Result<Findings> {
@@ -46,14 +46,14 @@ pub(crate) async fn probe(
 
 async fn remove(
     store: &Arc<dyn ObjectStore>,
-    native: Option<&Arc<dyn Native>>,
+    native: Option<&Arc<dyn CloudExtensions>>,
     profile: &Profile,
     place: &Path,
     beside: Path,
 ) -> Result<()> {
     if let Some(native) = native.filter(|native| native.versioned()) {
         // A plain delete would leave every version.
-        let ask = Ask { prefix: place.to_string(), limit: 1000, ..Ask::default() };
+        let ask = ListRequest { prefix: place.to_string(), limit: 1000, ..ListRequest::default() };
         let mut pages = Pages::of_versions(native.clone(), profile.naming, ask);
         while let Some(page) = pages.page().await? {
             for found in page.objects {
@@ -205,7 +205,7 @@ fn attempt<T>(result: object_store::Result<T>) -> Result<Option<T>> {
 
 #[cfg(feature = "http")]
 fn encrypted(result: &PutResult) -> bool {
-    result.extensions.get::<crate::http::Said>().is_some_and(|said| said.encrypted)
+    result.extensions.get::<crate::http::ResponseHints>().is_some_and(|said| said.encrypted)
 }
 
 #[cfg(not(feature = "http"))]

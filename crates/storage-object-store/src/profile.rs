@@ -21,7 +21,7 @@ pub enum Naming {
 
 /// What the caller knows about a store. Everything else is probed on connect.
 ///
-/// A wrong `unique_etags`, `sorted` or [`Naming`] breaks promises, so [`Profile::new`] assumes the least.
+/// A wrong `version_etags`, `sorted` or [`Naming`] breaks promises, so [`Profile::new`] assumes the least.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Profile {
@@ -38,7 +38,7 @@ pub struct Profile {
     /// The most parts of a multipart upload; with the part size this limits values.
     pub max_parts: u64,
     /// Whether every write gets an etag that is never used again. An etag that is a hash of the content is not.
-    pub unique_etags: bool,
+    pub version_etags: bool,
     /// Whether the store's conditions on writes are by the version that its answers name, as the generation of Google, not by its
     /// etag. Then that version is the etag that is shown, and a read under a condition looks at it first.
     pub by_version: bool,
@@ -65,7 +65,7 @@ impl Profile {
             name_limit: 1024,
             sorted: false,
             max_parts: 10_000,
-            unique_etags: false,
+            version_etags: false,
             by_version: false,
             tries_conditions: true,
             streaming: true,
@@ -83,7 +83,7 @@ impl Profile {
             name_limit: 4096,
             sorted: true,
             max_parts: u64::MAX,
-            unique_etags: true,
+            version_etags: true,
             streaming: false,
             time_granularity: Duration::from_micros(1),
             ..Self::new("object-store")

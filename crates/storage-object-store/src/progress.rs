@@ -8,7 +8,7 @@ use std::{
 
 use storage_core::{Error, ErrorKind, Result};
 
-use crate::{Found, Naming, Page};
+use crate::{ListedObject, Naming, Page};
 
 /// The most pages without anything on them that follow one another. A store that searches far for the next name may have some.
 const EMPTY: usize = 10_000;
@@ -47,7 +47,7 @@ impl Progress {
             return self.nothing();
         }
         let order = self.order;
-        let ordered = |a: &Found, b: &Found| order(&a.name, &b.name);
+        let ordered = |a: &ListedObject, b: &ListedObject| order(&a.name, &b.name);
         if !page.objects.is_sorted_by(|a, b| ordered(a, b).is_lt()) {
             page.objects.sort_by(ordered);
             page.objects.dedup_by(|a, b| a.name == b.name);
@@ -84,7 +84,7 @@ impl Progress {
         if page.objects.is_empty() {
             return self.nothing();
         }
-        let hashed = |found: &Found| self.hasher.hash_one((&found.name, &found.version));
+        let hashed = |found: &ListedObject| self.hasher.hash_one((&found.name, &found.version));
         let mut held = HashSet::new();
         let before = std::mem::take(&mut self.before);
         page.objects.retain(|found| {
@@ -145,7 +145,7 @@ mod tests {
 
     fn page(names: &[&str]) -> Page {
         let (prefixes, objects): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| name.ends_with('/'));
-        let found = |name: &&str| Found {
+        let found = |name: &&str| ListedObject {
             name: (*name).to_owned(),
             size: 0,
             modified: None,

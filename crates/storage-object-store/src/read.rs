@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use futures_util::{StreamExt, stream};
 use object_store::{
-    Attributes, Error as Native, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore,
-    path::Path,
+    Attributes, Error as CloudExtensions, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta,
+    ObjectStore, path::Path,
 };
 use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, VersionId};
 
@@ -45,7 +45,7 @@ impl Inner {
         };
         let entry = self.entry(key, &result.meta, &result.attributes)?;
         let range = result.range.clone();
-        let body = Source::from(result).body(range, options.whole).await?;
+        let body = Source::from(result).body(range, options.prefer_buffered).await?;
         Ok(Some(Object::new(entry, body)))
     }
 
@@ -106,8 +106,8 @@ impl Inner {
         let if_match = get.if_match.clone();
         match (self.answered(place, get).await, if_match) {
             (Ok(result), _) => Ok(Some(result)),
-            (Err(Native::NotFound { .. }), None) => Ok(None),
-            (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(etag)) => {
+            (Err(CloudExtensions::NotFound { .. }), None) => Ok(None),
+            (Err(CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. }), Some(etag)) => {
                 Err(error::mismatch(&Etag::from(etag)))
             }
             (Err(e), _) => Err(error::read(e)),
@@ -150,7 +150,7 @@ impl Inner {
             (same.if_match, same.version) = (None, about.version.clone());
         }
         self.store.get_opts(place, same).await.map_err(|e| match e {
-            Native::NotFound { .. } | Native::Precondition { .. } => error::changed(),
+            CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. } => error::changed(),
             e => error::read(e),
         })
     }

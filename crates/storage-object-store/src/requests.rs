@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
-use object_store::Error as Native;
+use object_store::Error as CloudExtensions;
 use storage_core::{
     Error, Result,
     pending::{Caller, Commit, Keys, Settled, Writes},
@@ -176,7 +176,8 @@ impl<T: Send + 'static> Answer for Result<T> {
 
 impl<T: Send + 'static> Answer for object_store::Result<T> {
     fn is_definite(&self) -> bool {
-        let unknown = |e: &Native| matches!(e, Native::Generic { .. } | Native::JoinError { .. });
+        let unknown =
+            |e: &CloudExtensions| matches!(e, CloudExtensions::Generic { .. } | CloudExtensions::JoinError { .. });
         self.as_ref().err().is_none_or(|e| !unknown(e))
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as Native, GetOptions as Get, MultipartUpload, PutMode, PutMultipartOptions, PutOptions as Put,
-    PutPayload, PutPayloadMut, PutResult, path::Path,
+    Attributes, Error as CloudExtensions, GetOptions as Get, MultipartUpload, PutMode, PutMultipartOptions,
+    PutOptions as Put, PutPayload, PutPayloadMut, PutResult, path::Path,
 };
 use storage_core::{
     Body, ByteStream, Condition, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result, VersionId,
@@ -109,7 +109,10 @@ impl Inner {
             let lost = self.unquoted && result.as_ref().is_err_and(error::is_lost_race);
             let error = match (result, &condition) {
                 (Ok(done), _) => return Ok(done),
-                (Err(Native::NotFound { .. } | Native::Precondition { .. }), Some(Condition::IfMatch(etag))) => {
+                (
+                    Err(CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. }),
+                    Some(Condition::IfMatch(etag)),
+                ) => {
                     return Err(error::mismatch(etag));
                 }
                 (Err(e), Some(Condition::IfAbsent)) => error::write(e),
@@ -275,7 +278,7 @@ impl Inner {
 
 #[cfg(feature = "http")]
 fn time_said(result: &PutResult) -> Option<std::time::SystemTime> {
-    result.extensions.get::<crate::http::Said>()?.modified.map(Into::into)
+    result.extensions.get::<crate::http::ResponseHints>()?.modified.map(Into::into)
 }
 
 #[cfg(not(feature = "http"))]

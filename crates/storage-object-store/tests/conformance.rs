@@ -63,8 +63,8 @@ storage_conformance::main!(
         .one_process()
         .damage(damage_in_memory)
         .stored_by_others(plant_in_memory)
-        .requires(Capabilities::new().atomic().conditional().unique_etags()),
+        .requires(Capabilities::new().atomic().conditional().version_etags()),
     Target::new("object-store-local", local)
         .damage(damage_file)
-        .requires(Capabilities::new().atomic().unique_etags().streaming()),
+        .requires(Capabilities::new().atomic().version_etags().streaming()),
 );

@@ -101,7 +101,7 @@ async fn plain() -> (Arc<Plain>, Storage<ObjectStoreBackend>) {
 #[tokio::test]
 async fn ranges_are_shifted_behind_the_header() {
     let (store, storage) = plain().await;
-    assert!(!storage.info().capabilities.conditional && storage.info().capabilities.unique_etags);
+    assert!(!storage.info().capabilities.conditional && storage.info().capabilities.version_etags);
     let options = storage_core::PutOptions::new().metadata(Metadata::new().tag("t"));
     let entry = storage.put_with("k", "0123456789", options).await.unwrap();
     assert!(store.0.head(&"k".into()).await.unwrap().size > entry.size);
@@ -143,7 +143,7 @@ async fn listings_of_an_unsorted_store_are_sorted() {
         assert_eq!((entry.key.as_str(), entry.size), (key, key.len() as u64));
         assert_eq!(Some(entry), storage.stat(key).await.unwrap());
     }
-    let options = ListOptions::new().one_level(true).start_after("a");
+    let options = ListOptions::new().delimited(true).start_after("a");
     let items = storage.list_with(options).await.unwrap();
     let level: Vec<_> = items.map_ok(|item| item.position().to_owned()).try_collect().await.unwrap();
     assert_eq!(level, ["a-b", "a/", "a0", "b/", "c"]);

@@ -41,7 +41,7 @@ async fn keys(storage: &Handle) -> Vec<String> {
 }
 
 async fn level(storage: &Handle, prefix: &str) -> Vec<String> {
-    let options = ListOptions::new().prefix(prefix).one_level(true);
+    let options = ListOptions::new().prefix(prefix).delimited(true);
     let items = storage.list_with(options).await.unwrap();
     let positions = items.map_ok(|item: ListItem| item.position().to_owned());
     positions.try_collect().await.unwrap()
@@ -200,8 +200,8 @@ async fn what_the_store_cannot_do_is_not_declared() {
     let (_store, memory) = memory(Config::default()).await;
     let (_directory, local) = local(Config::default()).await;
     let (memory, local) = (memory.info(), local.info());
-    assert!(memory.capabilities.conditional && memory.capabilities.unique_etags);
-    assert!(!local.capabilities.conditional && local.capabilities.unique_etags);
+    assert!(memory.capabilities.conditional && memory.capabilities.version_etags);
+    assert!(!local.capabilities.conditional && local.capabilities.version_etags);
     assert_eq!((memory.limits.key, local.limits.key), (1024, 1024));
     assert!(memory.limits.metadata >= Metadata::MIN_LIMIT && local.limits.metadata >= Metadata::MIN_LIMIT);
 }

@@ -103,7 +103,7 @@ fn password() -> String {
 /// What each of these must be able to do; some can do more.
 const ALL: Capabilities = Capabilities::new().atomic().compression().encryption();
 /// The same where an etag is no hash of the content.
-const UNIQUE: Capabilities = ALL.unique_etags();
+const UNIQUE: Capabilities = ALL.version_etags();
 
 storage_conformance::main!(
     Target::new("stack-memory", |ns: Namespace| stack(ns, "backend = \"memory\""))

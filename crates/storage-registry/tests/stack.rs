@@ -158,7 +158,7 @@ async fn what_it_says_of_itself_is_true() -> Result<()> {
     let (info, below) = (storage.info(), memory.info());
     let mut expected = below.capabilities.compression().encryption();
     expected.queryable = false;
-    assert_eq!((info.capabilities, info.consistency), (expected, Consistency::Instance));
+    assert_eq!((info.capabilities, info.consistency), (expected, Consistency::ProcessLocal));
     assert_eq!((info.limits.key, &info.id, info.isolation), (below.limits.key, &below.id, below.isolation));
     assert!((Metadata::MIN_LIMIT..below.limits.metadata).contains(&info.limits.metadata));
 

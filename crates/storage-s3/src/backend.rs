@@ -75,7 +75,7 @@ fn profile() -> Profile {
     profile.sorted = true;
     profile.max_parts = 10_000;
     // An etag is a hash of the content.
-    profile.unique_etags = false;
+    profile.version_etags = false;
     profile.time_granularity = Duration::from_secs(1);
     profile
 }

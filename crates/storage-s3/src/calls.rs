@@ -13,7 +13,7 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, PresignMethod, PresignOptions, PresignedRequest, Result};
-use storage_object_store::{Ask, Native, Page, http};
+use storage_object_store::{CloudExtensions, ListRequest, Page, http};
 
 use crate::{error, xml};
 
@@ -80,7 +80,7 @@ impl Calls {
             let _ = write!(address, "{before}{name}={}", utf8_percent_encode(value, &QUERY));
         }
         let request = ::http::Request::builder().method(method).uri(address).body(HttpRequestBody::empty());
-        let mut request: HttpRequest = request.map_err(error::strange)?;
+        let mut request: HttpRequest = request.map_err(error::malformed_response)?;
         if !self.anonymous {
             let credential = self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
             let signed = AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None);
@@ -91,12 +91,12 @@ impl Calls {
 }
 
 #[async_trait]
-impl Native for Calls {
-    async fn list(&self, ask: &Ask) -> Result<Page> {
+impl CloudExtensions for Calls {
+    async fn list(&self, ask: &ListRequest) -> Result<Page> {
         let limit = ask.limit.min(1000).to_string();
         let mut query =
             vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", &ask.prefix)];
-        if ask.one_level {
+        if ask.delimited {
             query.push(("delimiter", "/"));
         }
         match (&ask.next, &ask.after) {
@@ -111,7 +111,7 @@ impl Native for Calls {
         self.versioned
     }
 
-    async fn versions(&self, ask: &Ask) -> Result<Page> {
+    async fn versions(&self, ask: &ListRequest) -> Result<Page> {
         let limit = ask.limit.min(1000).to_string();
         let mut query = vec![("versions", ""), ("encoding-type", "url"), ("max-keys", &limit), ("prefix", &ask.prefix)];
         if let Some(next) = &ask.next {
@@ -166,7 +166,8 @@ impl Native for Calls {
         };
         let mut bound = SignedUrlOptions::default();
         for (name, value) in &headers {
-            bound = bound.with_signed_header(name.clone(), HeaderValue::from_str(value).map_err(error::strange)?);
+            bound = bound
+                .with_signed_header(name.clone(), HeaderValue::from_str(value).map_err(error::malformed_response)?);
         }
         let url = self.store.signed_url_opts(method, place, expires_in, &bound).await.map_err(error::no_credentials)?;
         let request = PresignedRequest::new(options.method, url, expires_in);

@@ -114,6 +114,6 @@ pub(crate) fn no_credentials(error: object_store::Error) -> Error {
 }
 
 /// An answer that is not what S3 answers.
-pub(crate) fn strange(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    S3.strange(cause)
+pub(crate) fn malformed_response(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    S3.malformed_response(cause)
 }

@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use storage_core::Result;
-use storage_object_store::{Found, Page, http::time};
+use storage_object_store::{ListedObject, Page, http::time};
 
 use crate::error::{self, S3};
 
@@ -55,7 +55,7 @@ struct Below {
 pub(crate) fn versioned(body: &[u8]) -> Result<bool> {
     // The second is what moto, and whatever is made of a model of the interface, calls it.
     S3.expect(body, &["VersioningConfiguration", "GetBucketVersioningResponse", "GetBucketVersioningOutput"])?;
-    let versioning: Versioning = quick_xml::de::from_reader(body).map_err(error::strange)?;
+    let versioning: Versioning = quick_xml::de::from_reader(body).map_err(error::malformed_response)?;
     Ok(versioning.status.as_deref() == Some("Enabled"))
 }
 
@@ -67,7 +67,7 @@ pub(crate) const VERSIONS: &[&str] = &["ListVersionsResult", "ListObjectVersions
 /// A page of objects or versions, from an answer with one of these elements.
 pub(crate) fn page(body: &[u8], elements: &[&str]) -> Result<Page> {
     S3.expect(body, elements)?;
-    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::strange)?;
+    let listing: Listing = quick_xml::de::from_reader(body).map_err(error::malformed_response)?;
     let encoded = listing.encoding_type.as_deref() == Some("url");
     let text = |text: String| -> Result<String> {
         if !encoded {
@@ -75,12 +75,15 @@ pub(crate) fn page(body: &[u8], elements: &[&str]) -> Result<Page> {
         }
         // A space may come as a plus; a plus comes encoded.
         let text = text.replace('+', " ");
-        Ok(percent_decode_str(&text).decode_utf8().map_err(error::strange)?.into_owned())
+        Ok(percent_decode_str(&text).decode_utf8().map_err(error::malformed_response)?.into_owned())
     };
     let found = |object: Object, deleted: bool| {
-        Ok(Found {
+        Ok(ListedObject {
             name: text(object.key)?,
-            size: object.size.or(deleted.then_some(0)).ok_or_else(|| error::strange("an object without a size"))?,
+            size: object
+                .size
+                .or(deleted.then_some(0))
+                .ok_or_else(|| error::malformed_response("an object without a size"))?,
             modified: object.last_modified.as_deref().and_then(time),
             etag: object.e_tag,
             version: object.version_id,
@@ -93,7 +96,7 @@ pub(crate) fn page(body: &[u8], elements: &[&str]) -> Result<Page> {
         _ if !listing.is_truncated => None,
         (Some(token), _) => Some(token),
         (None, Some(key)) => Some(format!("{}{AND}{}", text(key)?, listing.next_version_id_marker.unwrap_or_default())),
-        (None, None) => return Err(error::strange("truncated listing without a continuation token")),
+        (None, None) => return Err(error::malformed_response("truncated listing without a continuation token")),
     };
     Ok(Page {
         objects: there.chain(deleted).collect::<Result<_>>()?,

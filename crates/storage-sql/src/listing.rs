@@ -64,7 +64,7 @@ impl Listing {
             false => PAGE,
         };
         // A listing of one level may need many rows for one item.
-        match self.options.one_level {
+        match self.options.delimited {
             true => most,
             false => self.left.min(most),
         }
@@ -85,7 +85,7 @@ impl Listing {
                 continue;
             }
             let below = &key[self.options.prefix.len()..];
-            let slash = below.find('/').filter(|_| self.options.one_level);
+            let slash = below.find('/').filter(|_| self.options.delimited);
             common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
             match &common {
                 // The page may begin within a common prefix that was yielded before.

@@ -80,7 +80,7 @@ fn info(id: &str, name: &str, isolation: Isolation) -> BackendInfo {
         .streaming()
         .conditional()
         .conditional_delete()
-        .unique_etags()
+        .version_etags()
         .transactions()
         .queryable();
     let mut info = BackendInfo::new(id, capabilities);

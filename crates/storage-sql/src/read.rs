@@ -44,7 +44,7 @@ impl Session {
         loop {
             let found = self.find(key, options.version.as_ref()).await?;
             match self.object(found, &options).await {
-                Err(e) if e.kind() == ErrorKind::Conflict && options.whole && attempts < ATTEMPTS => {
+                Err(e) if e.kind() == ErrorKind::Conflict && options.prefer_buffered && attempts < ATTEMPTS => {
                     attempts += 1;
                 }
                 done => return done,
@@ -103,7 +103,7 @@ impl Session {
             Stored::Chunks { upload, chunk } => {
                 let len = range.end - range.start;
                 let body = Body::with_len(len, self.chunks(&found.entry.key, Upload { upload, chunk, size }, range));
-                match options.whole {
+                match options.prefer_buffered {
                     true => body.bytes(u64::MAX).await?.into(),
                     false => body,
                 }

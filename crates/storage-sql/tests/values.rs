@@ -45,7 +45,11 @@ async fn a_range_reads_only_its_chunks() {
         place.raw("DELETE FROM storage_chunks WHERE idx NOT IN (3, 4)").await;
         let range = 3 * CHUNK as u64 + 10..5 * CHUNK as u64;
         for whole in [false, true] {
-            let object = storage.open("k", GetOptions::new().range(range.clone()).whole(whole)).await.unwrap().unwrap();
+            let object = storage
+                .open("k", GetOptions::new().range(range.clone()).prefer_buffered(whole))
+                .await
+                .unwrap()
+                .unwrap();
             assert_eq!(object.entry.size, value.len() as u64);
             let read = object.body.bytes(u64::MAX).await.unwrap();
             assert_eq!(read, value[range.start as usize..range.end as usize]);

@@ -85,7 +85,7 @@ async fn store_and_verify(storage: &Storage, prefix: &str, files: &[import::File
     }
     println!("  Imported {} files, {bytes} bytes, each with its metadata.", files.len());
 
-    let options = ListOptions::new().prefix(prefix).one_level(true);
+    let options = ListOptions::new().prefix(prefix).delimited(true);
     let items: Vec<ListItem> = storage.list_with(options).await?.try_collect().await?;
     let names: Vec<_> = items.iter().map(|item| &item.position()[prefix.len()..]).collect();
     println!("  Top level: {}", names.join(" "));

@@ -20,7 +20,7 @@ async fn ends(storage: &Storage<ObjectStoreBackend>, way: &str) -> Result<()> {
         match way {
             "list" => all(ListOptions::new()).await,
             "list with a prefix" => all(ListOptions::new().prefix("k")).await,
-            "one level" => all(ListOptions::new().one_level(true)).await,
+            "one level" => all(ListOptions::new().delimited(true)).await,
             "query" => storage.query(Query::new()).await?.try_collect::<Vec<_>>().await.map(drop),
             "clear" => storage.clear().await,
             _ => storage.versions("k0").await?.try_collect::<Vec<_>>().await.map(drop),
@@ -153,7 +153,7 @@ async fn an_empty_page_with_a_new_token_is_no_end() {
         });
         let keys: Vec<_> = storage.keys().await.unwrap().try_collect().await.unwrap();
         assert_eq!(keys.len(), 6, "{cloud:?}");
-        let level = storage.list_with(ListOptions::new().one_level(true)).await.unwrap();
+        let level = storage.list_with(ListOptions::new().delimited(true)).await.unwrap();
         assert_eq!(level.try_collect::<Vec<_>>().await.unwrap().len(), 6, "{cloud:?}");
     }
 }

@@ -56,7 +56,7 @@ async fn a_name_that_is_listed_twice_is_shown_once() {
             });
             assert_eq!(keys(&storage, ListOptions::new()).await, all, "{cloud:?}, {what}");
             assert_eq!(keys(&storage, ListOptions::new().prefix("c")).await, ["c/d", "c/e"], "{cloud:?}, {what}");
-            let level = keys(&storage, ListOptions::new().one_level(true)).await;
+            let level = keys(&storage, ListOptions::new().delimited(true)).await;
             assert_eq!(level, ["a", "b", "c/", "f"], "{cloud:?}, {what}");
         }
         // Each page begins with the last name of the page before.
@@ -80,7 +80,7 @@ async fn a_name_that_is_listed_twice_is_shown_once() {
             Answer { body: (before + &again + &found.concat() + &behind).into_bytes(), ..answer }
         });
         assert_eq!(keys(&storage, ListOptions::new()).await, all, "{cloud:?}");
-        assert_eq!(keys(&storage, ListOptions::new().one_level(true)).await, ["a", "b", "c/", "f"], "{cloud:?}");
+        assert_eq!(keys(&storage, ListOptions::new().delimited(true)).await, ["a", "b", "c/", "f"], "{cloud:?}");
         server.requests();
         storage.clear().await.unwrap();
         for asked in server.requests().iter().filter(|asked| asked.method == "POST" && asked.has("delete")) {
@@ -117,7 +117,7 @@ async fn an_unordered_listing_is_told_to_those_who_can_mend_it() {
                 (true, false) => answer,
             }
         });
-        for options in [ListOptions::new(), ListOptions::new().one_level(true)] {
+        for options in [ListOptions::new(), ListOptions::new().delimited(true)] {
             let listed = async { storage.list_with(options).await?.try_collect::<Vec<_>>().await };
             let error = listed.await.unwrap_err();
             assert!(error.message().contains("order") && !error.message().contains("profile"), "{cloud:?}: {error:?}");

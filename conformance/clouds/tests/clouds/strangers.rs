@@ -11,7 +11,7 @@ const PAGE: &str =
 
 /// Every operation on a key, by its name.
 async fn operations(storage: &Storage<ObjectStoreBackend>, key: &str) -> Vec<(&'static str, Result<()>)> {
-    let level = ListOptions::new().one_level(true);
+    let level = ListOptions::new().delimited(true);
     let all = async |options| storage.list_with(options).await?.try_collect::<Vec<_>>().await.map(drop);
     let create = PutOptions::new().condition(Condition::IfAbsent);
     vec![

@@ -27,7 +27,7 @@ async fn names_of_others_break_no_listing() {
     for key in &keys {
         assert!(storage.get(key.as_str()).await.unwrap().is_some(), "{key:?}");
     }
-    let level = storage.list_with(ListOptions::new().one_level(true)).await.unwrap();
+    let level = storage.list_with(ListOptions::new().delimited(true)).await.unwrap();
     let level: Vec<_> = level.map_ok(|item| item.position().to_owned()).try_collect().await.unwrap();
     // What is below `a/` cannot be shown.
     assert_eq!(level, [" lead", "a b", "a+b", "a/", "dir/", "ours", "plain"]);

@@ -49,7 +49,7 @@ async fn operations_cost_what_the_readme_says() {
     costs!("copy", 2, storage.copy("k", "copy"));
     costs!("listing of 2 pages", 2, all(ListOptions::new()));
     costs!("listing of 2 pages with a prefix", 3, all(ListOptions::new().prefix("batch/")));
-    costs!("one level", 2, all(ListOptions::new().one_level(true)));
+    costs!("one level", 2, all(ListOptions::new().delimited(true)));
     costs!("10 entries with metadata", 12, all(ListOptions::new().prefix("batch/000").metadata(true)));
     costs!("batch of 1,000 deletes", 4, storage.delete_batch(keys(1000)));
     costs!("clear of 500", 4, storage.clear_prefix("batch/"));

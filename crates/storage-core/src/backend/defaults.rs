@@ -204,7 +204,7 @@ fn written_meanwhile(source: &Key) -> Error {
     .with_key(source)
 }
 
-/// A listing made of entries that come in the order of keys: prefix, `start_after`, `one_level`, `limit` and `metadata` are
+/// A listing made of entries that come in the order of keys: prefix, `start_after`, `delimited`, `limit` and `metadata` are
 /// applied to whatever comes. For backends whose store cannot do that by itself.
 pub fn listing(entries: impl Stream<Item = Result<Entry>> + Send + 'static, options: ListOptions) -> ListStream {
     let limit = options.limit.unwrap_or(usize::MAX);
@@ -212,7 +212,7 @@ pub fn listing(entries: impl Stream<Item = Result<Entry>> + Send + 'static, opti
     let items = entries.try_filter_map(move |mut entry| {
         let key = entry.key.as_str();
         let below = key.strip_prefix(options.prefix.as_str());
-        let slash = below.and_then(|below| below.find('/').filter(|_| options.one_level));
+        let slash = below.and_then(|below| below.find('/').filter(|_| options.delimited));
         let common = slash.map(|slash| &key[..options.prefix.len() + slash + 1]);
         let position = common.unwrap_or(key);
         let wanted = below.is_some() && Some(position) > options.start_after.as_deref();

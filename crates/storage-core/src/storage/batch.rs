@@ -103,7 +103,8 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
 
     async fn read_batch(&self, keys: Result<Vec<Key>>) -> Result<BTreeMap<Key, Bytes>> {
         let (call, keys) = (self.call("get_batch"), keys?);
-        let items = keys.iter().map(|key| (key.clone(), GetOptions::new().whole(true).entry(false))).collect();
+        let items =
+            keys.iter().map(|key| (key.clone(), GetOptions::new().prefer_buffered(true).entry(false))).collect();
         let results = call.run(None, Ok(()), || self.backend.get_batch(items)).await?;
         let mut found = BTreeMap::new();
         for (key, result) in keys.into_iter().zip(results) {

@@ -66,7 +66,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
 fn pinned(options: &GetOptions, entry: &Entry) -> Option<GetOptions> {
     let mut pinned = options.clone();
     pinned.if_none_match = None;
-    pinned.whole = true;
+    pinned.prefer_buffered = true;
     pinned.entry = false;
     if pinned.version.is_none() {
         pinned.if_match = Some(entry.etag.clone()?);

@@ -45,7 +45,7 @@ impl Gate {
 }
 
 impl Intercept for Gate {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, operation: Operation<'a>, call: F) -> (Result<T>, ())
     where

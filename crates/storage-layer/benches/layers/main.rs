@@ -41,7 +41,7 @@ fn main() -> Result<()> {
 struct Idle;
 
 impl Intercept for Idle {
-    type Span = ();
+    type Guard = ();
 
     async fn call<'a, T, F>(&'a self, _: Operation<'a>, call: F) -> (Result<T>, ())
     where

@@ -1,7 +1,7 @@
 //! Our errors as theirs. Callers decide by the variant alone, and some try everything again that they do not know to be for good:
 //! so only what may succeed later is `Generic`.
 
-use object_store::{Error as Native, GetRange, path::Path};
+use object_store::{Error as CloudExtensions, GetRange, path::Path};
 use storage_core::{ByteRange, Error, ErrorKind};
 
 /// The name by which `Generic` errors call this store.
@@ -9,34 +9,34 @@ const STORE: &str = "storage";
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 
-pub(super) fn failed(path: &Path, error: Error) -> Native {
+pub(super) fn failed(path: &Path, error: Error) -> CloudExtensions {
     native(path, error.kind(), error.into())
 }
 
-pub(super) fn not_found(path: &Path) -> Native {
-    Native::NotFound { path: path.to_string(), source: "the key has no value".into() }
+pub(super) fn not_found(path: &Path) -> CloudExtensions {
+    CloudExtensions::NotFound { path: path.to_string(), source: "the key has no value".into() }
 }
 
-pub(super) fn not_supported(why: impl Into<Source>) -> Native {
-    Native::NotSupported { source: why.into() }
+pub(super) fn not_supported(why: impl Into<Source>) -> CloudExtensions {
+    CloudExtensions::NotSupported { source: why.into() }
 }
 
-fn native(path: &Path, kind: ErrorKind, source: Source) -> Native {
+fn native(path: &Path, kind: ErrorKind, source: Source) -> CloudExtensions {
     let path = path.to_string();
     match kind {
-        ErrorKind::NotFound => Native::NotFound { path, source },
-        ErrorKind::NotModified => Native::NotModified { path, source },
-        ErrorKind::AlreadyExists => Native::AlreadyExists { path, source },
-        ErrorKind::PreconditionFailed => Native::Precondition { path, source },
-        ErrorKind::PermissionDenied => Native::PermissionDenied { path, source },
-        ErrorKind::Unauthenticated => Native::Unauthenticated { path, source },
+        ErrorKind::NotFound => CloudExtensions::NotFound { path, source },
+        ErrorKind::NotModified => CloudExtensions::NotModified { path, source },
+        ErrorKind::AlreadyExists => CloudExtensions::AlreadyExists { path, source },
+        ErrorKind::PreconditionFailed => CloudExtensions::Precondition { path, source },
+        ErrorKind::PermissionDenied => CloudExtensions::PermissionDenied { path, source },
+        ErrorKind::Unauthenticated => CloudExtensions::Unauthenticated { path, source },
         ErrorKind::Unavailable
         | ErrorKind::Timeout
         | ErrorKind::RateLimited
         | ErrorKind::Conflict
-        | ErrorKind::Other => Native::Generic { store: STORE, source },
+        | ErrorKind::Other => CloudExtensions::Generic { store: STORE, source },
         // It will be the same the next time: a key, range or size that is refused, a damaged value, a closed storage.
-        _ => Native::NotSupported { source },
+        _ => CloudExtensions::NotSupported { source },
     }
 }
 
@@ -49,7 +49,7 @@ pub(super) fn either<'p>(error: &Error, from: &'p Path, to: &'p Path) -> &'p Pat
 }
 
 /// A range as the storage takes it. Whether it lies within the value is known later.
-pub(super) fn range(range: &GetRange) -> Result<ByteRange, Native> {
+pub(super) fn range(range: &GetRange) -> Result<ByteRange, CloudExtensions> {
     range.is_valid().map_err(|e| not_supported(e.to_string()))?;
     Ok(match range {
         GetRange::Bounded(range) => ByteRange::Bounded(range.start, range.end),

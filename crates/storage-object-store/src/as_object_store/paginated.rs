@@ -29,7 +29,7 @@ impl PaginatedListStore for AsObjectStore {
         let PaginatedListOptions { offset, delimiter, max_keys, page_token, extensions: _ } = options;
         let size = max_keys.unwrap_or(PAGE).min(PAGE);
         let mut list = ListOptions::new().prefix(prefix.unwrap_or_default()).limit(size.saturating_add(1));
-        list.one_level = match delimiter.as_deref() {
+        list.delimited = match delimiter.as_deref() {
             None | Some("") => false,
             Some("/") => true,
             Some(_) => return Err(not_supported("the only delimiter is `/`")),

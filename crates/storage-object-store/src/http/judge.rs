@@ -8,7 +8,7 @@ use http::{
 use object_store::client::{HttpError, HttpErrorKind, HttpResponse, HttpResponseBody};
 
 use super::{
-    Connector, ENOUGH, Refusal, Said, answer, said,
+    Connector, ENOUGH, Refusal, ResponseHints, answer, said,
     service::{Located, Verdict, is_encoded},
 };
 
@@ -63,7 +63,7 @@ impl Connector {
         mut parts: response::Parts,
         body: HttpResponseBody,
     ) -> Result<HttpResponse, HttpError> {
-        let modified = parts.extensions.get::<Said>().and_then(|said| said.modified);
+        let modified = parts.extensions.get::<ResponseHints>().and_then(|said| said.modified);
         let modified = modified.map(|time| time.format("%a, %d %b %Y %H:%M:%S GMT").to_string());
         let modified = modified.and_then(|time| HeaderValue::try_from(time).ok()).unwrap_or(NO_TIME);
         parts.headers.insert(LAST_MODIFIED, modified);

@@ -162,7 +162,7 @@ impl StdError for Refusal {}
 
 /// Whether the store says that something went wrong which it has no name for. Ceph says so to the losers of a race under
 /// `If-Match`: another write came between its look at the etag and the comparison that guards the write itself.
-pub(crate) fn is_nameless(error: &(dyn StdError + 'static)) -> bool {
+pub(crate) fn is_ceph_race_loser(error: &(dyn StdError + 'static)) -> bool {
     let mut cause = Some(error);
     while let Some(e) = cause {
         if let Some(refusal) = e.downcast_ref::<Refusal>() {

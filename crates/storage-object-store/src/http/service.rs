@@ -46,7 +46,7 @@ impl Service {
 
     /// An answer to a request that is not what the service answers, for a caller that read it.
     #[must_use]
-    pub fn strange(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
+    pub fn malformed_response(&self, cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Error {
         let message =
             format!("the server does not answer as {} does; check `endpoint` and what stands before it", self.name);
         Error::new(ErrorKind::Unavailable, message).with_source(Strange(cause.into()))
@@ -61,7 +61,7 @@ impl Service {
             Some(root) if elements.contains(&root) => Ok(()),
             root => {
                 let found = root.map_or("no XML".to_owned(), |root| format!("the element {root:?}"));
-                Err(self.strange(format!("expected one of the elements {elements:?}, found {found}")))
+                Err(self.malformed_response(format!("expected one of the elements {elements:?}, found {found}")))
             }
         }
     }

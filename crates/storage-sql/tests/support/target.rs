@@ -18,7 +18,7 @@ pub(crate) const ALL: Capabilities = Capabilities::new()
     .streaming()
     .conditional()
     .conditional_delete()
-    .unique_etags()
+    .version_etags()
     .transactions()
     .queryable();
 
