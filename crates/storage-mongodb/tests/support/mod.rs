@@ -70,8 +70,9 @@ pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> 
                 *kept = Some(client().await);
             }
             let Some(client) = &*kept else { return Ok(()) };
+            let database = client.database(DATABASE);
             for of in ["", ".files", ".chunks", ".leases", ".schema"] {
-                let drop = client.database(DATABASE).run_command(doc! { "drop": format!("{}{of}", ns.name()) });
+                let drop = database.run_command(doc! { "drop": format!("{}{of}", ns.name()) });
                 match drop.await {
                     Err(e) if !is_missing(&e) => {
                         return Err(Error::new(ErrorKind::Other, "its collections cannot be dropped").with_source(e));
