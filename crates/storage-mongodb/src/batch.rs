@@ -5,13 +5,13 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt, stream};
 use mongodb::bson::{Document, doc};
 use storage_core::{
-    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, GetOptions, Key, Object, PutOptions, Result, defaults,
+    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result, defaults,
     pending::Keys,
 };
 
 use crate::{
     backend::Mongo,
-    document::{self, Found},
+    document::{self, Content, Found},
     error,
     session::{Db, Session, Touches},
     write::{self, Item},
@@ -34,7 +34,7 @@ impl Session {
             for (key, options) in some {
                 let result = match self.object(found.get(key).cloned(), options).await {
                     // Overwritten meanwhile: the single read tries again.
-                    Err(e) if e.kind() == storage_core::ErrorKind::Conflict => self.get(key, options.clone()).await,
+                    Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
                     result => result,
                 };
                 results.push(result.map_err(|e| e.with_key(key)));
@@ -61,7 +61,7 @@ impl Session {
                 bytes = 0;
             }
             bytes += size;
-            together.push((i, Item::new(&key, document::Content::Inline(value), &options)));
+            together.push((i, Item::new(&key, Content::Inline(value), &options)));
         }
         if !together.is_empty() {
             self.write_all(together, &mut results).await;
@@ -72,7 +72,7 @@ impl Session {
         });
         let written: Vec<_> = stream::iter(writes).buffered(at_once).collect().await;
         for (i, result) in written {
-            results[i] = Some(result);
+            results[i] = Some(settle(result, self.in_transaction())?);
         }
         Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(document::unreadable()))).collect())
     }
@@ -82,24 +82,40 @@ impl Session {
         let keys: Vec<Key> = items.iter().map(|(_, item)| item.key.clone()).collect();
         let places: Vec<usize> = items.iter().map(|(i, _)| *i).collect();
         let job = |mut db: Db| async move {
-            let mut statements = Vec::with_capacity(items.len());
-            for (_, item) in &items {
-                let key = item.key.as_str();
-                let filter = match item.condition {
-                    None => doc! { "_id": key, "file": { "$exists": false } },
-                    Some(_) => doc! { "_id": key, "rev": "" },
+            let now = db.store.now();
+            let documents = items.iter().map(|(_, item)| match &item.content {
+                Content::Inline(value) => document::new(&item.key, &item.rev, value, &item.metadata, now),
+                Content::File { .. } => Err(document::unreadable()),
+            });
+            let documents: Vec<Document> = documents.collect::<Result<_>>()?;
+            let insert = doc! { "insert": &db.store.collection, "documents": documents, "ordered": false };
+            let mut failed = many(&mut db, insert, items.len()).await?;
+            // Those that were there already, by one more command.
+            let again: Vec<usize> =
+                (0..items.len()).filter(|n| failed.get(n) == Some(&11000) && items[*n].1.condition.is_none()).collect();
+            if !again.is_empty() {
+                let statement = |n: &usize| {
+                    let item = &items[*n].1;
+                    item.statement(&db, doc! { "_id": item.key.as_str(), "file": { "$exists": false } }, true)
                 };
-                statements.push(item.statement(&db, filter, true)?);
+                let statements: Vec<Document> = again.iter().map(statement).collect::<Result<_>>()?;
+                let update = doc! { "update": &db.store.collection, "updates": statements, "ordered": false };
+                // What was inserted is written, whatever becomes of the others.
+                let rejected = many(&mut db, update, again.len()).await.map_err(Error::ambiguous)?;
+                for (i, n) in again.into_iter().enumerate() {
+                    match rejected.get(&i) {
+                        Some(code) => failed.insert(n, *code),
+                        None => failed.remove(&n),
+                    };
+                }
             }
-            let command = doc! { "update": &db.store.collection, "updates": statements, "ordered": false };
-            let answer = db.write(command).await?;
-            let failed: HashMap<usize, i32> = error::write_errors(&answer).into_iter().collect();
             let mut results = Vec::with_capacity(items.len());
             for (n, (_, item)) in items.iter().enumerate() {
                 results.push(match failed.get(&n) {
                     None => Ok(item.entry()),
+                    Some(11000) if item.condition.is_some() => Err(write::exists()),
                     // There is a file, or somebody else creates the key.
-                    Some(11000) => write::write(&mut db, item).await.map(|()| item.entry()),
+                    Some(11000 | 112) => write::write(&mut db, item).await.map(|()| item.entry()),
                     Some(code) => Err(error::from_code(*code)),
                 });
             }
@@ -134,7 +150,7 @@ impl Session {
                 let mut results = Vec::with_capacity(some.len());
                 for (key, options) in &some {
                     let deleted = write::delete(&mut db, key, options.condition.as_ref()).await;
-                    results.push(deleted.map_err(|e: Error| e.with_key(key)));
+                    results.push(settle(deleted.map_err(|e| e.with_key(key)), db.in_transaction())?);
                 }
                 Ok(results)
             };
@@ -142,6 +158,24 @@ impl Session {
             results.extend(deleted);
         }
         Ok(results)
+    }
+}
+
+/// Runs a write of so many statements, and returns the codes of those that failed, by their index.
+async fn many(db: &mut Db, command: Document, statements: usize) -> Result<HashMap<usize, i32>> {
+    match db.write(command).await {
+        Ok(answer) => Ok(error::write_errors(&answer).into_iter().collect()),
+        Err(e) if write::met_another(db, &e) => Ok((0..statements).map(|n| (n, 112)).collect()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Within a transaction, what is not the item's own failure is that of the transaction.
+fn settle<T>(result: Result<T>, within: bool) -> Result<Result<T>> {
+    let own = |e: &Error| matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed);
+    match result {
+        Err(e) if within && !own(&e) => Err(e),
+        result => Ok(result),
     }
 }
 
@@ -159,8 +193,12 @@ async fn delete_all(db: &mut Db, items: &[(Key, DeleteOptions)]) -> Result<()> {
     let keys: Vec<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
     let filter = doc! { "_id": { "$in": &keys }, "file": { "$exists": false } };
     let deletes = doc! { "q": filter, "limit": 0 };
-    let answer = db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await?;
-    if let Some((_, code)) = error::write_errors(&answer).first() {
+    let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+        // What is left is deleted below.
+        Err(e) if write::met_another(db, &e) => Document::new(),
+        answer => answer?,
+    };
+    if let Some((_, code)) = error::write_errors(&answer).first().filter(|(_, code)| *code != 112) {
         return Err(error::from_code(*code));
     }
     let deleted = usize::try_from(answer.get_i32("n").unwrap_or(0)).unwrap_or(0);

@@ -91,6 +91,14 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    fn drop(&mut self) {
+        // Otherwise the driver's tasks end only when the server answers them the next time.
+        let client = self.client.clone();
+        self.tasks.runtime.spawn(async move { client.shutdown().immediate(true).await });
+    }
+}
+
 /// Why a command failed, and whether it is certain that it did nothing.
 pub(crate) struct Failed {
     pub(crate) error: Error,

@@ -234,9 +234,13 @@ enum Updated {
 
 async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
     let command = doc! { "update": &db.store.collection, "updates": [statement], "ordered": true };
-    let answer = db.write(command).await?;
+    let answer = match db.write(command).await {
+        Err(e) if met_another(db, &e) => return Ok(Updated::No),
+        answer => answer?,
+    };
     match error::write_errors(&answer).first() {
         Some((_, 11000)) => Ok(Updated::Duplicate),
+        Some((_, 112)) => Ok(Updated::No),
         Some((_, code)) => Err(error::from_code(*code)),
         None if answer.get_i32("n").unwrap_or(0) > 0 => Ok(Updated::Yes),
         None => Ok(Updated::No),
@@ -259,7 +263,7 @@ fn matches(there: Option<&Document>, etag: &Etag) -> Result<()> {
     Condition::IfMatch(etag.clone()).check(entry.as_ref())
 }
 
-fn exists() -> Error {
+pub(crate) fn exists() -> Error {
     Error::new(ErrorKind::AlreadyExists, "the key already has a value")
 }
 
@@ -301,10 +305,19 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
     Err(Error::new(ErrorKind::Conflict, "other writers of the key were faster again and again; try again"))
 }
 
+/// Whether a write outside of transactions met a transaction, has done nothing, and can be made again.
+pub(crate) fn met_another(db: &Db, e: &Error) -> bool {
+    e.kind() == ErrorKind::Conflict && !e.is_ambiguous() && !db.in_transaction()
+}
+
 async fn remove(db: &mut Db, filter: Document) -> Result<bool> {
     let deletes = doc! { "q": filter, "limit": 1 };
-    let answer = db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await?;
+    let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+        Err(e) if met_another(db, &e) => return Ok(false),
+        answer => answer?,
+    };
     match error::write_errors(&answer).first() {
+        Some((_, 112)) => Ok(false),
         Some((_, code)) => Err(error::from_code(*code)),
         None => Ok(answer.get_i32("n").unwrap_or(0) > 0),
     }

@@ -24,7 +24,7 @@ fn target(name: &str, standalone: bool) -> Target {
         .requires(capabilities)
         .damage(support::damage)
         .cleanup(support::removal())
-        .patience(Duration::from_secs(30))
+        .patience(Duration::from_secs(60))
         .group("mongodb")
 }
 
