@@ -82,33 +82,16 @@ impl Session {
         let keys: Vec<Key> = items.iter().map(|(_, item)| item.key.clone()).collect();
         let places: Vec<usize> = items.iter().map(|(i, _)| *i).collect();
         let job = |mut db: Db| async move {
-            let now = db.store.now();
-            let documents = items.iter().map(|(_, item)| match &item.content {
-                Content::Inline(value) => document::new(&item.key, &item.rev, value, &item.metadata, now),
-                Content::File { .. } => Err(document::unreadable()),
-            });
-            let documents: Vec<Document> = documents.collect::<Result<_>>()?;
-            let insert = doc! { "insert": &db.store.collection, "documents": documents, "ordered": false };
-            let mut failed = many(&mut db, insert, items.len()).await?;
-            // Those that were there already, by one more command.
-            let again: Vec<usize> =
-                (0..items.len()).filter(|n| failed.get(n) == Some(&11000) && items[*n].1.condition.is_none()).collect();
-            if !again.is_empty() {
-                let statement = |n: &usize| {
-                    let item = &items[*n].1;
-                    item.statement(&db, doc! { "_id": item.key.as_str(), "file": { "$exists": false } }, true)
+            let statement = |(_, item): &(usize, Item)| {
+                let filter = match item.condition {
+                    None => doc! { "_id": item.key.as_str(), "file": { "$exists": false } },
+                    Some(_) => doc! { "_id": item.key.as_str(), "rev": write::NO_REVISION },
                 };
-                let statements: Vec<Document> = again.iter().map(statement).collect::<Result<_>>()?;
-                let update = doc! { "update": &db.store.collection, "updates": statements, "ordered": false };
-                // What was inserted is written, whatever becomes of the others.
-                let rejected = many(&mut db, update, again.len()).await.map_err(Error::ambiguous)?;
-                for (i, n) in again.into_iter().enumerate() {
-                    match rejected.get(&i) {
-                        Some(code) => failed.insert(n, *code),
-                        None => failed.remove(&n),
-                    };
-                }
-            }
+                item.statement(&db, filter, true)
+            };
+            let statements: Vec<Document> = items.iter().map(statement).collect::<Result<_>>()?;
+            let update = doc! { "update": &db.store.collection, "updates": statements, "ordered": false };
+            let failed = many(&mut db, update, items.len()).await?;
             let mut results = Vec::with_capacity(items.len());
             for (n, (_, item)) in items.iter().enumerate() {
                 results.push(match failed.get(&n) {

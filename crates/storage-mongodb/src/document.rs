@@ -59,19 +59,6 @@ pub(crate) fn update(rev: &str, content: &Content, metadata: &Metadata, created:
     })
 }
 
-/// The document of a key that has none yet, written at this moment.
-pub(crate) fn new(key: &Key, rev: &str, value: &Bytes, metadata: &Metadata, now: DateTime) -> Result<Document> {
-    Ok(doc! {
-        "_id": key.as_str(),
-        "rev": rev,
-        "size": value.len() as i64,
-        "created": now,
-        "modified": now,
-        "metadata": described(metadata)?,
-        "data": Binary { subtype: BinarySubtype::Generic, bytes: value.to_vec() },
-    })
-}
-
 fn described(metadata: &Metadata) -> Result<Document> {
     let texts = metadata.fields.iter().map(|(name, value)| fields::encode(name, value));
     let mut described = doc! {

@@ -53,7 +53,11 @@ impl Session {
                 // All that have no file, by one command.
                 let filter = doc! { "_id": prefixed(&keys), "file": { "$exists": false } };
                 let deletes = doc! { "q": filter, "limit": 0 };
-                db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await?;
+                match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+                    // What is left is deleted below.
+                    Err(e) if !write::met_another(&db, &e) => return Err(e),
+                    _ => {}
+                }
             }
             loop {
                 let find = doc! {

@@ -20,7 +20,7 @@ use crate::{
 /// How often a write that another was faster than is made again.
 const ATTEMPTS: usize = 100;
 /// Keys have a document with this for a revision never.
-const NO_REVISION: &str = "";
+pub(crate) const NO_REVISION: &str = "";
 
 /// A value to be written.
 pub(crate) struct Item {

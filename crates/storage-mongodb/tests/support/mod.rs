@@ -85,6 +85,22 @@ pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> 
     }
 }
 
+/// Whether the test cannot run for want of a server.
+pub(crate) fn is_missing_server() -> bool {
+    let missing = server().is_empty();
+    assert!(!missing || env::var_os("STORAGE_TEST_REQUIRE").is_none(), "{VARIABLE} is not set, it must name the server");
+    missing
+}
+
+/// Drops the collections of a store.
+pub(crate) async fn drop_all(collection: &str) {
+    let database = client().await.database(DATABASE);
+    for of in ["", ".files", ".chunks", ".leases", ".schema"] {
+        // One that is not there is dropped already.
+        let _ = database.run_command(doc! { "drop": format!("{collection}{of}") }).await;
+    }
+}
+
 fn is_missing(e: &mongodb::error::Error) -> bool {
     matches!(&*e.kind, mongodb::error::ErrorKind::Command(e) if e.code == 26)
 }
