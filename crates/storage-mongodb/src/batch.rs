@@ -5,8 +5,8 @@ use std::collections::{HashMap, HashSet};
 use futures_util::{StreamExt, stream};
 use mongodb::bson::{Document, doc};
 use storage_core::{
-    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result, defaults,
-    pending::Keys,
+    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result,
+    defaults, pending::Keys,
 };
 
 use crate::{

@@ -17,11 +17,15 @@ pub(crate) fn from_driver(e: &mongodb::error::Error) -> Error {
         Driver::Command(e) => return from_code(e.code),
         Driver::Authentication { .. } => (ErrorKind::Unauthenticated, UNKNOWN),
         Driver::ServerSelection { .. } => (ErrorKind::Unavailable, UNREACHABLE),
-        Driver::DnsResolve { .. } => (ErrorKind::Unavailable, "the name of the server cannot be resolved; check the URI"),
+        Driver::DnsResolve { .. } => {
+            (ErrorKind::Unavailable, "the name of the server cannot be resolved; check the URI")
+        }
         Driver::Io(io) if io.kind() == std::io::ErrorKind::TimedOut => (ErrorKind::Unavailable, UNREACHABLE),
         Driver::Io(_) | Driver::ConnectionPoolCleared { .. } => (ErrorKind::Unavailable, BROKEN),
         Driver::Shutdown => return Error::closed(),
-        Driver::InvalidTlsConfig { .. } => (ErrorKind::Config, "the settings of TLS are not usable; check the files they name"),
+        Driver::InvalidTlsConfig { .. } => {
+            (ErrorKind::Config, "the settings of TLS are not usable; check the files they name")
+        }
         Driver::InvalidArgument { .. } => (ErrorKind::Config, "the URI is not one that the MongoDB driver can use"),
         Driver::IncompatibleServer { .. } | Driver::SessionsNotSupported => {
             (ErrorKind::Config, "the server is too old; MongoDB 4.4 or newer is needed")
@@ -34,7 +38,8 @@ pub(crate) fn from_driver(e: &mongodb::error::Error) -> Error {
 }
 
 const UNKNOWN: &str = "the server does not accept user and password; check them and `authSource` in the URI";
-const UNREACHABLE: &str = "no server can be reached that takes writes; check the address and `replicaSet`, and that it runs";
+const UNREACHABLE: &str =
+    "no server can be reached that takes writes; check the address and `replicaSet`, and that it runs";
 
 /// What a code of the server means, <https://github.com/mongodb/mongo/blob/master/src/mongo/base/error_codes.yml>.
 pub(crate) fn from_code(code: i32) -> Error {
@@ -49,7 +54,9 @@ pub(crate) fn from_code(code: i32) -> Error {
             (ErrorKind::Unavailable, "the server is shutting down or another member takes over; try again")
         }
         43 => (ErrorKind::Unavailable, "the server forgot the listing; try again"),
-        10334 | 17280 | 17419 | 17420 => (ErrorKind::TooLarge, "the document is larger than the 16 MiB that the server takes"),
+        10334 | 17280 | 17419 | 17420 => {
+            (ErrorKind::TooLarge, "the document is larger than the 16 MiB that the server takes")
+        }
         14031 => (ErrorKind::Unavailable, "the server's disk is full; free some space"),
         20 | 263 => (ErrorKind::Unsupported, "the server has no transactions"),
         26 => (ErrorKind::NotFound, "the collection is missing; connect again to create it"),
@@ -63,7 +70,10 @@ pub(crate) fn is_definite(e: &mongodb::error::Error) -> bool {
     match &*e.kind {
         Driver::Command(e) => !matches!(e.code, 50 | 64 | 91 | 189 | 11600 | 11602 | 10107 | 13435 | 9001 | 262 | 79),
         // The pool's error tells of a connection that another call had.
-        Driver::Io(_) | Driver::InvalidResponse { .. } | Driver::ConnectionPoolCleared { .. } | Driver::Internal { .. } => false,
+        Driver::Io(_)
+        | Driver::InvalidResponse { .. }
+        | Driver::ConnectionPoolCleared { .. }
+        | Driver::Internal { .. } => false,
         _ => true,
     }
 }

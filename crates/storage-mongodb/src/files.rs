@@ -34,7 +34,13 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Writes a value: what of it was received already, and the rest.
-    pub(crate) async fn receive(session: &Session, key: &Key, begun: Vec<Bytes>, mut rest: BodyStream, limit: u64) -> Result<Self> {
+    pub(crate) async fn receive(
+        session: &Session,
+        key: &Key,
+        begun: Vec<Bytes>,
+        mut rest: BodyStream,
+        limit: u64,
+    ) -> Result<Self> {
         let id = ObjectId::new();
         lease(&session.store, id, key, "open").await?;
         let mut upload = Self {
@@ -121,7 +127,9 @@ impl Upload {
         let Some(sending) = &mut self.sending else { return Ok(()) };
         let sent = sending.await;
         self.sending = None;
-        sent.unwrap_or_else(|e| Err(Error::new(ErrorKind::Closed, "the runtime has ended; connect again").with_source(e)))
+        sent.unwrap_or_else(|e| {
+            Err(Error::new(ErrorKind::Closed, "the runtime has ended; connect again").with_source(e))
+        })
     }
 }
 
@@ -188,7 +196,8 @@ pub(crate) async fn commit_lease(store: &Store, file: ObjectId) -> Result<()> {
 }
 
 fn swept() -> Error {
-    let message = "the write took so long that another instance removed what it had stored; write again, or raise `sweep_after`";
+    let message =
+        "the write took so long that another instance removed what it had stored; write again, or raise `sweep_after`";
     Error::new(ErrorKind::Unavailable, message)
 }
 
@@ -240,19 +249,17 @@ pub(crate) async fn sweep(store: &Store, now: DateTime) -> Result<()> {
     let answer = store.command(find).await?;
     let leases = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     for lease in leases.into_iter().flatten().filter_map(|lease| lease.as_document()) {
-        let (Ok(file), Ok(key), Ok(state), Ok(renewed)) = (
-            lease.get_object_id("_id"),
-            lease.get_str("key"),
-            lease.get_str("state"),
-            lease.get_datetime("renewed"),
-        ) else {
+        let (Ok(file), Ok(key), Ok(state), Ok(renewed)) =
+            (lease.get_object_id("_id"), lease.get_str("key"), lease.get_str("state"), lease.get_datetime("renewed"))
+        else {
             continue;
         };
         let unchanged = doc! { "_id": file, "state": state, "renewed": *renewed };
         if !change(store, unchanged, doc! { "state": "taken" }, false).await? {
             continue;
         }
-        let named = doc! { "find": &store.collection, "filter": { "_id": key, "file": file }, "limit": 1, "singleBatch": true };
+        let named =
+            doc! { "find": &store.collection, "filter": { "_id": key, "file": file }, "limit": 1, "singleBatch": true };
         let named = store.command(named).await?;
         let named = named.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
         match named.map(Vec::is_empty) {

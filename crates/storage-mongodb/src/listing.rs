@@ -86,12 +86,21 @@ impl Session {
 /// Keys with what their documents say, and whether there may be more.
 type Page = (Vec<(String, Option<Entry>)>, bool);
 
-async fn page(session: &Session, options: &ListOptions, (from, inclusive): (String, bool), size: usize) -> Result<Page> {
+async fn page(
+    session: &Session,
+    options: &ListOptions,
+    (from, inclusive): (String, bool),
+    size: usize,
+) -> Result<Page> {
     let mut range = prefixed(&options.prefix);
     range.remove("$gte");
     range.insert(if inclusive { "$gte" } else { "$gt" }, from);
     let metadata = options.metadata;
-    let projection = if metadata { doc! { "data": 0 } } else { doc! { "data": 0, "metadata": 0 } };
+    let projection = if metadata {
+        doc! { "data": 0 }
+    } else {
+        doc! { "data": 0, "metadata": 0 }
+    };
     let find = doc! {
         "find": &session.store.collection,
         "filter": { "_id": range },

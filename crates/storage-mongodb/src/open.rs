@@ -90,7 +90,9 @@ fn info(replicated: bool, unsafe_server: bool) -> BackendInfo {
     let mut info = BackendInfo::new("mongodb", capabilities);
     info.name = "MongoDB".into();
     info.description = match (replicated, unsafe_server) {
-        (_, true) => "Documents of a server that is used by a single client only, for it may lose updates of several".into(),
+        (_, true) => {
+            "Documents of a server that is used by a single client only, for it may lose updates of several".into()
+        }
         (true, _) => "Documents of a MongoDB replica set or sharded cluster".into(),
         (false, _) => "Documents of a MongoDB standalone server".into(),
     };
@@ -109,7 +111,9 @@ async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
             let message = "the collection was made by a newer version of this crate; use that version";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        Some(Err(_)) => return Err(Error::new(ErrorKind::Corrupt, "the record of the schema is not readable; restore a backup")),
+        Some(Err(_)) => {
+            return Err(Error::new(ErrorKind::Corrupt, "the record of the schema is not readable; restore a backup"));
+        }
         None => {}
     }
     check_shape(store).await?;
@@ -117,14 +121,23 @@ async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
         probe(store).await?;
     }
     let index = |keys: Document, name: &str, unique: bool| doc! { "key": keys, "name": name, "unique": unique };
-    create(store, store.collection.clone(), vec![
-        index(doc! { "metadata.type": 1 }, "type", false),
-        index(doc! { "metadata.tags": 1 }, "tags", false),
-        index(doc! { "metadata.fields": 1 }, "fields", false),
-        index(doc! { "modified": 1, "_id": 1 }, "modified", false),
-    ])
+    create(
+        store,
+        store.collection.clone(),
+        vec![
+            index(doc! { "metadata.type": 1 }, "type", false),
+            index(doc! { "metadata.tags": 1 }, "tags", false),
+            index(doc! { "metadata.fields": 1 }, "fields", false),
+            index(doc! { "modified": 1, "_id": 1 }, "modified", false),
+        ],
+    )
     .await?;
-    create(store, store.name("files"), vec![index(doc! { "filename": 1, "uploadDate": 1 }, "filename_1_uploadDate_1", false)]).await?;
+    create(
+        store,
+        store.name("files"),
+        vec![index(doc! { "filename": 1, "uploadDate": 1 }, "filename_1_uploadDate_1", false)],
+    )
+    .await?;
     create(store, store.name("chunks"), vec![index(doc! { "files_id": 1, "n": 1 }, "files_id_1_n_1", true)]).await?;
     create(store, store.name("leases"), vec![index(doc! { "renewed": 1 }, "renewed", false)]).await?;
     let update = doc! { "q": { "_id": "storage" }, "u": { "$setOnInsert": { "version": SCHEMA } }, "upsert": true };
@@ -147,10 +160,14 @@ async fn check_shape(store: &Store) -> Result<()> {
             Err(_) => true,
         };
         if there.get_str("type").is_ok_and(|kind| kind != "collection") {
-            return wrong("there is a view or time series in the place of the collection; name another by `collection`");
+            return wrong(
+                "there is a view or time series in the place of the collection; name another by `collection`",
+            );
         }
         if !there.get_document("options").map_or(true, simple) {
-            return wrong("the collection has a default collation, which changes the order of keys; name another by `collection`");
+            return wrong(
+                "the collection has a default collation, which changes the order of keys; name another by `collection`",
+            );
         }
     }
     let ours = doc! { "_id": { "$type": "string" }, "rev": { "$exists": true } };
@@ -197,7 +214,10 @@ async fn probed(store: &Store, name: &str, id: &str, texts: &[&str], writers: us
         .filter_map(|document| document.as_document()?.get_str("_id").ok()?.strip_prefix(id))
         .collect();
     if found != texts {
-        return Err(Error::new(ErrorKind::Config, "the server does not sort texts by their bytes, on which listings rest"));
+        return Err(Error::new(
+            ErrorKind::Config,
+            "the server does not sort texts by their bytes, on which listings rest",
+        ));
     }
     for round in 0..rounds {
         let race = join_all((0..writers).map(|_| async move {

@@ -142,7 +142,9 @@ fn sort_value(by: &OrderBy, key: &SortKey) -> Option<Bson> {
         SortKey::Missing => Some(Bson::Null),
         SortKey::Size(size) => i64::try_from(*size).ok().map(Bson::Int64),
         // What lies between two milliseconds cannot be said to the database.
-        SortKey::Time(time) => Some(document::date(*time)).filter(|date| date.to_system_time() == *time).map(Bson::DateTime),
+        SortKey::Time(time) => {
+            Some(document::date(*time)).filter(|date| date.to_system_time() == *time).map(Bson::DateTime)
+        }
         SortKey::Null => field(FieldValue::Null),
         SortKey::Bool(value) => field(FieldValue::Bool(*value)),
         SortKey::Int(value) => field(FieldValue::Int(*value)),

@@ -63,14 +63,8 @@ impl Session {
             }
             Content::File { id, chunk, .. } => (id, u64::from(chunk)),
         };
-        let mut part = Part {
-            key: entry.key.clone(),
-            file,
-            size: entry.size,
-            chunk,
-            next: range.start,
-            end: range.end,
-        };
+        let mut part =
+            Part { key: entry.key.clone(), file, size: entry.size, chunk, next: range.start, end: range.end };
         let first = self.pieces(&mut part).await?;
         if part.next == part.end {
             let whole: storage_core::Buffer = first.into_iter().collect();
@@ -110,7 +104,8 @@ impl Session {
         self.store.check_open()?;
         let (store, cut) = (self.store.clone(), part.clone());
         let task = self.store.tasks.runtime.spawn(async move { store.command(find).await.map_err(Error::from) });
-        let answer = task.await.map_err(|e| Error::new(ErrorKind::Closed, "the runtime has ended").with_source(e))??;
+        let answer =
+            task.await.map_err(|e| Error::new(ErrorKind::Closed, "the runtime has ended").with_source(e))??;
         let mut batch = answer;
         let chunks = match batch.get_document_mut("cursor").ok().and_then(|cursor| cursor.remove("firstBatch")) {
             Some(mongodb::bson::Bson::Array(chunks)) => chunks,
@@ -144,7 +139,8 @@ impl Session {
             Ok(Ok(answer)) => {
                 let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
                 match batch.is_ok_and(|batch| !batch.is_empty()) {
-                    true => Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup").with_key(&key),
+                    true => Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup")
+                        .with_key(&key),
                     false => conflict(),
                 }
             }
@@ -169,7 +165,8 @@ fn conflict() -> Error {
 
 /// The command that finds one key's document.
 fn find_one(db: &Db, key: &Key, with_data: bool) -> Document {
-    let mut find = doc! { "find": &db.store.collection, "filter": { "_id": key.as_str() }, "limit": 1, "singleBatch": true };
+    let mut find =
+        doc! { "find": &db.store.collection, "filter": { "_id": key.as_str() }, "limit": 1, "singleBatch": true };
     if !with_data {
         find.insert("projection", doc! { "data": 0 });
     }

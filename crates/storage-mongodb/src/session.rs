@@ -163,7 +163,8 @@ impl Db {
 
     /// The documents of a `find` or `aggregate`, and whether there are more than one answer holds.
     pub(crate) async fn documents(&mut self, command: Document) -> Result<(Vec<Document>, bool)> {
-        let collection = command.get_str("find").or_else(|_| command.get_str("aggregate")).unwrap_or_default().to_owned();
+        let collection =
+            command.get_str("find").or_else(|_| command.get_str("aggregate")).unwrap_or_default().to_owned();
         let mut answer = self.read(command).await?;
         let mut cursor = match answer.remove("cursor") {
             Some(mongodb::bson::Bson::Document(cursor)) => cursor,
@@ -213,7 +214,12 @@ impl Session {
     }
 
     /// Runs a job that reads or changes these keys, in a task of its own.
-    pub(crate) async fn run<T, F>(&self, keys: Keys, touches: Touches<'_>, job: impl FnOnce(Db) -> F + Send + 'static) -> Result<T>
+    pub(crate) async fn run<T, F>(
+        &self,
+        keys: Keys,
+        touches: Touches<'_>,
+        job: impl FnOnce(Db) -> F + Send + 'static,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -238,7 +244,8 @@ impl Session {
 
     pub(crate) async fn health(&self) -> Result<()> {
         self.store.check_open()?;
-        let command = doc! { "find": self.store.name("schema"), "filter": { "_id": "storage" }, "limit": 1, "singleBatch": true };
+        let command =
+            doc! { "find": self.store.name("schema"), "filter": { "_id": "storage" }, "limit": 1, "singleBatch": true };
         let run = self.run(Keys::prefix(""), Touches::Nothing, |mut db| async move { db.documents(command).await });
         match run.await?.0.is_empty() {
             true => Err(Error::new(ErrorKind::Corrupt, "the record of the schema is missing; restore a backup")),

@@ -49,7 +49,10 @@ impl Tasks {
         if let Some(settled) = settled {
             let waited = time::timeout(self.patience, settled).await;
             waited.unwrap_or_else(|_| {
-                Err(Error::new(ErrorKind::Timeout, "an earlier write to the same key was given up and has not ended yet"))
+                Err(Error::new(
+                    ErrorKind::Timeout,
+                    "an earlier write to the same key was given up and has not ended yet",
+                ))
             })?;
         }
         let (caller, commit) = self.writes.begin(keys);

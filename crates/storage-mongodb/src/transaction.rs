@@ -52,7 +52,8 @@ impl Open {
         let session = session.map_err(|e| error::from_driver(&e))?;
         let mut open = Self { session: Some(session), doomed: false, written: Vec::new(), replaced: Vec::new() };
         // What it sees is settled by its first command.
-        let first = mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
+        let first =
+            mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
         open.command(store, first).await?;
         Ok(open)
     }

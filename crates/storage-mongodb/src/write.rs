@@ -249,9 +249,11 @@ async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
 
 /// Holds as long as nobody has written the key.
 fn same(there: &Document) -> Document {
-    let of = |name: &str| there.get(name).map_or_else(|| Bson::Document(doc! { "$exists": false }), |value| {
-        Bson::Document(doc! { "$eq": value })
-    });
+    let of = |name: &str| {
+        there
+            .get(name)
+            .map_or_else(|| Bson::Document(doc! { "$exists": false }), |value| Bson::Document(doc! { "$eq": value }))
+    };
     doc! { "_id": there.get("_id"), "rev": of("rev"), "file": of("file") }
 }
 

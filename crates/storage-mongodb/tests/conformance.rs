@@ -8,13 +8,8 @@ use std::time::Duration;
 use storage_conformance::Target;
 use storage_core::Capabilities;
 
-const ALL: Capabilities = Capabilities::new()
-    .atomic()
-    .streaming()
-    .conditional()
-    .conditional_delete()
-    .unique_etags()
-    .queryable();
+const ALL: Capabilities =
+    Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().queryable();
 
 fn target(name: &str, standalone: bool) -> Target {
     let capabilities = if standalone { ALL } else { ALL.transactions().distributed() };

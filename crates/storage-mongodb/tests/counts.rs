@@ -43,7 +43,8 @@ fn forward(mut client: TcpStream, mut upstream: TcpStream, seen: &Commands) -> O
         client.read_exact(&mut body).ok()?;
         // Flags, the kind of section, the length of the document, the type of its first element.
         let is_message = header[12..16] == 2013_u32.to_le_bytes();
-        if let Some(name) = body.get(10..).filter(|_| is_message).and_then(|rest| rest.split(|byte| *byte == 0).next()) {
+        if let Some(name) = body.get(10..).filter(|_| is_message).and_then(|rest| rest.split(|byte| *byte == 0).next())
+        {
             let name = String::from_utf8_lossy(name).into_owned();
             if !["hello", "isMaster", "ismaster", "ping", "endSessions"].contains(&name.as_str()) {
                 seen.lock().unwrap().push(name);

@@ -14,7 +14,8 @@ use tokio::process::Command;
 /// The Python of the server's own environment, which has PyMongo.
 fn python() -> Option<PathBuf> {
     let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?.join("storage-services");
+    let cache =
+        home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?.join("storage-services");
     let programs = std::fs::read_dir(cache).ok()?.flatten().map(|entry| entry.path().join("bin/python"));
     programs.filter(|path| path.to_string_lossy().contains("secantus-")).find(|path| path.exists())
 }
@@ -99,10 +100,17 @@ async fn what_was_not_finished_is_removed() {
     // A process that was killed: a lease, chunks, and nobody who knows.
     let id = mongodb::bson::oid::ObjectId::new();
     for (of, document) in [
-        ("leases", doc! { "_id": id, "key": "killed", "state": "open", "renewed": mongodb::bson::DateTime::from_millis(0) }),
+        (
+            "leases",
+            doc! { "_id": id, "key": "killed", "state": "open", "renewed": mongodb::bson::DateTime::from_millis(0) },
+        ),
         ("chunks", doc! { "files_id": id, "n": 0, "data": "" }),
     ] {
-        database.collection::<mongodb::bson::Document>(&format!("{collection}.{of}")).insert_one(document).await.unwrap();
+        database
+            .collection::<mongodb::bson::Document>(&format!("{collection}.{of}"))
+            .insert_one(document)
+            .await
+            .unwrap();
     }
     for _ in 0..100 {
         mongo.sweep().await.unwrap();

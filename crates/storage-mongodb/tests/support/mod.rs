@@ -53,7 +53,8 @@ pub(crate) async fn client() -> Client {
 
 /// Writes metadata that nobody can read into the document of a key.
 pub(crate) async fn damage(ns: Namespace, key: Key) -> Result<()> {
-    let failed = |e: mongodb::error::Error| Error::new(ErrorKind::Other, "its document cannot be changed").with_source(e);
+    let failed =
+        |e: mongodb::error::Error| Error::new(ErrorKind::Other, "its document cannot be changed").with_source(e);
     let update = doc! { "q": { "_id": key.as_str() }, "u": { "$set": { "metadata.fields": ["no field"] } } };
     let command = doc! { "update": ns.name(), "updates": [update] };
     client().await.database(DATABASE).run_command(command).await.map(drop).map_err(failed)
@@ -88,7 +89,10 @@ pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> 
 /// Whether the test cannot run for want of a server.
 pub(crate) fn is_missing_server() -> bool {
     let missing = server().is_empty();
-    assert!(!missing || env::var_os("STORAGE_TEST_REQUIRE").is_none(), "{VARIABLE} is not set, it must name the server");
+    assert!(
+        !missing || env::var_os("STORAGE_TEST_REQUIRE").is_none(),
+        "{VARIABLE} is not set, it must name the server"
+    );
     missing
 }
 
