@@ -205,11 +205,8 @@ async fn write_within(db: &mut Db, item: &Item) -> Result<()> {
     let there = read::current(db, &item.key).await?;
     match &item.condition {
         None => {}
-        Some(Condition::IfAbsent) => {
-            if there.is_some() {
-                return Err(exists());
-            }
-        }
+        Some(Condition::IfAbsent) if there.is_some() => return Err(exists()),
+        Some(Condition::IfAbsent) => {}
         Some(Condition::IfMatch(etag)) => matches(there.as_ref(), etag)?,
         Some(_) => return Err(Error::unsupported("this condition")),
     }
