@@ -133,4 +133,15 @@ through_session!(Mongo {
     }
 });
 
-through_session!(MongoTransaction {});
+through_session!(MongoTransaction {
+    // Both are parts of the transaction; an atomic one that fails ends it.
+    async fn put_batch(&self, items: Vec<(Key, Body, PutOptions)>, options: BatchOptions) -> Result<Vec<Result<Entry>>> {
+        let results = self.session.put_batch(items).await?;
+        self.whole(results, options).await
+    }
+
+    async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
+        let results = self.session.delete_batch(items).await?;
+        self.whole(results, options).await
+    }
+});

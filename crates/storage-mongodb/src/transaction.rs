@@ -8,7 +8,7 @@ use mongodb::{
     error::{Error as DriverError, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{ReadConcern, TransactionOptions, WriteConcern},
 };
-use storage_core::{Error, ErrorKind, Key, Result, Transaction, async_trait, pending::Keys};
+use storage_core::{BatchOptions, Error, ErrorKind, Key, Result, Transaction, async_trait, pending::Keys};
 use tokio::{
     sync::Mutex,
     time::{self, Instant},
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     error, files,
-    session::{Session, Store, Touches},
+    session::{Db, Session, Store, Touches},
 };
 
 /// Sees the store as it was when it began, with its own writes.
@@ -122,6 +122,22 @@ impl MongoTransaction {
         let run = session.run(Keys::prefix(""), Touches::Prefix(""), |db| async move { Open::begin(&db.store).await });
         let open = Arc::new(Mutex::new(run.await?));
         Ok(Self { session: session.within(&open), open: Some(open) })
+    }
+
+    /// The results of a batch. Of an atomic one that failed, the transaction can only forget what it wrote.
+    pub(crate) async fn whole<T>(&self, results: Vec<Result<T>>, options: BatchOptions) -> Result<Vec<Result<T>>> {
+        if !options.atomic {
+            return Ok(results);
+        }
+        let all = results.into_iter().collect::<Result<Vec<T>>>();
+        if all.is_err() {
+            let doom = |mut db: Db| async move {
+                db.open.iter_mut().for_each(|open| open.doom());
+                Ok(())
+            };
+            self.session.run(Keys::prefix(""), Touches::Nothing, doom).await?;
+        }
+        Ok(all?.into_iter().map(Ok).collect())
     }
 
     async fn end(&self, commit: bool) -> Result<()> {
