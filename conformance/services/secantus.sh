@@ -1,6 +1,7 @@
 # SecantusDB
 #
 # label: third-party emulator
+# needed: yes
 # apt: python3-venv
 # variable: STORAGE_TEST_SECANTUS
 # address: mongodb://127.0.0.1:{port}

@@ -29,6 +29,8 @@ impl Registry {
         let registry = registry.register(crate::versioned::VersionedFsFactory);
         #[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
         let registry = registry.register(storage_sql::SqlFactory);
+        #[cfg(feature = "mongodb")]
+        let registry = registry.register(storage_mongodb::MongoFactory);
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
         #[cfg(feature = "gcs")]

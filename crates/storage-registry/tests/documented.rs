@@ -59,6 +59,7 @@ fn the_table_of_options_is_complete_and_its_defaults_are_those_of_the_code() {
     for database in ["`sqlite`", "`postgres`", "`mariadb`"] {
         same::<storage_sql::Config>(database);
     }
+    same::<storage_mongodb::Config>("`mongodb`");
     for store in ["`object-store+file`", "`object-store+memory`"] {
         same::<storage_object_store::Config>(store);
     }

@@ -1,0 +1,232 @@
+//! Several keys at once: one command for many of them.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::{StreamExt, stream};
+use mongodb::bson::{Document, doc};
+use storage_core::{
+    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result,
+    defaults, pending::Keys,
+};
+
+use crate::{
+    backend::Mongo,
+    document::{self, Content, Found},
+    error,
+    session::{Db, Session, Touches},
+    write::{self, Item},
+};
+
+/// How many items one command takes, and how many bytes of values.
+const ITEMS: usize = 1000;
+const BYTES: usize = 8 << 20;
+/// How many single writes are under way at once.
+const CONCURRENCY: usize = 8;
+
+impl Session {
+    pub(crate) async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
+        let mut results = Vec::with_capacity(items.len());
+        for some in items.chunks(ITEMS) {
+            let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
+            let sought = keys.clone();
+            let job = |mut db: Db| async move { find_all(&mut db, sought).await };
+            let found = self.run(Keys::from(Vec::new()), Touches::Keys(&keys), job).await?;
+            for (key, options) in some {
+                let result = match self.object(found.get(key).cloned(), options).await {
+                    // Overwritten meanwhile: the single read tries again.
+                    Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
+                    result => result,
+                };
+                results.push(result.map_err(|e| e.with_key(key)));
+            }
+        }
+        Ok(results)
+    }
+
+    pub(crate) async fn put_batch(&self, items: Vec<(Key, Body, PutOptions)>) -> Result<Vec<Result<Entry>>> {
+        let mut results: Vec<Option<Result<Entry>>> = items.iter().map(|_| None).collect();
+        let distinct = items.iter().map(|(key, ..)| key).collect::<HashSet<_>>().len() == items.len();
+        let (mut together, mut single, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for (i, (key, body, options)) in items.into_iter().enumerate() {
+            let small = body.is_in_memory() && body.len().is_some_and(|len| len <= self.store.inline_limit as u64);
+            let inserts = matches!(options.condition, None | Some(Condition::IfAbsent));
+            if !(distinct && small && inserts && !self.in_transaction()) {
+                single.push((i, key, body, options));
+                continue;
+            }
+            let value = body.bytes(self.store.inline_limit as u64).await?;
+            let size = value.len() + options.metadata.as_ref().map_or(0, |metadata| metadata.size() * 2);
+            if together.len() == ITEMS || (bytes + size > BYTES && !together.is_empty()) {
+                self.write_all(std::mem::take(&mut together), &mut results).await;
+                bytes = 0;
+            }
+            bytes += size;
+            together.push((i, Item::new(&key, Content::Inline(value), &options)));
+        }
+        if !together.is_empty() {
+            self.write_all(together, &mut results).await;
+        }
+        let at_once = if distinct { CONCURRENCY } else { 1 };
+        let writes = single.into_iter().map(|(i, key, body, options)| async move {
+            (i, self.put(&key, body, options).await.map_err(|e| e.with_key(&key)))
+        });
+        let written: Vec<_> = stream::iter(writes).buffered(at_once).collect().await;
+        for (i, result) in written {
+            results[i] = Some(settle(result, self.in_transaction())?);
+        }
+        Ok(results.into_iter().map(|result| result.unwrap_or_else(|| Err(document::unreadable()))).collect())
+    }
+
+    /// Writes small values of different keys by one command, and those singly that have a file now.
+    async fn write_all(&self, items: Vec<(usize, Item)>, results: &mut [Option<Result<Entry>>]) {
+        let keys: Vec<Key> = items.iter().map(|(_, item)| item.key.clone()).collect();
+        let places: Vec<usize> = items.iter().map(|(i, _)| *i).collect();
+        let job = |mut db: Db| async move {
+            let statement = |(_, item): &(usize, Item)| {
+                let filter = match item.condition {
+                    None => doc! { "_id": item.key.as_str(), "file": { "$exists": false } },
+                    Some(_) => doc! { "_id": item.key.as_str(), "rev": write::NO_REVISION },
+                };
+                item.statement(&db, filter, true)
+            };
+            let statements: Vec<Document> = items.iter().map(statement).collect::<Result<_>>()?;
+            let update = doc! { "update": &db.store.collection, "updates": statements, "ordered": false };
+            let failed = many(&mut db, update, items.len()).await?;
+            let mut results = Vec::with_capacity(items.len());
+            for (n, (_, item)) in items.iter().enumerate() {
+                results.push(match failed.get(&n) {
+                    None => Ok(item.entry()),
+                    Some(11000) if item.condition.is_some() => Err(write::exists()),
+                    // There is a file, or somebody else creates the key.
+                    Some(11000 | 112) => write::write(&mut db, item).await.map(|()| item.entry()),
+                    Some(code) => Err(error::from_code(*code)),
+                });
+            }
+            Ok(results)
+        };
+        let written = self.run(Keys::from(keys.clone()), Touches::Keys(&keys), job).await;
+        match written {
+            Ok(written) => {
+                for ((i, key), result) in places.into_iter().zip(&keys).zip(written) {
+                    results[i] = Some(result.map_err(|e| e.with_key(key)));
+                }
+            }
+            Err(e) => {
+                for (i, key) in places.into_iter().zip(&keys) {
+                    results[i] = Some(Err(e.clone().with_key(key)));
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>) -> Result<Vec<Result<()>>> {
+        let plain = items.iter().all(|(_, options)| *options == DeleteOptions::new());
+        let mut results = Vec::with_capacity(items.len());
+        for some in items.chunks(ITEMS) {
+            let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
+            let some = some.to_vec();
+            let job = move |mut db: Db| async move {
+                if plain && !db.in_transaction() {
+                    delete_all(&mut db, &some).await?;
+                    return Ok(some.iter().map(|_| Ok(())).collect());
+                }
+                let mut results = Vec::with_capacity(some.len());
+                for (key, options) in &some {
+                    let deleted = write::delete(&mut db, key, options.condition.as_ref()).await;
+                    results.push(settle(deleted.map_err(|e| e.with_key(key)), db.in_transaction())?);
+                }
+                Ok(results)
+            };
+            let deleted: Vec<Result<()>> = self.run(Keys::from(keys.clone()), Touches::Keys(&keys), job).await?;
+            results.extend(deleted);
+        }
+        Ok(results)
+    }
+}
+
+/// Runs a write of so many statements, and returns the codes of those that failed, by their index.
+async fn many(db: &mut Db, command: Document, statements: usize) -> Result<HashMap<usize, i32>> {
+    match db.write(command).await {
+        Ok(answer) => Ok(error::write_errors(&answer).into_iter().collect()),
+        Err(e) if write::met_another(db, &e) => Ok((0..statements).map(|n| (n, 112)).collect()),
+        Err(e) => Err(e),
+    }
+}
+
+/// Within a transaction, what is not the item's own failure is that of the transaction.
+fn settle<T>(result: Result<T>, within: bool) -> Result<Result<T>> {
+    let own = |e: &Error| matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed);
+    match result {
+        Err(e) if within && !own(&e) => Err(e),
+        result => Ok(result),
+    }
+}
+
+/// All or none, in a transaction.
+pub(crate) async fn put_atomic(
+    this: &Mongo,
+    items: Vec<(Key, Body, PutOptions)>,
+    options: BatchOptions,
+) -> Result<Vec<Result<Entry>>> {
+    defaults::put_batch(this, items, options).await
+}
+
+/// Those that have no file by one command, then what is left.
+async fn delete_all(db: &mut Db, items: &[(Key, DeleteOptions)]) -> Result<()> {
+    let keys: Vec<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
+    let filter = doc! { "_id": { "$in": &keys }, "file": { "$exists": false } };
+    let deletes = doc! { "q": filter, "limit": 0 };
+    let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+        // What is left is deleted below.
+        Err(e) if write::met_another(db, &e) => Document::new(),
+        answer => answer?,
+    };
+    if let Some((_, code)) = error::write_errors(&answer).first().filter(|(_, code)| *code != 112) {
+        return Err(error::from_code(*code));
+    }
+    let deleted = usize::try_from(answer.get_i32("n").unwrap_or(0)).unwrap_or(0);
+    if deleted == keys.iter().collect::<HashSet<_>>().len() {
+        return Ok(());
+    }
+    let find = doc! {
+        "find": &db.store.collection,
+        "filter": { "_id": { "$in": keys } },
+        "projection": { "_id": 1 },
+        "limit": ITEMS as i64,
+        "singleBatch": true,
+    };
+    let (left, _) = db.documents(find).await?;
+    for key in left.iter().filter_map(|document| Key::parse(document.get_str("_id").ok()?).ok()) {
+        write::delete(db, &key, None).await?;
+    }
+    Ok(())
+}
+
+/// The values of these keys that there are.
+async fn find_all(db: &mut Db, mut keys: Vec<Key>) -> Result<HashMap<Key, Found>> {
+    keys.sort();
+    keys.dedup();
+    let mut found = HashMap::new();
+    let mut rest = keys.as_slice();
+    while !rest.is_empty() {
+        let find = doc! {
+            "find": &db.store.collection,
+            "filter": { "_id": { "$in": rest.iter().map(Key::as_str).collect::<Vec<_>>() } },
+            "sort": { "_id": 1 },
+            "limit": rest.len() as i64,
+            "batchSize": rest.len() as i64,
+        };
+        let (documents, more): (Vec<Document>, bool) = db.documents(find).await?;
+        let mut last = None;
+        for one in documents.into_iter().filter_map(|document| document::found(document, true, true)) {
+            last = Some(one.entry.key.clone());
+            found.insert(one.entry.key.clone(), one);
+        }
+        // The answer was full: the next goes on behind its last.
+        rest = match last.filter(|_| more) {
+            Some(last) => &rest[rest.partition_point(|key| *key <= last)..],
+            None => &[],
+        };
+    }
+    Ok(found)
+}

@@ -1,0 +1,24 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+
+mod backend;
+mod open;
+mod session;
+mod task;
+mod transaction;
+
+mod batch;
+mod document;
+mod fields;
+mod files;
+mod listing;
+mod query;
+mod read;
+mod write;
+
+mod error;
+
+pub use backend::Mongo;
+pub use config::{Config, MongoFactory};

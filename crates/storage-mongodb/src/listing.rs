@@ -1,0 +1,171 @@
+//! Listings, a page at a time: between two pages nothing is held, on the server neither.
+
+use futures_util::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use mongodb::bson::{Bson, Document, doc};
+use storage_core::{Entry, Key, ListItem, ListOptions, ListStream, Result, pending::Keys};
+
+use crate::{
+    document::{self, behind, prefixed},
+    session::{Db, Session, Touches},
+    write,
+};
+
+/// How many entries a page has at most. A page with metadata may end earlier, where the answer of the server is full.
+const PAGE: usize = 1000;
+
+struct Listing {
+    options: ListOptions,
+    /// Where the next page begins: behind this text, or with it if the flag says so. `None` behind the last page.
+    next: Option<(String, bool)>,
+    left: usize,
+}
+
+impl Session {
+    pub(crate) async fn list(&self, options: ListOptions) -> Result<ListStream> {
+        let next = match &options.start_after {
+            Some(after) if *after >= options.prefix => (after.clone(), false),
+            _ => (options.prefix.clone(), true),
+        };
+        let listing = Listing { left: options.limit.unwrap_or(usize::MAX), next: Some(next), options };
+        let session = self.clone();
+        let pages = stream::try_unfold(listing, move |mut listing| {
+            let session = session.clone();
+            async move {
+                let Some(from) = listing.next.take().filter(|_| listing.left > 0) else {
+                    return Ok::<_, storage_core::Error>(None);
+                };
+                let size = if listing.options.one_level { PAGE } else { listing.left.min(PAGE) };
+                let page = page(&session, &listing.options, from, size).await?;
+                let items = listing.turn(page);
+                Ok(Some((stream::iter(items.into_iter().map(Ok)), listing)))
+            }
+        });
+        begun(pages.try_flatten()).await
+    }
+
+    pub(crate) async fn clear(&self, prefix: &str) -> Result<()> {
+        let keys = prefix.to_owned();
+        let job = |mut db: Db| async move {
+            if !db.in_transaction() {
+                // All that have no file, by one command.
+                let filter = doc! { "_id": prefixed(&keys), "file": { "$exists": false } };
+                let deletes = doc! { "q": filter, "limit": 0 };
+                match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+                    // What is left is deleted below.
+                    Err(e) if !write::met_another(&db, &e) => return Err(e),
+                    _ => {}
+                }
+            }
+            loop {
+                let find = doc! {
+                    "find": &db.store.collection,
+                    "filter": { "_id": prefixed(&keys) },
+                    "projection": { "_id": 1 },
+                    "sort": { "_id": 1 },
+                    "limit": PAGE as i64,
+                    "singleBatch": true,
+                };
+                let (documents, _) = db.documents(find).await?;
+                let left: Vec<Key> =
+                    documents.iter().filter_map(|document| Key::parse(document.get_str("_id").ok()?).ok()).collect();
+                if left.is_empty() {
+                    return Ok(());
+                }
+                for key in left {
+                    write::delete(&mut db, &key, None).await?;
+                }
+            }
+        };
+        self.run(Keys::prefix(prefix), Touches::Prefix(prefix), job).await
+    }
+}
+
+/// Keys with what their documents say, and whether there may be more.
+type Page = (Vec<(String, Option<Entry>)>, bool);
+
+async fn page(
+    session: &Session,
+    options: &ListOptions,
+    (from, inclusive): (String, bool),
+    size: usize,
+) -> Result<Page> {
+    let mut range = prefixed(&options.prefix);
+    range.remove("$gte");
+    range.insert(if inclusive { "$gte" } else { "$gt" }, from);
+    let metadata = options.metadata;
+    let projection = if metadata {
+        doc! { "data": 0 }
+    } else {
+        doc! { "data": 0, "metadata": 0 }
+    };
+    let find = doc! {
+        "find": &session.store.collection,
+        "filter": { "_id": range },
+        "projection": projection,
+        "sort": { "_id": 1 },
+        "limit": size as i64,
+        "batchSize": size as i64,
+    };
+    let job = |mut db: Db| async move { db.documents(find).await };
+    let (documents, more) =
+        session.run(Keys::prefix(options.prefix.as_str()), Touches::Prefix(&options.prefix), job).await?;
+    let more = more || documents.len() == size;
+    Ok((documents.into_iter().filter_map(|document| row(document, metadata)).collect(), more))
+}
+
+fn row(document: Document, metadata: bool) -> Option<(String, Option<Entry>)> {
+    let key = match document.get("_id") {
+        Some(Bson::String(key)) => key.clone(),
+        _ => return None,
+    };
+    let found = document::found(document, false, metadata);
+    Some((key, found.map(|found| found.entry)))
+}
+
+impl Listing {
+    /// The items that a page makes, and where the next begins.
+    fn turn(&mut self, (rows, more): Page) -> Vec<ListItem> {
+        let mut items = Vec::new();
+        let mut common: Option<String> = None;
+        for (position, entry) in rows {
+            self.next = Some((position, false));
+            let Some(entry) = entry else { continue };
+            let key = entry.key.as_str();
+            if common.as_ref().is_some_and(|common| key.starts_with(common)) {
+                continue;
+            }
+            let below = &key[self.options.prefix.len()..];
+            let slash = below.find('/').filter(|_| self.options.one_level);
+            common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
+            match &common {
+                // The page may begin within a common prefix that was yielded before.
+                Some(common) if Some(common) > self.options.start_after.as_ref() => {
+                    items.push(ListItem::Prefix(common.clone()));
+                }
+                Some(_) => {}
+                None => items.push(ListItem::Entry(entry)),
+            }
+        }
+        self.next = self.next.take().filter(|_| more);
+        if let (Some(_), Some(common)) = (&self.next, common) {
+            self.next = behind(&common).map(|behind| (behind, true));
+        }
+        items.truncate(self.left);
+        self.left -= items.len();
+        items
+    }
+}
+
+/// The stream after its first page was read, so that what is wrong is known at the call.
+pub(crate) async fn begun<T: Send + 'static>(
+    items: impl Stream<Item = Result<T>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<T>>> {
+    let mut items = Box::pin(items.peekable());
+    match items.as_mut().next_if(Result::is_err).await {
+        Some(failed) => failed.map(|_| stream::empty().boxed()),
+        None => Ok(items.boxed()),
+    }
+}

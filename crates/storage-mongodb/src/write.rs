@@ -1,0 +1,323 @@
+//! Writing and deleting one key.
+
+use std::{sync::Arc, time::Instant};
+
+use futures_util::{StreamExt, stream};
+use mongodb::bson::{Bson, Document, doc};
+use storage_core::{
+    Body, Bytes, Condition, DeleteOptions, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
+    pending::Keys,
+};
+
+use crate::{
+    document::{self, Content},
+    error,
+    files::{self, Upload},
+    read,
+    session::{Db, Session, Touches},
+};
+
+/// How often a write that another was faster than is made again.
+const ATTEMPTS: usize = 100;
+/// Keys have a document with this for a revision never.
+pub(crate) const NO_REVISION: &str = "";
+
+/// A value to be written.
+pub(crate) struct Item {
+    pub(crate) key: Key,
+    pub(crate) content: Content,
+    pub(crate) metadata: Arc<Metadata>,
+    pub(crate) condition: Option<Condition>,
+    pub(crate) rev: String,
+}
+
+impl Item {
+    pub(crate) fn new(key: &Key, content: Content, options: &PutOptions) -> Self {
+        let (metadata, condition) = (options.metadata.clone().unwrap_or_default(), options.condition.clone());
+        Self { key: key.clone(), content, metadata, condition, rev: document::revision() }
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        let mut entry = Entry::new(self.key.clone(), self.content.size());
+        entry.etag = Some(Etag::new(self.rev.as_str()));
+        entry.metadata = Some(self.metadata.clone());
+        entry
+    }
+
+    /// The statement that writes it where this holds.
+    pub(crate) fn statement(&self, db: &Db, filter: Document, upsert: bool) -> Result<Document> {
+        let update = document::update(&self.rev, &self.content, &self.metadata, db.store.now())?;
+        Ok(doc! { "q": filter, "u": update, "upsert": upsert })
+    }
+}
+
+/// A value that was received: small, or stored in a file that is deleted unless it is kept.
+pub(crate) enum Received {
+    Small(Bytes),
+    Large(Upload),
+}
+
+impl Received {
+    pub(crate) fn content(&self) -> Content {
+        match self {
+            Self::Small(bytes) => Content::Inline(bytes.clone()),
+            Self::Large(upload) => upload.content(),
+        }
+    }
+
+    /// After the write: what it has become of.
+    pub(crate) fn settle<T>(self, result: &Result<T>) {
+        // What may have been written is left to the sweep.
+        if let (Self::Large(upload), true) = (self, result.as_ref().map_or_else(Error::is_ambiguous, |_| true)) {
+            upload.keep();
+        }
+    }
+}
+
+impl Session {
+    pub(crate) async fn receive(&self, key: &Key, body: Body) -> Result<Received> {
+        let (inline, limit) = (self.store.inline_limit, self.store.info.limits.value);
+        if body.len().is_some_and(|len| len > limit) {
+            return Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {limit} bytes")));
+        }
+        if body.is_in_memory() && body.len().is_some_and(|len| len <= inline as u64) {
+            return body.bytes(limit).await.map(Received::Small);
+        }
+        let mut pieces = match body.into_buffer() {
+            Ok(buffer) => {
+                let len = buffer.len();
+                let whole = Body::with_len(len, stream::iter(buffer.into_iter().map(Ok)));
+                match whole.into_buffer() {
+                    Err(stream) => stream,
+                    Ok(_) => return Err(Error::new(ErrorKind::Other, "a stream became a buffer")),
+                }
+            }
+            Err(stream) => stream,
+        };
+        let (mut begun, mut size) = (Vec::new(), 0);
+        while size <= inline {
+            match pieces.next().await.transpose()? {
+                Some(piece) => {
+                    size += piece.len();
+                    begun.push(piece);
+                }
+                None => {
+                    let whole: storage_core::Buffer = begun.into_iter().collect();
+                    return whole.into_bytes().map(Received::Small);
+                }
+            }
+        }
+        Upload::receive(self, key, begun, pieces, limit).await.map(Received::Large)
+    }
+
+    pub(crate) async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
+        self.store.check_open()?;
+        let received = self.receive(key, body).await?;
+        let item = Item::new(key, received.content(), &options);
+        // The job keeps the file, for it may go on without its caller.
+        let job = |mut db: Db| async move {
+            let result = write(&mut db, &item).await;
+            received.settle(&result);
+            result.map(|()| item.entry())
+        };
+        self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), job).await
+    }
+
+    pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        let doomed = key.clone();
+        let job = |mut db: Db| async move { delete(&mut db, &doomed, options.condition.as_ref()).await };
+        self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), job).await
+    }
+}
+
+/// Writes an item if its condition holds.
+pub(crate) async fn write(db: &mut Db, item: &Item) -> Result<()> {
+    let file = match &item.content {
+        Content::File { id, .. } => Some(*id),
+        Content::Inline(_) => None,
+    };
+    if db.in_transaction() {
+        write_within(db, item).await?;
+        if let (Some(open), Some(file)) = (&mut db.open, file) {
+            open.written.push(file);
+        }
+        return Ok(());
+    }
+    let committing = Instant::now();
+    if let Some(file) = file {
+        files::commit_lease(&db.store, file).await?;
+    }
+    let mut pause = 1;
+    for _ in 0..ATTEMPTS {
+        if file.is_some() && committing.elapsed() > files::grace(&db.store) {
+            return Err(error::timed_out());
+        }
+        if try_write(db, item).await? {
+            if let Some(file) = file {
+                files::end_lease(&db.store, file).await;
+            }
+            return Ok(());
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..=pause))).await;
+        pause = (pause * 2).min(64);
+    }
+    Err(Error::new(ErrorKind::Conflict, "other writers of the key were faster again and again; try again"))
+}
+
+/// `false` if another writer was faster, and nothing was done.
+async fn try_write(db: &mut Db, item: &Item) -> Result<bool> {
+    let key = item.key.as_str();
+    // Over a value that has a file this finds nothing and creates a second document of the key, which the index refuses.
+    let (filter, upsert) = match &item.condition {
+        None => (doc! { "_id": key, "file": { "$exists": false } }, true),
+        Some(Condition::IfAbsent) => (doc! { "_id": key, "rev": NO_REVISION }, true),
+        Some(Condition::IfMatch(etag)) => {
+            let mut filter = doc! { "_id": key, "rev": etag.as_str(), "file": { "$exists": false } };
+            filter.extend(document::sound());
+            (filter, false)
+        }
+        Some(_) => return Err(Error::unsupported("this condition")),
+    };
+    let statement = item.statement(db, filter, upsert)?;
+    match update(db, statement).await? {
+        Updated::Yes => return Ok(true),
+        Updated::Duplicate if item.condition == Some(Condition::IfAbsent) => return Err(exists()),
+        Updated::Duplicate | Updated::No => {}
+    }
+    let there = read::current(db, &item.key).await?;
+    if let Some(Condition::IfMatch(etag)) = &item.condition {
+        matches(there.as_ref(), etag)?;
+    }
+    let Some(there) = there else { return Ok(false) };
+    let Ok(old) = there.get_object_id("file") else { return Ok(false) };
+    // The lease finds the old file if this process ends before it is deleted.
+    files::lease(&db.store, old, &item.key, "replaced").await?;
+    let statement = item.statement(db, same(&there), false)?;
+    let done = update(db, statement).await?;
+    match done {
+        Updated::Yes => files::discard(&db.store, old).await,
+        _ => files::end_lease(&db.store, old).await,
+    }
+    Ok(matches!(done, Updated::Yes))
+}
+
+async fn write_within(db: &mut Db, item: &Item) -> Result<()> {
+    let there = read::current(db, &item.key).await?;
+    match &item.condition {
+        None => {}
+        Some(Condition::IfAbsent) if there.is_some() => return Err(exists()),
+        Some(Condition::IfAbsent) => {}
+        Some(Condition::IfMatch(etag)) => matches(there.as_ref(), etag)?,
+        Some(_) => return Err(Error::unsupported("this condition")),
+    }
+    let statement = item.statement(db, doc! { "_id": item.key.as_str() }, true)?;
+    update(db, statement).await?;
+    replaced(db, &item.key, there.as_ref());
+    Ok(())
+}
+
+/// Remembers the file of a value that the transaction has replaced or deleted.
+fn replaced(db: &mut Db, key: &Key, there: Option<&Document>) {
+    if let (Some(open), Some(Ok(file))) = (&mut db.open, there.map(|there| there.get_object_id("file"))) {
+        open.replaced.push((file, key.clone()));
+    }
+}
+
+enum Updated {
+    Yes,
+    No,
+    Duplicate,
+}
+
+async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
+    let command = doc! { "update": &db.store.collection, "updates": [statement], "ordered": true };
+    let answer = match db.write(command).await {
+        Err(e) if met_another(db, &e) => return Ok(Updated::No),
+        answer => answer?,
+    };
+    match error::write_errors(&answer).first() {
+        Some((_, 11000)) => Ok(Updated::Duplicate),
+        Some((_, 112)) => Ok(Updated::No),
+        Some((_, code)) => Err(error::from_code(*code)),
+        None if answer.get_i32("n").unwrap_or(0) > 0 => Ok(Updated::Yes),
+        None => Ok(Updated::No),
+    }
+}
+
+/// Holds as long as nobody has written the key.
+fn same(there: &Document) -> Document {
+    let of = |name: &str| {
+        there
+            .get(name)
+            .map_or_else(|| Bson::Document(doc! { "$exists": false }), |value| Bson::Document(doc! { "$eq": value }))
+    };
+    doc! { "_id": there.get("_id"), "rev": of("rev"), "file": of("file") }
+}
+
+fn matches(there: Option<&Document>, etag: &Etag) -> Result<()> {
+    let entry = there.and_then(|there| document::found(there.clone(), false, true)).map(|found| {
+        let framed = there.is_some_and(|there| there.get_object_id("file").is_err() || there.get_i32("chunk").is_ok());
+        if framed { found.entry } else { found.entry.into_damaged(document::unreadable()) }
+    });
+    Condition::IfMatch(etag.clone()).check(entry.as_ref())
+}
+
+pub(crate) fn exists() -> Error {
+    Error::new(ErrorKind::AlreadyExists, "the key already has a value")
+}
+
+/// Deletes a key if the condition holds.
+pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>) -> Result<()> {
+    if db.in_transaction() {
+        let there = read::current(db, key).await?;
+        if let Some(Condition::IfMatch(etag)) = condition {
+            matches(there.as_ref(), etag)?;
+        }
+        if there.is_some() {
+            remove(db, doc! { "_id": key.as_str() }).await?;
+            replaced(db, key, there.as_ref());
+        }
+        return Ok(());
+    }
+    for _ in 0..ATTEMPTS {
+        let mut filter = doc! { "_id": key.as_str(), "file": { "$exists": false } };
+        if let Some(Condition::IfMatch(etag)) = condition {
+            filter.insert("rev", etag.as_str());
+            filter.extend(document::sound());
+        }
+        if remove(db, filter).await? {
+            return Ok(());
+        }
+        let there = read::current(db, key).await?;
+        if let Some(Condition::IfMatch(etag)) = condition {
+            matches(there.as_ref(), etag)?;
+        }
+        let Some(there) = there else { return Ok(()) };
+        let Ok(old) = there.get_object_id("file") else { continue };
+        files::lease(&db.store, old, key, "replaced").await?;
+        if remove(db, same(&there)).await? {
+            files::discard(&db.store, old).await;
+            return Ok(());
+        }
+        files::end_lease(&db.store, old).await;
+    }
+    Err(Error::new(ErrorKind::Conflict, "other writers of the key were faster again and again; try again"))
+}
+
+/// Whether a write outside of transactions met a transaction, has done nothing, and can be made again.
+pub(crate) fn met_another(db: &Db, e: &Error) -> bool {
+    e.kind() == ErrorKind::Conflict && !e.is_ambiguous() && !db.in_transaction()
+}
+
+async fn remove(db: &mut Db, filter: Document) -> Result<bool> {
+    let deletes = doc! { "q": filter, "limit": 1 };
+    let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
+        Err(e) if met_another(db, &e) => return Ok(false),
+        answer => answer?,
+    };
+    match error::write_errors(&answer).first() {
+        Some((_, 112)) => Ok(false),
+        Some((_, code)) => Err(error::from_code(*code)),
+        None => Ok(answer.get_i32("n").unwrap_or(0) > 0),
+    }
+}

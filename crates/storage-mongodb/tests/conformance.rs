@@ -1,0 +1,26 @@
+//! The conformance suite on a server, as a replica set and as a standalone.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+mod support;
+
+use std::time::Duration;
+
+use storage_conformance::Target;
+use storage_core::Capabilities;
+
+const ALL: Capabilities =
+    Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().queryable();
+
+fn target(name: &str, standalone: bool) -> Target {
+    let capabilities = if standalone { ALL } else { ALL.transactions().distributed() };
+    Target::new(name, move |ns| support::open(ns, standalone))
+        .needs_env(support::VARIABLE)
+        .runs_on("third-party emulator")
+        .requires(capabilities)
+        .damage(support::damage)
+        .cleanup(support::removal())
+        .patience(Duration::from_secs(60))
+        .group("mongodb")
+}
+
+storage_conformance::main!(target("mongodb", false), target("mongodb-standalone", true));

@@ -1,0 +1,149 @@
+//! What the tests have in common: where the server is, how a store is opened there, and a server without a replica set.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    env,
+    io::{Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{Arc, OnceLock},
+    thread,
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use mongodb::{Client, bson::doc, options::ClientOptions};
+use storage_config::ConnectionConfig;
+use storage_conformance::Namespace;
+use storage_core::{Error, ErrorKind, Key, Result};
+use storage_mongodb::{Config, Mongo};
+use tokio::sync::Mutex;
+
+/// Names the server. It may be a member of a replica set of one.
+pub(crate) const VARIABLE: &str = "STORAGE_TEST_SECANTUS";
+/// The database that all tests share.
+pub(crate) const DATABASE: &str = "storage";
+
+/// `host:port` of the server.
+pub(crate) fn server() -> String {
+    let uri = env::var(VARIABLE).unwrap_or_default();
+    uri.trim_start_matches("mongodb://").trim_end_matches('/').to_owned()
+}
+
+pub(crate) fn config(server: &str, collection: &str) -> Result<Config> {
+    // The address of a proxy is not the one that the replica set tells.
+    let uri = format!("mongodb://{server}/{DATABASE}?directConnection=true");
+    let mut config = Config::from_connection(&ConnectionConfig::new(uri))?;
+    config.collection = collection.into();
+    config.timeout = Duration::from_secs(20);
+    config.max_connections = 20;
+    Ok(config)
+}
+
+pub(crate) async fn open(ns: Namespace, standalone: bool) -> Result<Mongo> {
+    let server = if standalone { without_replica_set() } else { server() };
+    Mongo::connect(config(&ns.address(&server)?, ns.name())?).await
+}
+
+/// A client of the driver's own.
+pub(crate) async fn client() -> Client {
+    let uri = format!("mongodb://{}/?directConnection=true", server());
+    Client::with_options(ClientOptions::parse(uri).await.unwrap()).unwrap()
+}
+
+/// Writes metadata that nobody can read into the document of a key.
+pub(crate) async fn damage(ns: Namespace, key: Key) -> Result<()> {
+    let failed =
+        |e: mongodb::error::Error| Error::new(ErrorKind::Other, "its document cannot be changed").with_source(e);
+    let update = doc! { "q": { "_id": key.as_str() }, "u": { "$set": { "metadata.fields": ["no field"] } } };
+    let command = doc! { "update": ns.name(), "updates": [update] };
+    client().await.database(DATABASE).run_command(command).await.map(drop).map_err(failed)
+}
+
+/// How the collections of a namespace are dropped, over one client for all.
+pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> + Send + Sync {
+    let kept: Arc<Mutex<Option<Client>>> = Arc::default();
+    move |ns| {
+        let kept = kept.clone();
+        Box::pin(async move {
+            let mut kept = kept.lock().await;
+            if kept.is_none() {
+                *kept = Some(client().await);
+            }
+            let Some(client) = &*kept else { return Ok(()) };
+            let database = client.database(DATABASE);
+            for of in ["", ".files", ".chunks", ".leases", ".schema"] {
+                let drop = database.run_command(doc! { "drop": format!("{}{of}", ns.name()) });
+                match drop.await {
+                    Err(e) if !is_missing(&e) => {
+                        return Err(Error::new(ErrorKind::Other, "its collections cannot be dropped").with_source(e));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Whether the test cannot run for want of a server.
+pub(crate) fn is_missing_server() -> bool {
+    let missing = server().is_empty();
+    assert!(
+        !missing || env::var_os("STORAGE_TEST_REQUIRE").is_none(),
+        "{VARIABLE} is not set, it must name the server"
+    );
+    missing
+}
+
+/// Drops the collections of a store.
+pub(crate) async fn drop_all(collection: &str) {
+    let database = client().await.database(DATABASE);
+    for of in ["", ".files", ".chunks", ".leases", ".schema"] {
+        // One that is not there is dropped already.
+        let _ = database.run_command(doc! { "drop": format!("{collection}{of}") }).await;
+    }
+}
+
+fn is_missing(e: &mongodb::error::Error) -> bool {
+    matches!(&*e.kind, mongodb::error::ErrorKind::Command(e) if e.code == 26)
+}
+
+/// The same server behind a proxy that hides the name of its replica set, so that it looks like a standalone one.
+pub(crate) fn without_replica_set() -> String {
+    static ADDRESS: OnceLock<String> = OnceLock::new();
+    ADDRESS.get_or_init(|| proxy(server())).clone()
+}
+
+fn proxy(server: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            let Ok(upstream) = TcpStream::connect(&server) else { continue };
+            let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
+            let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
+            thread::spawn(move || pass(from, to, false));
+            thread::spawn(move || pass(upstream, client, true));
+        }
+    });
+    address
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, hide: bool) {
+    let mut buffer = vec![0; 1 << 16];
+    while let Ok(n) = from.read(&mut buffer) {
+        if n == 0 {
+            break;
+        }
+        // An answer to `hello` comes in one piece. Nothing else has a field of this name.
+        let name = b"\x02setName\0";
+        if hide && let Some(at) = buffer[..n].windows(name.len()).position(|window| window == name) {
+            buffer[at + 1] = b'z';
+        }
+        if to.write_all(&buffer[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
+}
