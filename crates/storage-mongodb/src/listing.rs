@@ -37,7 +37,7 @@ impl Session {
                 let Some(from) = listing.next.take().filter(|_| listing.left > 0) else {
                     return Ok::<_, storage_core::Error>(None);
                 };
-                let size = if listing.options.one_level { PAGE } else { listing.left.min(PAGE) };
+                let size = if listing.options.delimited { PAGE } else { listing.left.min(PAGE) };
                 let page = page(&session, &listing.options, from, size).await?;
                 let items = listing.turn(page);
                 Ok(Some((stream::iter(items.into_iter().map(Ok)), listing)))
@@ -138,7 +138,7 @@ impl Listing {
                 continue;
             }
             let below = &key[self.options.prefix.len()..];
-            let slash = below.find('/').filter(|_| self.options.one_level);
+            let slash = below.find('/').filter(|_| self.options.delimited);
             common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
             match &common {
                 // The page may begin within a common prefix that was yielded before.

@@ -84,7 +84,7 @@ fn clock(store: &Store, hello: &Document) -> DateTime {
 
 fn info(replicated: bool, unsafe_server: bool) -> BackendInfo {
     let mut capabilities =
-        Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().queryable();
+        Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable();
     capabilities.transactions = replicated;
     capabilities.distributed = replicated;
     let mut info = BackendInfo::new("mongodb", capabilities);

@@ -9,7 +9,7 @@ use storage_conformance::Target;
 use storage_core::Capabilities;
 
 const ALL: Capabilities =
-    Capabilities::new().atomic().streaming().conditional().conditional_delete().unique_etags().queryable();
+    Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable();
 
 fn target(name: &str, standalone: bool) -> Target {
     let capabilities = if standalone { ALL } else { ALL.transactions().distributed() };
