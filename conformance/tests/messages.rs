@@ -148,7 +148,7 @@ const CASES: &[Case] = &[
         check: "query/random_vs_oracle",
         by_chance: false,
         lines: &[
-            "broken: `query` gives on every backend the answer of the reference evaluator on the same data. (docs/contract.md, Query)",
+            "broken: `query` gives on every backend the answer of a plain model on the same data, as the reference evaluator of `storage-core` does. (docs/contract.md, Query)",
             "  check: The answer to any query over any data is that of the reference evaluator.",
             "  calls, the fewest that were found:",
             r#"    put("c8", 29 bytes)"#,

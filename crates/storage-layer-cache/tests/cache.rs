@@ -330,7 +330,7 @@ fn a_configuration_is_read_and_nonsense_refused() {
             .unwrap(),
         all
     );
-    let toml = "max_bytes = 5000\nmax_value = 9\nttl_ms = 1500\ndoubt_ms = 7\nvalidate = true";
+    let toml = "max_bytes = 5000\nmax_value = 9\nttl_ms = 1500\nambiguous_write_hold_ms = 7\nvalidate = true";
     assert_eq!(toml::from_str::<CacheLayer>(toml).unwrap(), all);
     for (nonsense, says) in [
         (r#"{"max_bytes": 0}"#, "`max_bytes` must not be 0"),

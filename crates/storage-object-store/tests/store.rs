@@ -132,7 +132,11 @@ async fn values_of_many_parts_come_back_in_both_ways() {
                 .unwrap();
             assert_eq!((written.size, streamed.size), (size, size));
             for (key, entry) in [("bytes", written), ("stream", streamed)] {
-                assert_eq!(storage.stat(key).await.unwrap().unwrap(), entry);
+                // The answer to a write need not have the dates.
+                let mut stored = storage.stat(key).await.unwrap().unwrap();
+                (stored.modified, stored.created) =
+                    (entry.modified.and(stored.modified), entry.created.and(stored.created));
+                assert_eq!(stored, entry);
                 assert_eq!(storage.get(key).await.unwrap().unwrap(), value);
                 let object = storage.open(key, GetOptions::new()).await.unwrap().unwrap();
                 assert_eq!(object.body.len(), Some(size));

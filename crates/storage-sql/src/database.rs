@@ -23,9 +23,6 @@ pub(crate) trait Database: fmt::Debug + Send + Sync + 'static {
     /// The same with the log, which there must be by now.
     async fn watch_log(&self) -> Result<()>;
 
-    /// Looks whether the file of the database is the one that was opened, which is most of `check` for less.
-    fn check_database(&self) -> Result<()>;
-
     /// Looks whether all the files are those that were opened.
     fn check(&self) -> Result<()>;
 

@@ -69,20 +69,14 @@ impl Files {
         self.check()
     }
 
-    /// Looks whether the path leads to the file that was opened.
-    ///
-    /// # Errors
-    /// `Unavailable` if not.
-    pub(crate) fn check_database(&self) -> Result<()> {
-        self.opened.get().map_or(Ok(()), |opened| is_same(&self.path, opened).map(drop))
-    }
-
     /// Looks whether the paths lead to the files that were opened, and how long the log is.
     ///
     /// # Errors
     /// `Unavailable` if not.
     pub(crate) fn check(&self) -> Result<()> {
-        self.check_database()?;
+        if let Some(opened) = self.opened.get() {
+            is_same(&self.path, opened)?;
+        }
         if let Some([(log, its), (index, other)]) = self.beside.get() {
             is_same(index, other)?;
             self.log.store(is_same(log, its)?, Ordering::Relaxed);

@@ -280,10 +280,6 @@ macro_rules! connections {
                 self.kind.files().map_or(Ok(()), Files::logging)
             }
 
-            fn check_database(&self) -> Result<()> {
-                self.kind.files().map_or(Ok(()), Files::check_database)
-            }
-
             fn check(&self) -> Result<()> {
                 self.kind.files().map_or(Ok(()), Files::check)
             }

@@ -299,7 +299,7 @@ impl Store {
         let result = job(Db { store: self, connection: &mut *connection, snapshot: false }).await;
         match result.and_then(|value| commit.begin().map(|()| value)) {
             // What is acknowledged must be in the file that others find.
-            Ok(value) => match self.database.check_database() {
+            Ok(value) => match self.database.check() {
                 Ok(()) => {
                     connection.commit().await?;
                     self.database.check().map_err(Error::ambiguous)?;

@@ -137,7 +137,7 @@ impl Open {
         if commit && !self.doomed {
             let writes = permit.is_some();
             if writes {
-                store.database.check_database()?;
+                store.database.check()?;
             }
             decision.begin()?;
             connection.commit().await?;
