@@ -8,9 +8,10 @@ use std::{
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Filter,
-    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, OrderBy, PresignOptions, PresignedRequest,
-    PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions,
+    Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
 };
+use storage_layer::is_about_metadata_alone;
 
 use crate::{
     CompressLayer,
@@ -191,7 +192,7 @@ impl<S: StorageBackend + ?Sized> StorageBackend for Compressed<S> {
     }
 
     async fn query(&self, query: Query) -> Result<EntryStream> {
-        if !is_the_same_below(&query) {
+        if !is_about_metadata_alone(&query, note::is_ours) {
             return defaults::query(self, query).await;
         }
         if !query.filters.iter().any(Filter::is_on_metadata) {
@@ -252,27 +253,4 @@ impl<S: Transaction + ?Sized> Transaction for Compressed<S> {
     async fn rollback(&self) -> Result<()> {
         self.inner().rollback().await
     }
-}
-
-/// Whether the store below, which knows other sizes and one field more, gives the same answer, but for damaged entries.
-fn is_the_same_below(query: &Query) -> bool {
-    let by_field = |name: &str| !note::is_ours(name);
-    let order = match &query.order.by {
-        OrderBy::Key | OrderBy::Created | OrderBy::Modified => true,
-        // A damaged entry has no field to be ordered by; below it has.
-        OrderBy::Field(name) => by_field(name) && query.filters.iter().any(Filter::is_on_metadata),
-        _ => false,
-    };
-    order
-        && query.filters.iter().all(|filter| match filter {
-            Filter::Field { name, .. } => by_field(name),
-            Filter::ContentType(_)
-            | Filter::AnyTag(_)
-            | Filter::AllTags(_)
-            | Filter::ModifiedAfter(_)
-            | Filter::ModifiedBefore(_)
-            | Filter::CreatedAfter(_)
-            | Filter::CreatedBefore(_) => true,
-            _ => false,
-        })
 }

@@ -2,11 +2,11 @@
 
 use std::{error::Error as _, io};
 
-use object_store::Error as CloudExtensions;
+use object_store::Error as NativeError;
 use storage_core::{Error, ErrorKind, Etag};
 
 /// A failed read, or a write that certainly did not happen.
-pub(crate) fn read(error: CloudExtensions) -> Error {
+pub(crate) fn read(error: NativeError) -> Error {
     #[cfg(feature = "http")]
     if let Some((known, _)) = requested(&error) {
         return known.with_source(error);
@@ -17,11 +17,11 @@ pub(crate) fn read(error: CloudExtensions) -> Error {
 
 /// What the store or the network said about a request, where the error itself does not say more.
 #[cfg(feature = "http")]
-fn requested(error: &CloudExtensions) -> Option<(Error, bool)> {
+fn requested(error: &NativeError) -> Option<(Error, bool)> {
     let source = match error {
-        CloudExtensions::Generic { source, .. } => source,
+        NativeError::Generic { source, .. } => source,
         // Who hands out credentials may not be able to at the moment.
-        CloudExtensions::Unauthenticated { .. } => {
+        NativeError::Unauthenticated { .. } => {
             return crate::http::explain(error).filter(|(known, _)| known.is_retryable());
         }
         _ => return None,
@@ -45,13 +45,13 @@ fn code_of_an_item(text: &str) -> Option<&str> {
 }
 
 /// Whether a bulk request could not delete this item of it, which may go by a request of its own.
-pub(crate) fn is_left_by_bulk(error: &CloudExtensions) -> bool {
-    let CloudExtensions::Generic { source, .. } = error else { return false };
+pub(crate) fn is_left_by_bulk(error: &NativeError) -> bool {
+    let NativeError::Generic { source, .. } = error else { return false };
     code_of_an_item(&source.to_string()).is_some_and(|code| !matches!(code, "AccessDenied" | "403"))
 }
 
 /// A failed write. Unless the store said why it refused, it may have happened all the same.
-pub(crate) fn write(error: CloudExtensions) -> Error {
+pub(crate) fn write(error: NativeError) -> Error {
     #[cfg(feature = "http")]
     if let Some((known, definite)) = requested(&error) {
         let known = known.with_source(error);
@@ -67,9 +67,9 @@ pub(crate) fn write(error: CloudExtensions) -> Error {
 }
 
 /// A failed write that does not mind what is there. `object_store` takes each conflict for a value that exists already.
-pub(crate) fn overwrite(error: CloudExtensions) -> Error {
+pub(crate) fn overwrite(error: NativeError) -> Error {
     match error {
-        CloudExtensions::AlreadyExists { .. } => {
+        NativeError::AlreadyExists { .. } => {
             Error::new(ErrorKind::Conflict, "another write of the same key was under way; try again").with_source(error)
         }
         error => write(error),
@@ -86,25 +86,25 @@ pub(crate) fn mark_ambiguous(error: Error) -> Error {
 
 /// A conditional write that a store like Ceph refused because another one was faster.
 #[cfg(feature = "http")]
-pub(crate) fn is_lost_race(error: &CloudExtensions) -> bool {
+pub(crate) fn is_lost_race(error: &NativeError) -> bool {
     crate::http::is_ceph_race_loser(error)
 }
 
 /// No store in this process does that.
 #[cfg(not(feature = "http"))]
-pub(crate) fn is_lost_race(_: &CloudExtensions) -> bool {
+pub(crate) fn is_lost_race(_: &NativeError) -> bool {
     false
 }
 
 /// A read that another request can say more about.
 #[cfg(feature = "http")]
-pub(crate) fn is_left_open(error: &CloudExtensions) -> bool {
+pub(crate) fn is_left_open(error: &NativeError) -> bool {
     crate::http::is_left_open(error)
 }
 
 /// No store in this process leaves anything open.
 #[cfg(not(feature = "http"))]
-pub(crate) fn is_left_open(_: &CloudExtensions) -> bool {
+pub(crate) fn is_left_open(_: &NativeError) -> bool {
     false
 }
 
@@ -148,29 +148,29 @@ pub(crate) fn task(error: tokio::task::JoinError) -> Error {
     Error::new(ErrorKind::Other, "the runtime ended a task").with_source(error)
 }
 
-fn explain(error: &CloudExtensions) -> (ErrorKind, &'static str) {
+fn explain(error: &NativeError) -> (ErrorKind, &'static str) {
     match error {
-        CloudExtensions::NotFound { .. } => (
+        NativeError::NotFound { .. } => (
             ErrorKind::NotFound,
             "the bucket, container or directory does not exist; create it or correct the configuration",
         ),
-        CloudExtensions::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the key has a value already"),
-        CloudExtensions::Precondition { .. } => {
+        NativeError::AlreadyExists { .. } => (ErrorKind::AlreadyExists, "the key has a value already"),
+        NativeError::Precondition { .. } => {
             (ErrorKind::PreconditionFailed, "the value has another etag; read it again")
         }
-        CloudExtensions::NotModified { .. } => (ErrorKind::NotModified, "the value still has this etag"),
-        CloudExtensions::NotSupported { .. } | CloudExtensions::NotImplemented { .. } => {
+        NativeError::NotModified { .. } => (ErrorKind::NotModified, "the value still has this etag"),
+        NativeError::NotSupported { .. } | NativeError::NotImplemented { .. } => {
             (ErrorKind::Unsupported, "the store cannot do this; see its capabilities")
         }
-        CloudExtensions::PermissionDenied { .. } => {
+        NativeError::PermissionDenied { .. } => {
             (ErrorKind::PermissionDenied, "the store refuses access; grant the credentials the right to do this")
         }
-        CloudExtensions::Unauthenticated { .. } => (
+        NativeError::Unauthenticated { .. } => (
             ErrorKind::Unauthenticated,
             "the store does not accept the credentials; check that they are right and not expired",
         ),
-        CloudExtensions::UnknownConfigurationKey { .. } => (ErrorKind::Config, "the store does not know this setting"),
-        CloudExtensions::InvalidPath { .. } => (
+        NativeError::UnknownConfigurationKey { .. } => (ErrorKind::Config, "the store does not know this setting"),
+        NativeError::InvalidPath { .. } => (
             ErrorKind::Other,
             "the store holds an object whose name object_store cannot express; rename or remove that object",
         ),
@@ -180,7 +180,7 @@ fn explain(error: &CloudExtensions) -> (ErrorKind, &'static str) {
 }
 
 /// The operating system's error at the root of it, if there is one.
-fn input_output(error: &CloudExtensions) -> Option<&io::Error> {
+fn input_output(error: &NativeError) -> Option<&io::Error> {
     let mut cause = error.source();
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref() {
@@ -222,8 +222,8 @@ fn system(kind: io::ErrorKind) -> (ErrorKind, &'static str) {
 mod tests {
     use super::*;
 
-    fn generic(kind: io::ErrorKind) -> CloudExtensions {
-        CloudExtensions::Generic { store: "test", source: io::Error::from(kind).into() }
+    fn generic(kind: io::ErrorKind) -> NativeError {
+        NativeError::Generic { store: "test", source: io::Error::from(kind).into() }
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         assert!(full.kind() == ErrorKind::Unavailable && !full.is_ambiguous());
         let unknown = write(generic(io::ErrorKind::InvalidData));
         assert!(unknown.kind() == ErrorKind::Other && unknown.is_ambiguous());
-        let denied = write(CloudExtensions::PermissionDenied { path: "a".into(), source: "no".into() });
+        let denied = write(NativeError::PermissionDenied { path: "a".into(), source: "no".into() });
         assert!(denied.kind() == ErrorKind::PermissionDenied && !denied.is_ambiguous());
     }
 }

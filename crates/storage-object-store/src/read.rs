@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use chrono::DateTime;
 use futures_util::{StreamExt, stream};
 use object_store::{
-    Attributes, Error as CloudExtensions, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta,
+    Attributes, Error as NativeError, GetOptions as Get, GetRange, GetResult, GetResultPayload, ObjectMeta,
     ObjectStore, path::Path,
 };
 use storage_core::{ByteRange, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, VersionId};
@@ -106,8 +106,8 @@ impl Inner {
         let if_match = get.if_match.clone();
         match (self.answered(place, get).await, if_match) {
             (Ok(result), _) => Ok(Some(result)),
-            (Err(CloudExtensions::NotFound { .. }), None) => Ok(None),
-            (Err(CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. }), Some(etag)) => {
+            (Err(NativeError::NotFound { .. }), None) => Ok(None),
+            (Err(NativeError::NotFound { .. } | NativeError::Precondition { .. }), Some(etag)) => {
                 Err(error::mismatch(&Etag::from(etag)))
             }
             (Err(e), _) => Err(error::read(e)),
@@ -150,7 +150,7 @@ impl Inner {
             (same.if_match, same.version) = (None, about.version.clone());
         }
         self.store.get_opts(place, same).await.map_err(|e| match e {
-            CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. } => error::changed(),
+            NativeError::NotFound { .. } | NativeError::Precondition { .. } => error::changed(),
             e => error::read(e),
         })
     }

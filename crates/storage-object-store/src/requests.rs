@@ -14,7 +14,7 @@ use std::{
 };
 
 use futures_util::{Stream, StreamExt, future::BoxFuture, stream};
-use object_store::Error as CloudExtensions;
+use object_store::Error as NativeError;
 use storage_core::{
     Error, Result,
     pending::{Caller, Commit, Keys, Settled, Writes},
@@ -176,8 +176,7 @@ impl<T: Send + 'static> Answer for Result<T> {
 
 impl<T: Send + 'static> Answer for object_store::Result<T> {
     fn is_definite(&self) -> bool {
-        let unknown =
-            |e: &CloudExtensions| matches!(e, CloudExtensions::Generic { .. } | CloudExtensions::JoinError { .. });
+        let unknown = |e: &NativeError| matches!(e, NativeError::Generic { .. } | NativeError::JoinError { .. });
         self.as_ref().err().is_none_or(|e| !unknown(e))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use object_store::{
-    Attributes, Error as CloudExtensions, GetOptions as Get, MultipartUpload, PutMode, PutMultipartOptions,
+    Attributes, Error as NativeError, GetOptions as Get, MultipartUpload, PutMode, PutMultipartOptions,
     PutOptions as Put, PutPayload, PutPayloadMut, PutResult, path::Path,
 };
 use storage_core::{
@@ -110,7 +110,7 @@ impl Inner {
             let error = match (result, &condition) {
                 (Ok(done), _) => return Ok(done),
                 (
-                    Err(CloudExtensions::NotFound { .. } | CloudExtensions::Precondition { .. }),
+                    Err(NativeError::NotFound { .. } | NativeError::Precondition { .. }),
                     Some(Condition::IfMatch(etag)),
                 ) => {
                     return Err(error::mismatch(etag));
