@@ -88,6 +88,11 @@ impl Config {
         if scheme != "mongodb" && scheme != "mongodb+srv" {
             return Err(wrong("the scheme is not one of MongoDB; write `mongodb://` or `mongodb+srv://` and a server"));
         }
+        if scheme == "mongodb+srv" && !cfg!(feature = "srv") {
+            return Err(wrong(
+                "`mongodb+srv` needs the feature `srv` of storage-mongodb; enable it, or name the servers",
+            ));
+        }
         let location = connection.encoded_location();
         if location.split('/').next().is_none_or(str::is_empty) {
             return Err(wrong("name the server, as in `mongodb://host/database`"));

@@ -2,13 +2,32 @@
 //!
 //! No text of the server goes into a message or a source: it may repeat values, and the driver adds the raw reply.
 
+use std::fmt;
+
 use mongodb::{bson::Document, error::ErrorKind as Driver};
 use storage_core::{Error, ErrorKind};
+
+/// The number of a server's error, which is the source of what it became.
+#[derive(Debug)]
+struct Code(i32);
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "error code {} of the server", self.0)
+    }
+}
+
+impl std::error::Error for Code {}
+
+/// Whether the server has said that there is such a collection already.
+pub(crate) fn is_there_already(e: &Error) -> bool {
+    std::error::Error::source(e).and_then(|source| source.downcast_ref()).is_some_and(|Code(code)| *code == 48)
+}
 
 type Meaning = (ErrorKind, &'static str);
 
 const BROKEN: &str = "the connection to the server broke; try again when it is back";
-const FASTER: &str = "another writer was faster; run the transaction again";
+const FASTER: &str = "write conflict: another transaction committed first; retry the transaction";
 const SLOW: &str = "the server did not answer in time; try again, or raise `timeout`";
 
 /// What the driver failed with.
@@ -62,7 +81,7 @@ pub(crate) fn from_code(code: i32) -> Error {
         26 => (ErrorKind::NotFound, "the collection is missing; connect again to create it"),
         _ => (ErrorKind::Other, "the server refused the command"),
     };
-    Error::new(kind, message).with_source(format!("error code {code} of the server"))
+    Error::new(kind, message).with_source(Code(code))
 }
 
 /// Whether the server has refused before doing anything.

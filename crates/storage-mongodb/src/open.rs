@@ -182,7 +182,7 @@ async fn create(store: &Store, name: String, indexes: Vec<Document>) -> Result<(
     match store.command(doc! { "create": &name }).await {
         Ok(_) => {}
         // It exists, perhaps since a moment ago.
-        Err(failed) if std::error::Error::source(&failed.error).is_some_and(|e| e.to_string().contains(" 48 ")) => {}
+        Err(failed) if error::is_there_already(&failed.error) => {}
         Err(failed) => return Err(failed.error),
     }
     store.command(doc! { "createIndexes": name, "indexes": indexes }).await?;
