@@ -161,7 +161,10 @@ pub(crate) async fn write(db: &mut Db, item: &Item) -> Result<()> {
         tokio::time::sleep(std::time::Duration::from_millis(fastrand::u64(0..=pause))).await;
         pause = (pause * 2).min(64);
     }
-    Err(Error::new(ErrorKind::Conflict, "write conflict: other writers changed the key first again and again; retry later"))
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "write conflict: other writers changed the key first again and again; retry later",
+    ))
 }
 
 /// `false` if another writer was faster, and nothing was done.
@@ -301,7 +304,10 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
         }
         files::end_lease(&db.store, old).await;
     }
-    Err(Error::new(ErrorKind::Conflict, "write conflict: other writers changed the key first again and again; retry later"))
+    Err(Error::new(
+        ErrorKind::Conflict,
+        "write conflict: other writers changed the key first again and again; retry later",
+    ))
 }
 
 /// Whether a write outside of transactions met a transaction, has done nothing, and can be made again.
