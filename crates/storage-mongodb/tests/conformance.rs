@@ -19,7 +19,7 @@ fn target(name: &str, standalone: bool) -> Target {
         .requires(capabilities)
         .damage(support::damage)
         .cleanup(support::removal())
-        .patience(Duration::from_secs(60))
+        .patience(Duration::from_secs(180))
         .group("mongodb")
 }
 

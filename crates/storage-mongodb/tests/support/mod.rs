@@ -35,7 +35,8 @@ pub(crate) fn config(server: &str, collection: &str) -> Result<Config> {
     let uri = format!("mongodb://{server}/{DATABASE}?directConnection=true");
     let mut config = Config::from_connection(&ConnectionConfig::new(uri))?;
     config.collection = collection.into();
-    config.timeout = Duration::from_secs(20);
+    // The emulator takes its time when the machine has other work.
+    config.timeout = Duration::from_secs(60);
     config.max_connections = 20;
     Ok(config)
 }
