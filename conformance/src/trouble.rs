@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use futures_util::TryStreamExt;
-use storage_core::{Entry, ErrorKind, Storage};
-use tokio::time::timeout;
+use storage_core::{Entry, Error, ErrorKind, Storage};
+use tokio::time::{sleep, timeout};
 
 use crate::{
     Outcome,
@@ -107,6 +107,40 @@ pub async fn is_mended_in_uploads(proxy: &Proxy, retried: &Storage, fault: Fault
         retried.delete("large").await?;
     }
     Err(format!("an upload takes more than {CALLS} requests, and not all of them were tried").into())
+}
+
+/// A copy through `storage`, whose answer the proxy keeps back, while `other` writes the target by a way of its own: what is told of
+/// the copy is never the other's write.
+///
+/// # Errors
+/// Failed where it is not so.
+pub async fn is_never_taken_for_a_copy(proxy: &Proxy, storage: &Storage, other: &Storage) -> Outcome {
+    let (value, longer) = (noise(1000, 1), noise(2000, 2));
+    storage.put("from", value.clone()).await?;
+    proxy.hold(0);
+    let written = async {
+        while other.stat("to").await?.is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        let written = other.put("to", longer.clone()).await?;
+        proxy.release();
+        Ok::<_, Error>(written)
+    };
+    let (copied, written) = in_time(async { tokio::join!(storage.copy("from", "to"), written) }).await?;
+    let written = written?;
+    match copied {
+        Ok(copied) => {
+            expect_eq("the size of the copy", copied.size, value.len() as u64)?;
+            expect(copied.etag != written.etag, || {
+                format!("expected the copy's own etag, saw that of another write, {copied:?}")
+            })?;
+        }
+        Err(e) => {
+            let error = expect_kind("a copy that was replaced", Err::<Entry, _>(e), ErrorKind::Conflict)?;
+            expect(error.is_ambiguous(), || format!("expected an ambiguous outcome, saw {error:?}"))?;
+        }
+    }
+    expect_value(other, "to", Some(&longer)).await
 }
 
 async fn in_time<T>(operation: impl Future<Output = T>) -> Outcome<T> {

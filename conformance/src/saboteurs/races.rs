@@ -30,6 +30,7 @@ table! {
     rename_deletes_between_threads = RenameDeletes(Gap::Sleep) => ["races/rename_spares_what_was_written_meanwhile"];
     copy_reads_twice = CopyReadsTwice(Gap::Await) => ["races/every_call_beside_every_other"];
     copy_reads_twice_between_threads = CopyReadsTwice(Gap::Sleep) => ["races/every_call_beside_every_other_on_threads"];
+    copy_tells_what_is_there_now = CopyTellsWhatIsThere => ["races/every_call_beside_every_other"];
     copy_shows_the_bytes_first = CopyShowsBytesFirst => ["races/every_call_beside_every_other"];
     torn_where_sizes_are_equal = TornAtEqualSize(Gap::Await) => ["races/every_call_beside_every_other"];
     torn_between_threads = TornAtEqualSize(Gap::Sleep) => ["concurrency/no_torn_reads", "races/every_call_beside_every_other_on_threads"];
@@ -194,6 +195,19 @@ impl Fault for CopyReadsTwice {
             self.0.pass().await;
         }
         s.inner.copy(from, to, options).await
+    }
+}
+
+/// The answer is what a look at the target finds a moment later, which may be another's write.
+#[derive(Debug)]
+struct CopyTellsWhatIsThere;
+
+#[async_trait]
+impl Fault for CopyTellsWhatIsThere {
+    async fn copy(&self, s: Sides<'_>, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
+        let copied = s.inner.copy(from, to, options).await?;
+        yield_now().await;
+        Ok(s.inner.stat(to, StatOptions::new()).await?.unwrap_or(copied))
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use ::http::{HeaderName, Method};
+use ::http::{HeaderName, Method, header::ETAG};
 use async_trait::async_trait;
 use object_store::{
     azure::{AzureAuthorizer, AzureCredential, MicrosoftAzure},
@@ -16,7 +16,7 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::{CloudExtensions, ListRequest, Page, http};
+use storage_object_store::{CloudExtensions, Copied, ListRequest, Page, http};
 
 use crate::{
     error::{self, AZURE},
@@ -137,7 +137,7 @@ impl CloudExtensions for Calls {
         }
     }
 
-    async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
+    async fn copy(&self, from: &Path, to: &Path) -> Result<Option<Copied>> {
         let source = self.source(from.as_ref()).await?;
         if source.len() > LONGEST {
             return Err(Error::new(ErrorKind::TooLarge, "the address of the source is too long to be copied from"));
@@ -155,7 +155,10 @@ impl CloudExtensions for Calls {
         let (mut wait, begun) = (SOON, Instant::now());
         loop {
             match answer.headers().get(STATUS).map(|status| status.as_bytes()) {
-                Some(b"success") => return Ok(true),
+                Some(b"success") => {
+                    let etag = answer.headers().get(ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+                    return Ok(Some(Copied { etag, version: None }));
+                }
                 Some(b"pending") => {}
                 _ => {
                     let message = "the copy failed or was aborted; copy again";

@@ -52,7 +52,7 @@ pub(crate) async fn connect_with(
         .with_http_connector(connector.clone())
         .with_retry(no_retries());
     let store = Arc::new(credentials::build(who, builder)?);
-    let calls = Calls { store: store.clone(), client: connector.client(), bucket };
+    let calls = Calls { store: store.clone(), client: connector.client(), name: config.bucket.clone(), bucket };
     calls.verify(config.store.root()).await.map_err(|e| error::GOOGLE.at_connect(e))?;
     let mut profile = profile();
     profile.timeout = config.http.timeout;

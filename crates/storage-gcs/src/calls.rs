@@ -2,7 +2,10 @@
 
 use std::{fmt, fmt::Write, sync::Arc};
 
-use ::http::{Method, header::AUTHORIZATION};
+use ::http::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_LENGTH, ETAG},
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{
@@ -12,7 +15,7 @@ use object_store::{
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, Result};
-use storage_object_store::{CloudExtensions, ListRequest, Page, http};
+use storage_object_store::{CloudExtensions, Copied, ListRequest, Page, http};
 
 use crate::{error, xml};
 
@@ -25,6 +28,7 @@ const PAGE: usize = 1000;
 pub(crate) struct Calls {
     pub(crate) store: Arc<GoogleCloudStorage>,
     pub(crate) client: HttpClient,
+    pub(crate) name: String,
     /// The address of the bucket, without a slash at its end.
     pub(crate) bucket: String,
 }
@@ -38,10 +42,16 @@ impl Calls {
     }
 
     async fn get(&self, query: &[(&str, &str)]) -> Result<Bytes> {
-        http::body(self.send(Method::GET, "", query).await?).await
+        http::body(self.send(Method::GET, "", query, None).await?).await
     }
 
-    async fn send(&self, method: Method, name: &str, query: &[(&str, &str)]) -> Result<HttpResponse> {
+    async fn send(
+        &self,
+        method: Method,
+        name: &str,
+        query: &[(&str, &str)],
+        source: Option<String>,
+    ) -> Result<HttpResponse> {
         let mut address = self.bucket.clone();
         if !name.is_empty() {
             // Writing to a string cannot fail.
@@ -53,7 +63,10 @@ impl Calls {
         }
         let credential = self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
         let request = ::http::Request::builder().method(method).uri(address);
-        let request = request.header(AUTHORIZATION, format!("Bearer {}", credential.bearer));
+        let mut request = request.header(AUTHORIZATION, format!("Bearer {}", credential.bearer));
+        if let Some(source) = source {
+            request = request.header("x-goog-copy-source", source).header(CONTENT_LENGTH, 0);
+        }
         let request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::malformed_response)?;
         http::send(&self.client, request).await
     }
@@ -89,9 +102,23 @@ impl CloudExtensions for Calls {
         if version.is_some() {
             return Err(Error::unsupported("deleting a version"));
         }
-        match self.send(Method::DELETE, place.as_ref(), &[]).await {
+        match self.send(Method::DELETE, place.as_ref(), &[], None).await {
             Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => Ok(()),
             done => done.map(drop),
+        }
+    }
+
+    async fn copy(&self, from: &Path, to: &Path) -> Result<Option<Copied>> {
+        let source = format!("{}/{}", self.name, utf8_percent_encode(from.as_ref(), &PATH));
+        match self.send(Method::PUT, to.as_ref(), &[], Some(source)).await {
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => {
+                Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e))
+            }
+            Err(e) => Err(e),
+            Ok(answer) => {
+                let said = |name: &str| answer.headers().get(name)?.to_str().ok().map(str::to_owned);
+                Ok(Some(Copied { etag: said(ETAG.as_str()), version: said("x-goog-generation") }))
+            }
         }
     }
 }

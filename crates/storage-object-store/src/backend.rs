@@ -19,11 +19,12 @@ use storage_core::{
 };
 
 use crate::{
-    CloudExtensions, Config, Profile, error, meta,
+    CloudExtensions, Config, Copied, Profile, error, meta,
     names::Names,
     probe::probe,
     requests::{Requests, before_read, before_write},
     sound::Sound,
+    write::bare,
 };
 
 /// A storage backend over an [`ObjectStore`].
@@ -159,11 +160,19 @@ impl ObjectStoreBackend {
         done
     }
 
-    /// The entry of a copy that has been made.
-    async fn copied(&self, inner: &Inner, to: &Key) -> Result<Entry> {
-        let entry = inner.describe(to, None).await.map_err(Error::ambiguous)?;
-        entry.ok_or_else(|| {
-            let message = "the copy was deleted before it could be looked at; copy again";
+    /// The entry of a copy that has been made, and never that of what another has written since.
+    async fn copied(&self, inner: &Inner, to: &Key, made: Copied) -> Result<Entry> {
+        let versioning = inner.info.capabilities.versioning;
+        let version = made.version.clone().filter(|_| versioning).map(VersionId::from);
+        let entry = inner.describe(to, version.as_ref()).await.map_err(Error::ambiguous)?;
+        let etag = inner.profile.shown(made.etag, made.version);
+        let is_it = |entry: &Entry| {
+            let seen = entry.etag.as_ref().map(|etag| bare(etag.as_str()));
+            etag.as_deref().is_none_or(|etag| seen == Some(bare(etag)))
+        };
+        entry.filter(is_it).ok_or_else(|| {
+            let message =
+                "the copy was replaced or deleted before it could be looked at; copy again if it is still wanted";
             Error::new(ErrorKind::Conflict, message).ambiguous().with_key(to)
         })
     }
@@ -317,8 +326,8 @@ impl StorageBackend for ObjectStoreBackend {
             let (source, target) = (source.clone(), target.clone());
             let request = async move { native.copy(&source, &target).await.map_err(error::mark_ambiguous) };
             match inner.requests.send(to, request).await {
-                Ok(true) => return self.copied(inner, to).await,
-                Ok(false) => {}
+                Ok(Some(made)) => return self.copied(inner, to, made).await,
+                Ok(None) => {}
                 Err(e) if e.kind() == ErrorKind::TooLarge => return defaults::copy(self, from, to, options).await,
                 Err(e) => return Err(e),
             }
@@ -336,7 +345,7 @@ impl StorageBackend for ObjectStoreBackend {
                 e => return Err(e),
             },
         }
-        self.copied(inner, to).await
+        self.copied(inner, to, Copied::default()).await
     }
 
     async fn versions(&self, key: &Key) -> Result<EntryStream> {

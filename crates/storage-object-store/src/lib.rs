@@ -26,5 +26,5 @@ pub use object_store;
 pub use as_object_store::AsObjectStore;
 pub use backend::ObjectStoreBackend;
 pub use config::{Config, ObjectStoreFactory};
-pub use native::{CloudExtensions, ListRequest, ListedObject, Page};
+pub use native::{CloudExtensions, Copied, ListRequest, ListedObject, Page};
 pub use profile::{Naming, Profile};

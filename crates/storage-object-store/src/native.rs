@@ -39,13 +39,14 @@ pub trait CloudExtensions: fmt::Debug + Send + Sync + 'static {
     /// Those of the store.
     async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()>;
 
-    /// Copies an object with its attributes, and says whether it did. Without this, the copy of `object_store` serves.
+    /// Copies an object with its attributes, and says what the store answered. Without this, the copy of `object_store` serves,
+    /// which does not say what it has made: another write in between is then taken for the copy.
     ///
     /// # Errors
     /// `NotFound` where there is nothing to copy; `TooLarge` where it must be read and written instead; those of the store.
-    async fn copy(&self, from: &Path, to: &Path) -> Result<bool> {
+    async fn copy(&self, from: &Path, to: &Path) -> Result<Option<Copied>> {
         let _ = (from, to);
-        Ok(false)
+        Ok(None)
     }
 
     /// Whether requests can be presigned.
@@ -61,6 +62,15 @@ pub trait CloudExtensions: fmt::Debug + Send + Sync + 'static {
         let _ = (place, options);
         Err(Error::unsupported("presigned requests"))
     }
+}
+
+/// What the answer to a copy says of what it has made.
+#[derive(Clone, Debug, Default)]
+pub struct Copied {
+    /// Its etag.
+    pub etag: Option<String>,
+    /// Which version it is.
+    pub version: Option<String>,
 }
 
 /// Which page of a listing.

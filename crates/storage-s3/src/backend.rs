@@ -52,6 +52,7 @@ pub(crate) async fn connect_with(
     let mut calls = Calls {
         store: store.clone(),
         client: connector.client(),
+        name: config.bucket.clone(),
         bucket: place.bucket,
         region: place.region,
         anonymous: config.anonymous,

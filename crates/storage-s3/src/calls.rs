@@ -7,19 +7,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use object_store::{
     aws::{AmazonS3, AwsAuthorizer},
-    client::{HttpClient, HttpRequest, HttpRequestBody},
+    client::{HttpClient, HttpRequest, HttpRequestBody, HttpResponse},
     path::Path,
     signer::{SignedUrlOptions, Signer},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use storage_core::{Error, ErrorKind, PresignMethod, PresignOptions, PresignedRequest, Result};
-use storage_object_store::{CloudExtensions, ListRequest, Page, http};
+use storage_object_store::{CloudExtensions, Copied, ListRequest, Page, http};
 
 use crate::{error, xml};
 
 /// What AWS leaves as it is in a query (Signature Version 4, `UriEncode`); in a path also the slash.
 const QUERY: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const PATH: AsciiSet = QUERY.remove(b'/');
+const SOURCE: HeaderName = HeaderName::from_static("x-amz-copy-source");
+const VERSION: &str = "x-amz-version-id";
 /// The shortest and the longest lifetime of a presigned request.
 const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -29,6 +31,7 @@ const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 pub(crate) struct Calls {
     pub(crate) store: Arc<AmazonS3>,
     pub(crate) client: HttpClient,
+    pub(crate) name: String,
     /// The address of the bucket, without a slash at its end.
     pub(crate) bucket: String,
     pub(crate) region: String,
@@ -64,7 +67,7 @@ impl Calls {
     }
 
     async fn get(&self, query: &[(&str, &str)]) -> Result<Bytes> {
-        http::body(self.send(Method::GET, "", query).await?).await
+        http::body(self.send(Method::GET, "", query, &[]).await?).await
     }
 
     async fn send(
@@ -72,15 +75,19 @@ impl Calls {
         method: Method,
         name: &str,
         query: &[(&str, &str)],
-    ) -> Result<object_store::client::HttpResponse> {
+        headers: &[(HeaderName, String)],
+    ) -> Result<HttpResponse> {
         let mut address = format!("{}/{}", self.bucket, utf8_percent_encode(name, &PATH));
         for (i, (name, value)) in query.iter().enumerate() {
             let before = if i == 0 { '?' } else { '&' };
             // Writing to a string cannot fail.
             let _ = write!(address, "{before}{name}={}", utf8_percent_encode(value, &QUERY));
         }
-        let request = ::http::Request::builder().method(method).uri(address).body(HttpRequestBody::empty());
-        let mut request: HttpRequest = request.map_err(error::malformed_response)?;
+        let mut request = ::http::Request::builder().method(method).uri(address);
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let mut request: HttpRequest = request.body(HttpRequestBody::empty()).map_err(error::malformed_response)?;
         if !self.anonymous {
             let credential = self.store.credentials().get_credential().await.map_err(error::no_credentials)?;
             let signed = AwsAuthorizer::new(&credential, "s3", &self.region).try_authorize(&mut request, None);
@@ -127,13 +134,28 @@ impl CloudExtensions for Calls {
     async fn delete(&self, place: &Path, version: Option<&str>) -> Result<()> {
         let version = version.map(|version| [("versionId", version)]);
         let query = version.as_ref().map_or(&[][..], |query| query);
-        match self.send(Method::DELETE, place.as_ref(), query).await {
+        match self.send(Method::DELETE, place.as_ref(), query, &[]).await {
             // The bucket was there when this connected; what is missing is the version.
             Err(e) if e.kind() == ErrorKind::NotFound && version.is_some() => Ok(()),
             // Amazon says nothing of the kind, and others do.
             Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => Ok(()),
             done => done.map(drop),
         }
+    }
+
+    async fn copy(&self, from: &Path, to: &Path) -> Result<Option<Copied>> {
+        let source = format!("{}/{}", self.name, utf8_percent_encode(from.as_ref(), &PATH));
+        let mut headers = self.encryption.clone();
+        headers.push((SOURCE, source));
+        let answer = match self.send(Method::PUT, to.as_ref(), &[], &headers).await {
+            Err(e) if e.kind() == ErrorKind::NotFound && http::Refusal::is(&e, "NoSuchKey") => {
+                return Err(Error::new(ErrorKind::NotFound, "the source does not exist").with_source(e));
+            }
+            answer => answer?,
+        };
+        let version = answer.headers().get(VERSION).and_then(|version| version.to_str().ok()).map(str::to_owned);
+        let etag = xml::copied(&http::body(answer).await.map_err(Error::ambiguous)?).map_err(Error::ambiguous)?;
+        Ok(Some(Copied { etag, version }))
     }
 
     fn presigns(&self) -> bool {

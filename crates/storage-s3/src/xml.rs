@@ -59,6 +59,20 @@ pub(crate) fn versioned(body: &[u8]) -> Result<bool> {
     Ok(versioning.status.as_deref() == Some("Enabled"))
 }
 
+/// What a copy answers.
+#[derive(Deserialize)]
+struct Copy {
+    #[serde(rename = "ETag")]
+    e_tag: Option<String>,
+}
+
+/// The etag of what a copy has made.
+pub(crate) fn copied(body: &[u8]) -> Result<Option<String>> {
+    S3.expect(body, &["CopyObjectResult", "CopyObjectOutput"])?;
+    let copy: Copy = quick_xml::de::from_reader(body).map_err(error::malformed_response)?;
+    Ok(copy.e_tag)
+}
+
 /// The element of a listing of objects.
 pub(crate) const OBJECTS: &[&str] = &["ListBucketResult"];
 /// The element of a listing of versions, which some servers call as the operation is called.

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use storage_conformance::{
     proxy::Fault,
-    trouble::{Trouble, is_mended_in_uploads, is_told_and_mended},
+    trouble::{Trouble, is_mended_in_uploads, is_never_taken_for_a_copy, is_told_and_mended},
 };
 use storage_core::{Condition, ErrorKind, PutOptions, Storage};
 use storage_layer_retry::RetryLayer;
 
-use crate::container::{Container, is_there};
+use crate::container::{Container, endpoint, host, is_there};
 
 fn busy(status: &str, code: &str) -> Fault {
     let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>busy</Message></Error>");
@@ -78,4 +78,17 @@ async fn an_unconditional_write_finds_no_value_in_its_way() {
     container.proxy.spoil(0, 1, busy("409 Conflict", "Mystery"));
     let created = storage.put_with("k", "v", create).await.unwrap_err();
     assert_eq!(created.kind(), ErrorKind::AlreadyExists);
+}
+
+#[tokio::test]
+async fn another_write_is_never_taken_for_a_copy() {
+    if !is_there() {
+        return;
+    }
+    let container = Container::new().await;
+    let storage = container.open().await.erase();
+    let mut direct = container.config();
+    direct.endpoint = Some(endpoint(&host()));
+    let other = Storage::new(storage_azure::connect(direct).await.unwrap());
+    is_never_taken_for_a_copy(&container.proxy, &storage, &other).await.unwrap();
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use storage_conformance::{
     proxy::Fault,
-    trouble::{Trouble, is_mended_in_uploads, is_told_and_mended},
+    trouble::{Trouble, is_mended_in_uploads, is_never_taken_for_a_copy, is_told_and_mended},
 };
 use storage_core::{ErrorKind, Storage};
 use storage_layer_retry::RetryLayer;
 
-use crate::bucket::{Bucket, is_there};
+use crate::bucket::{Bucket, config, host, is_there};
 
 fn busy(status: &str, code: &str) -> Fault {
     let body = format!("<?xml version='1.0'?><Error><Code>{code}</Code><Message>busy</Message></Error>");
@@ -39,4 +39,16 @@ async fn troubles_are_told_and_the_retry_layer_mends_them() {
     for fault in [Fault::Reset(0), busy("429 Too Many Requests", "SlowDown")] {
         is_mended_in_uploads(&bucket.proxy, &retried, fault).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn another_write_is_never_taken_for_a_copy() {
+    if !is_there() {
+        return;
+    }
+    let bucket = Bucket::new().await;
+    let storage = bucket.open().await.erase();
+    let direct = config(&bucket.name, &host().unwrap());
+    let other = Storage::new(storage_gcs::connect(direct).await.unwrap());
+    is_never_taken_for_a_copy(&bucket.proxy, &storage, &other).await.unwrap();
 }

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use storage_conformance::{
     proxy::{Fault, Mode, Proxy},
-    trouble::{Trouble, is_mended_in_uploads, is_told_and_mended},
+    trouble::{Trouble, is_mended_in_uploads, is_never_taken_for_a_copy, is_told_and_mended},
 };
-use storage_core::{Condition, ErrorKind, PutOptions};
+use storage_core::{Condition, ErrorKind, PutOptions, Storage};
 use storage_layer_retry::RetryLayer;
 
 use crate::bucket::{Bucket, MOTO, Server};
@@ -117,5 +117,17 @@ async fn a_server_that_is_gone_is_unavailable() {
         config.endpoint = Some(format!("http://{}", nobody.address()));
         let error = in_time("connect", storage_s3::connect(config)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn another_write_is_never_taken_for_a_copy() {
+    for server in Server::all() {
+        for versions in [false, true] {
+            let bucket = Bucket::new(server, versions).await;
+            let storage = bucket.open().await.erase();
+            let other = storage_s3::connect(server.config(&bucket.name)).await.unwrap();
+            is_never_taken_for_a_copy(&bucket.proxy, &storage, &Storage::new(other)).await.unwrap();
+        }
     }
 }
