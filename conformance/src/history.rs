@@ -286,7 +286,15 @@ fn seen(calls: &[Call], action: &Action) -> bool {
         Action::Paste(key, _, etag) => (key, State { value: u32::MAX, etag }),
         _ => return false,
     };
-    let saw = |a: &Action| matches!(a, Action::Seen(_, value, etag) if *value == Some(new.value) || (*etag != 0 && *etag == new.etag));
+    let written =
+        |value: u32| actions().any(|a| matches!(a, Action::Write(other, new) if *other == key && new.value == value));
+    let pastes = matches!(action, Action::Paste(..));
+    let saw = |a: &Action| match *a {
+        // What nobody else has written there, a copy may have brought.
+        Action::Seen(other, Some(value), _) if pastes && other == key && value != 0 && !written(value) => true,
+        Action::Seen(_, value, etag) => value == Some(new.value) || (etag != 0 && etag == new.etag),
+        _ => false,
+    };
     actions().any(saw) || found(key)
 }
 
@@ -389,6 +397,15 @@ mod tests {
         };
         let calls = vec![one(0, 1, [put(0, 1)]), one(2, 5, [saw(1, 0), put(1, 2)]), copy(3, 4, 9)];
         assert_eq!(shortest(calls, 2).len(), 3);
+    }
+
+    #[test]
+    fn a_copy_that_brought_what_was_seen_is_not_left_out() {
+        let copy = call(2, 7, [Step::new([Take(0, 0)]), Step::then([Paste(1, 0, 9)])]);
+        let calls =
+            [one(0, 1, [put(0, 1)]), copy, one(3, 4, [saw(1, 1)]), one(8, 9, [put(1, 3)]), one(10, 11, [saw(1, 1)])];
+        assert!(!explained(&calls, 2));
+        assert!(shortest(calls.to_vec(), 2).iter().any(|call| call.steps.len() == 2));
     }
 
     #[test]
