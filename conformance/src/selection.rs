@@ -106,6 +106,7 @@ fn runner<'a>(check: &Check, group: &[&'a Target]) -> Option<&'a str> {
     };
     let able: Vec<&&Target> = group.iter().filter(proves).collect();
     let able = if able.is_empty() { group.iter().collect() } else { able };
+    let able: Vec<_> = able.into_iter().flat_map(|target| vec![target; if target.is_slow() { 1 } else { 4 }]).collect();
     let hash = check.path().bytes().fold(0_u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(u64::from(byte)));
     able.get(usize::try_from(hash % able.len().max(1) as u64).ok()?).map(|target| target.name())
 }
@@ -176,6 +177,10 @@ mod tests {
             assert!(!only_versions || runs == [0], "{}", check.path());
         }
         assert!(left[..3].iter().all(|left| left.len() < checks().len()), "each target has its share");
+        // One that is slow has a smaller share.
+        let pair = [target("quick", none, Some("g")), target("slow", none, Some("g")).slow()];
+        let [quick, slow] = pair.each_ref().map(|target| checks().len() - selection.of(target, &pair).elsewhere.len());
+        assert!(slow > 0 && quick > 2 * slow && quick + slow == checks().len(), "{quick} and {slow}");
         // A server that fails a check now and then does not run it in a sample.
         let path = checks()[0].path();
         let steady = target("steady", none, Some("g"));

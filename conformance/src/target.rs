@@ -33,6 +33,7 @@ pub struct Target {
     leftovers: Option<fn(&Path) -> usize>,
     cleanup: Option<Cleanup>,
     group: Option<String>,
+    slow: bool,
     unsteady: BTreeSet<String>,
 }
 
@@ -63,6 +64,7 @@ impl Target {
             leftovers: None,
             cleanup: None,
             group: None,
+            slow: false,
             unsteady: BTreeSet::new(),
         }
     }
@@ -208,6 +210,18 @@ impl Target {
     pub fn group(mut self, name: impl Into<String>) -> Self {
         self.group = Some(name.into());
         self
+    }
+
+    /// The target needs much longer than others of its [group](Self::group), as files do beside memory: a sample gives it a quarter of
+    /// what it gives another.
+    #[must_use]
+    pub fn slow(mut self) -> Self {
+        self.slow = true;
+        self
+    }
+
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow
     }
 
     /// Checks (`group/name`) that this server is known to fail now and then, for a reason that its documentation gives: a

@@ -187,7 +187,10 @@ fn sample(saboteur: &Saboteur, seed: u64) -> BTreeSet<String> {
 fn a_sound_backend_passes() {
     let mut passed = BTreeSet::new();
     for target in [target(&SOUND), files_alone()] {
-        let report = run(&target, &selection());
+        // On files, which storage-fs has all checks on, only what needs a store that outlives its process.
+        let mut left = selection();
+        left.disabled.clone_from(&passed);
+        let report = run(&target, &left);
         assert_eq!(report.failures(), BTreeSet::new());
         let ok = report.checks.iter().filter(|check| check.status == Status::Passed);
         passed.extend(ok.map(|check| check.path()));

@@ -36,6 +36,14 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn cargo<A: AsRef<OsStr>>(args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(args);
+    // What cargo has told this program of its own package. Build scripts that look at it, as ring's, would run again, and all that is
+    // built upon them would be built again, each time somebody changes from `cargo test` to `cargo xtask` and back.
+    for (name, _) in env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
     command
 }
 

@@ -10,10 +10,13 @@ use storage_memory::Memory;
 storage_conformance::main!(
     Target::new("cache", |ns: Namespace| async move { Ok(CacheLayer::new().layer(ns.below(Memory::new()).into())) })
         .volatile()
+        .group("default")
         .requires(Memory::new().info().capabilities),
     Target::new("cache-fs", |ns: Namespace| async move {
         Ok(CacheLayer::new().layer(ns.below(Fs::open(ns.dir()).await?).into()))
     })
+    .group("default")
+    .slow()
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
     Target::new("cache-small", |ns: Namespace| async move {
         Ok(CacheLayer::new().max_bytes(4096)?.layer(ns.below(Memory::new()).into()))

@@ -27,6 +27,7 @@ storage_conformance::main!(
     })
     .volatile()
     .damage(damage)
+    .group("all")
     .requires(over_memory()),
     Target::new("compress-gzip", |ns: Namespace| async move {
         Compressed::new(Arc::new(ns.below(Memory::new())), CompressLayer::new(Algorithm::Gzip).foreign(Foreign::Pass))
@@ -34,11 +35,14 @@ storage_conformance::main!(
     .volatile()
     .stored_by_others(|ns, key, value| async move { ns.stored_below()?.put(key, value).await.map(drop) })
     .damage(damage)
+    .group("all")
     .requires(over_memory()),
     Target::new("compress-fs", |ns: Namespace| async move {
         Compressed::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), CompressLayer::default())
     })
     .damage(damage)
+    .group("all")
+    .slow()
     .requires(
         Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().compression()
     ),

@@ -48,14 +48,16 @@ storage_conformance::main!(
     .volatile()
     .secret(KEY)
     .damage(plain_value)
+    .group("values")
     .requires(over_memory()),
     Target::new("encrypt-fs", |ns: Namespace| async move {
         let below = ns.below(Fs::open(ns.dir()).await?);
         Ok(Storage::new(below).layer(EncryptLayer::new(keys()?)).backend().clone())
     })
     .secret(KEY)
-    .group("files")
     .damage(plain_value)
+    .group("values")
+    .slow()
     .requires(OVER_FS),
     Target::new("encrypt-metadata", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Memory::new())).layer(with_metadata()?).backend().clone())
@@ -63,13 +65,15 @@ storage_conformance::main!(
     .volatile()
     .secret(KEY)
     .damage(plain_metadata)
+    .group("metadata")
     .requires(over_memory()),
     Target::new("encrypt-metadata-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(with_metadata()?).backend().clone())
     })
     .secret(KEY)
-    .group("files")
     .damage(plain_metadata)
+    .group("metadata")
+    .slow()
     .requires(OVER_FS),
     Target::new("encrypt-keyring", |ns: Namespace| async move {
         let below = Storage::new(ns.below(Fs::open(ns.dir()).await?));
@@ -79,7 +83,8 @@ storage_conformance::main!(
         Ok(values.layer(EncryptLayer::new(ring).encrypt_metadata(true)).backend().clone())
     })
     .secret(KEY)
-    .group("files")
     .damage(|ns, key| async move { plain_metadata(ns, Key::parse(&format!("values/{key}"))?).await })
+    .group("metadata")
+    .slow()
     .requires(OVER_FS),
 );

@@ -12,6 +12,7 @@ storage_conformance::main!(
         Ok(Storage::new(ns.below(Memory::new())).layer(LimitLayer::new()).backend().clone())
     })
     .volatile()
+    .group("all")
     .requires(Memory::new().info().capabilities),
     Target::new("limit-one", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Memory::new())).layer(LimitLayer::new().concurrency(1)?).backend().clone())
@@ -21,5 +22,7 @@ storage_conformance::main!(
     Target::new("limit-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(LimitLayer::new().concurrency(1)?).backend().clone())
     })
+    .group("all")
+    .slow()
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

@@ -20,7 +20,10 @@ async fn among_others<B: StorageBackend>(backend: B) -> Result<Prefixed<B>> {
 storage_conformance::main!(
     Target::new("prefix", |ns: Namespace| among_others(ns.below(Memory::new())))
         .volatile()
+        .group("all")
         .requires(Memory::new().info().capabilities),
     Target::new("prefix-fs", |ns: Namespace| async move { among_others(ns.below(Fs::open(ns.dir()).await?)).await })
+        .group("all")
+        .slow()
         .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

@@ -11,9 +11,12 @@ storage_conformance::main!(
         Ok(Storage::new(ns.below(Memory::new())).layer(TimeoutLayer::new()).backend().clone())
     })
     .volatile()
+    .group("all")
     .requires(Memory::new().info().capabilities),
     Target::new("timeout-fs", |ns: Namespace| async move {
         Ok(Storage::new(ns.below(Fs::open(ns.dir()).await?)).layer(TimeoutLayer::new()).backend().clone())
     })
+    .group("all")
+    .slow()
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags()),
 );

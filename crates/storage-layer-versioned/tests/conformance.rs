@@ -34,17 +34,21 @@ storage_conformance::main!(
     .volatile()
     .damage(|ns, key| async move { damage(&**ns.stored_below()?.backend(), &key).await })
     .stored_by_others(|ns, key, value| async move { ns.stored_below()?.put(key, value).await.map(drop) })
+    .group("all")
     .requires(over_memory()),
     Target::new("versioned-filesystem", |ns: Namespace| async move {
         Versioned::new(Arc::new(ns.below(Fs::open(ns.dir()).await?)), VersionedLayer::new())
     })
     .damage(|ns: Namespace, key| async move { damaged_record(&ns.dir().join(key.as_str())) })
+    .group("all")
+    .slow()
     .requires(Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().versioning()),
     Target::new("versioned-minimal", |ns: Namespace| async move {
         Versioned::new(Arc::new(ns.below(Hashed::default())), VersionedLayer::new())
     })
     .volatile()
     .damage(damaged_token)
+    .group("all")
     .requires(Capabilities::new().atomic().versioning()),
 );
 

@@ -61,10 +61,12 @@ async fn damage_file(namespace: Namespace, key: Key) -> Result<()> {
 storage_conformance::main!(
     Target::new("object-store", memory)
         .one_process()
+        .group("all")
         .damage(damage_in_memory)
         .stored_by_others(plant_in_memory)
         .requires(Capabilities::new().atomic().conditional().version_etags()),
     Target::new("object-store-local", local)
         .damage(damage_file)
+        .group("all")
         .requires(Capabilities::new().atomic().version_etags().streaming()),
 );

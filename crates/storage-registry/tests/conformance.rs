@@ -109,10 +109,12 @@ storage_conformance::main!(
     Target::new("stack-memory", |ns: Namespace| stack(ns, "backend = \"memory\""))
         .volatile()
         .secret(KEY)
+        .group("stacks")
         .requires(UNIQUE.conditional().conditional_delete().transactions().versioning()),
     Target::new("stack-fs", |ns: Namespace| local(ns, "fs", ""))
         .secret(KEY)
         .group("stacks")
+        .slow()
         .requires(UNIQUE.conditional().conditional_delete().streaming())
         .foreign(|ns: Namespace| async move {
             let failed = |e| Error::new(ErrorKind::Other, "the foreign file cannot be made").with_source(e);
@@ -121,22 +123,26 @@ storage_conformance::main!(
     Target::new("stack-sqlite", |ns: Namespace| local(ns, "sqlite", "test.db"))
         .secret(KEY)
         .group("stacks")
+        .slow()
         .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-postgres", server)
         .needs_env("STORAGE_TEST_POSTGRES")
         .runs_on("server")
         .group("stacks")
+        .slow()
         .secret(KEY)
         .secret(password())
         .requires(UNIQUE.conditional().conditional_delete().transactions().streaming()),
     Target::new("stack-object-store", |ns: Namespace| local(ns, "object-store+file", ""))
         .secret(KEY)
         .group("stacks")
+        .slow()
         .requires(UNIQUE.streaming()),
     Target::new("stack-s3", ceph)
         .needs_env(CEPH.0)
         .runs_on("server")
         .group("stacks")
+        .slow()
         .secret(KEY)
         .secret(CEPH.secret())
         .requires(ALL.conditional().streaming())

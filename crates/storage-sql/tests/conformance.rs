@@ -38,14 +38,14 @@ fn left(place: &Path) -> usize {
 }
 
 storage_conformance::main!(
-    Target::new("sqlite", |ns| file(ns, None)).requires(ALL).leftovers(left).damage(damage),
+    Target::new("sqlite", |ns| file(ns, None)).requires(ALL).leftovers(left).damage(damage).group("files"),
     Target::new("sqlite-versions", |ns| file(ns, Some(10)))
         .requires(ALL.versioning())
         .leftovers(left)
         .damage(damage)
-        .group("versions"),
+        .group("files"),
     on_server("postgres", "STORAGE_TEST_POSTGRES", None).group("servers"),
-    on_server("postgres-versions", "STORAGE_TEST_POSTGRES", Some(10)).group("versions"),
+    on_server("postgres-versions", "STORAGE_TEST_POSTGRES", Some(10)).group("servers"),
     on_server("mariadb", "STORAGE_TEST_MARIADB", None).group("servers"),
-    on_server("mariadb-versions", "STORAGE_TEST_MARIADB", Some(10)).group("versions"),
+    on_server("mariadb-versions", "STORAGE_TEST_MARIADB", Some(10)).group("servers"),
 );
