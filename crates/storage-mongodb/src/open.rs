@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
@@ -25,6 +25,11 @@ use crate::{
 
 /// The version of the schema that this crate writes.
 const SCHEMA: i32 = 1;
+/// How many race for one document when a server is tried, how often each at least and at most, and how often one must have come second.
+const WRITERS: usize = 8;
+const LEAST: usize = 8;
+const MOST: usize = 200;
+const MEETINGS: usize = 40;
 
 pub(crate) async fn open(config: Config) -> Result<Session> {
     config.check()?;
@@ -50,6 +55,7 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
         database,
         collection: config.collection.clone(),
         inline_limit: config.inline_limit,
+        unsafe_server: config.unsafe_server,
         timeout: config.timeout,
         sweep_after: config.sweep_after,
         tasks: Tasks::new(runtime, config.timeout),
@@ -61,7 +67,8 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
     let replicated = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
     store.info = Arc::new(info(replicated, config.unsafe_server));
     let product = store.plain(doc! { "buildInfo": 1 }).await?;
-    if product.contains_key("ferretdb") && !config.unsafe_server {
+    // Version 1 says `ferretdbVersion`, version 2 `ferretdb`.
+    if product.keys().any(|field| field.starts_with("ferretdb")) && !config.unsafe_server {
         return Err(not_atomic("FerretDB"));
     }
     prepare(&store, config.unsafe_server).await?;
@@ -105,7 +112,14 @@ fn info(replicated: bool, unsafe_server: bool) -> BackendInfo {
 /// Creates what is not there. Others may do the same at the same time.
 async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
     let record = doc! { "find": store.name("schema"), "filter": { "_id": "storage" }, "limit": 1, "singleBatch": true };
-    match first(&store.command(record).await?).map(|record| record.get_i32("version")) {
+    let record = first(&store.command(record).await?).cloned();
+    let probed = record.as_ref().is_some_and(|record| record.get_bool("probed").is_ok_and(|probed| probed));
+    match record.map(|record| record.get_i32("version")) {
+        // What a client that uses the server alone has made says nothing of the server.
+        Some(Ok(version)) if version <= SCHEMA && !probed && !unsafe_server => {
+            probe(store).await?;
+            return note(store, doc! { "$set": { "probed": true } }).await;
+        }
         Some(Ok(version)) if version <= SCHEMA => return Ok(()),
         Some(Ok(_)) => {
             let message = "the collection was made by a newer version of this crate; use that version";
@@ -140,7 +154,12 @@ async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
     .await?;
     create(store, store.name("chunks"), vec![index(doc! { "files_id": 1, "n": 1 }, "files_id_1_n_1", true)]).await?;
     create(store, store.name("leases"), vec![index(doc! { "renewed": 1 }, "renewed", false)]).await?;
-    let update = doc! { "q": { "_id": "storage" }, "u": { "$setOnInsert": { "version": SCHEMA } }, "upsert": true };
+    note(store, doc! { "$setOnInsert": { "version": SCHEMA, "probed": !unsafe_server } }).await
+}
+
+/// Changes the record of the schema, and makes it where there is none.
+async fn note(store: &Store, update: Document) -> Result<()> {
+    let update = doc! { "q": { "_id": "storage" }, "u": update, "upsert": true };
     let concern = doc! { "w": "majority", "j": true };
     let answer =
         store.command(doc! { "update": store.name("schema"), "updates": [update], "writeConcern": concern }).await?;
@@ -191,21 +210,28 @@ async fn create(store: &Store, name: String, indexes: Vec<Document>) -> Result<(
 
 /// Whether keys are in the order of their bytes, and conditional updates of one document never both succeed.
 async fn probe(store: &Store) -> Result<()> {
-    const WRITERS: usize = 8;
-    const ROUNDS: i32 = 4;
     let id = format!("probe {}", document::revision());
     let name = store.name("schema");
     let texts = ["", "Z", "a", "a\u{1}", "aa", "z", "\u{e000}", "\u{10000}"];
-    let documents: Vec<Document> = texts.iter().map(|text| doc! { "_id": format!("{id}{text}"), "n": 0 }).collect();
+    let mut documents: Vec<Document> = texts.iter().map(|text| doc! { "_id": format!("{id}{text}"), "n": 0 }).collect();
+    // The first is the counter. A server that reads, changes and writes it in turn takes long for one of this size, and others come between.
+    documents[0].insert("filling", "x".repeat(1 << 16));
     store.command(doc! { "insert": &name, "documents": documents }).await?;
-    let outcome = probed(store, &name, &id, &texts, WRITERS, ROUNDS).await;
+    let outcome = probed(store, &name, &id, &texts).await;
     let deletes = doc! { "q": { "_id": document::prefixed(&id) }, "limit": 0 };
     store.command(doc! { "delete": &name, "deletes": [deletes] }).await?;
     outcome
 }
 
-async fn probed(store: &Store, name: &str, id: &str, texts: &[&str], writers: usize, rounds: i32) -> Result<()> {
-    let find = doc! { "find": name, "filter": { "_id": document::prefixed(id) }, "sort": { "_id": 1 }, "limit": 100, "singleBatch": true };
+async fn probed(store: &Store, name: &str, id: &str, texts: &[&str]) -> Result<()> {
+    let find = doc! {
+        "find": name,
+        "filter": { "_id": document::prefixed(id) },
+        "projection": { "n": 1 },
+        "sort": { "_id": 1 },
+        "limit": 100,
+        "singleBatch": true,
+    };
     let answer = store.command(find).await?;
     let found = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
     let found: Vec<&str> = found
@@ -219,16 +245,32 @@ async fn probed(store: &Store, name: &str, id: &str, texts: &[&str], writers: us
             "the server does not sort texts by their bytes, on which listings rest",
         ));
     }
-    for round in 0..rounds {
-        let race = join_all((0..writers).map(|_| async move {
-            let update = doc! { "q": { "_id": id, "n": round }, "u": { "$set": { "n": round + 1 } } };
-            let answer = store.command(doc! { "update": name, "updates": [update] }).await?;
-            Ok::<_, Error>(answer.get_i32("n").unwrap_or(0))
-        }));
-        let won = race.await.into_iter().sum::<Result<i32>>()?;
-        if won != 1 {
-            return Err(not_atomic("the server"));
+    // Each reads the counter and raises it by one where it is still the same, until often enough it was not: then they have met.
+    let read = || async {
+        let find =
+            doc! { "find": name, "filter": { "_id": id }, "projection": { "n": 1 }, "limit": 1, "singleBatch": true };
+        let answer = store.command(find).await?;
+        Ok::<_, Error>(first(&answer).and_then(|counter| counter.get_i32("n").ok()).unwrap_or(-1))
+    };
+    let lost = AtomicUsize::new(0);
+    let race = join_all((0..WRITERS).map(|_| async {
+        let mut raised = 0;
+        for round in 0.. {
+            if round == MOST || round >= LEAST && lost.load(Ordering::Relaxed) >= MEETINGS {
+                break;
+            }
+            let n = read().await?;
+            let update = doc! { "q": { "_id": id, "n": n }, "u": { "$set": { "n": n + 1 } } };
+            match store.command(doc! { "update": name, "updates": [update] }).await?.get_i32("n") {
+                Ok(1) => raised += 1,
+                _ => drop(lost.fetch_add(1, Ordering::Relaxed)),
+            }
         }
+        Ok::<_, Error>(raised)
+    }));
+    let raised = race.await.into_iter().sum::<Result<i32>>()?;
+    if read().await? != raised {
+        return Err(not_atomic("the server"));
     }
     Ok(())
 }

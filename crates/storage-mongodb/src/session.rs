@@ -36,6 +36,8 @@ pub(crate) struct Store {
     /// The collection of the keys; the names of the others begin with it.
     pub(crate) collection: String,
     pub(crate) inline_limit: usize,
+    /// Used by a single client, who may look before he writes, of a server that does not know all operators.
+    pub(crate) unsafe_server: bool,
     pub(crate) timeout: Duration,
     pub(crate) sweep_after: Duration,
     pub(crate) tasks: Tasks,

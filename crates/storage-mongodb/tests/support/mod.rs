@@ -113,10 +113,11 @@ fn is_missing(e: &mongodb::error::Error) -> bool {
 /// The same server behind a proxy that hides the name of its replica set, so that it looks like a standalone one.
 pub(crate) fn without_replica_set() -> String {
     static ADDRESS: OnceLock<String> = OnceLock::new();
-    ADDRESS.get_or_init(|| proxy(server())).clone()
+    ADDRESS.get_or_init(|| hiding(server(), &[b"setName"])).clone()
 }
 
-fn proxy(server: String) -> String {
+/// A server behind a proxy that hides the fields that begin so from its answers.
+pub(crate) fn hiding(server: String, names: &'static [&'static [u8]]) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -124,23 +125,24 @@ fn proxy(server: String) -> String {
             let Ok(upstream) = TcpStream::connect(&server) else { continue };
             let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
             let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
-            thread::spawn(move || pass(from, to, false));
-            thread::spawn(move || pass(upstream, client, true));
+            thread::spawn(move || pass(from, to, &[]));
+            thread::spawn(move || pass(upstream, client, names));
         }
     });
     address
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, hide: bool) {
+fn pass(mut from: TcpStream, mut to: TcpStream, hide: &[&[u8]]) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(n) = from.read(&mut buffer) {
         if n == 0 {
             break;
         }
-        // An answer to `hello` comes in one piece. Nothing else has a field of this name.
-        let name = b"\x02setName\0";
-        if hide && let Some(at) = buffer[..n].windows(name.len()).position(|window| window == name) {
-            buffer[at + 1] = b'z';
+        // What a server says of itself comes in one piece. Nothing else has fields of these names.
+        for name in hide {
+            while let Some(at) = buffer[..n].windows(name.len()).position(|window| window == *name) {
+                buffer[at] = b'z';
+            }
         }
         if to.write_all(&buffer[..n]).is_err() {
             break;
