@@ -78,6 +78,10 @@ macro_rules! through_session {
                 self.session.get_batch(items).await
             }
 
+            async fn versions(&self, key: &Key) -> Result<EntryStream> {
+                self.session.versions(key).await
+            }
+
             async fn query(&self, query: Query) -> Result<EntryStream> {
                 self.session.query(query).await
             }

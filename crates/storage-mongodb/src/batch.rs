@@ -14,6 +14,7 @@ use crate::{
     document::{self, Content, Found},
     error,
     session::{Db, Session, Touches},
+    versions,
     write::{self, Item},
 };
 
@@ -33,6 +34,7 @@ impl Session {
             let found = self.run(Keys::from(Vec::new()), Touches::Keys(&keys), job).await?;
             for (key, options) in some {
                 let result = match self.object(found.get(key).cloned(), options).await {
+                    _ if options.version.is_some() => self.get(key, options.clone()).await,
                     // Overwritten meanwhile: the single read tries again.
                     Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
                     result => result,
@@ -50,7 +52,7 @@ impl Session {
         for (i, (key, body, options)) in items.into_iter().enumerate() {
             let small = body.is_in_memory() && body.len().is_some_and(|len| len <= self.store.inline_limit as u64);
             let inserts = matches!(options.condition, None | Some(Condition::IfAbsent));
-            if !(distinct && small && inserts && !self.in_transaction()) {
+            if !(distinct && small && inserts && !self.in_transaction() && self.store.versions.is_none()) {
                 single.push((i, key, body, options));
                 continue;
             }
@@ -95,10 +97,10 @@ impl Session {
             let mut results = Vec::with_capacity(items.len());
             for (n, (_, item)) in items.iter().enumerate() {
                 results.push(match failed.get(&n) {
-                    None => Ok(item.entry()),
+                    None => Ok(item.entry(&db.store)),
                     Some(11000) if item.condition.is_some() => Err(write::exists()),
                     // There is a file, or somebody else creates the key.
-                    Some(11000 | 112) => write::write(&mut db, item).await.map(|()| item.entry()),
+                    Some(11000 | 112) => write::write(&mut db, item).await.map(|()| item.entry(&db.store)),
                     Some(code) => Err(error::from_code(*code)),
                 });
             }
@@ -120,7 +122,7 @@ impl Session {
     }
 
     pub(crate) async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>) -> Result<Vec<Result<()>>> {
-        let plain = items.iter().all(|(_, options)| *options == DeleteOptions::new());
+        let plain = self.store.versions.is_none() && items.iter().all(|(_, options)| *options == DeleteOptions::new());
         let mut results = Vec::with_capacity(items.len());
         for some in items.chunks(ITEMS) {
             let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
@@ -132,7 +134,10 @@ impl Session {
                 }
                 let mut results = Vec::with_capacity(some.len());
                 for (key, options) in &some {
-                    let deleted = write::delete(&mut db, key, options.condition.as_ref()).await;
+                    let deleted = match &options.version {
+                        None => write::delete(&mut db, key, options.condition.as_ref()).await,
+                        Some(version) => versions::delete(&mut db, key, version.as_str()).await,
+                    };
                     results.push(settle(deleted.map_err(|e| e.with_key(key)), db.in_transaction())?);
                 }
                 Ok(results)
@@ -219,6 +224,7 @@ async fn find_all(db: &mut Db, mut keys: Vec<Key>) -> Result<HashMap<Key, Found>
         let (documents, more): (Vec<Document>, bool) = db.documents(find).await?;
         let mut last = None;
         for one in documents.into_iter().filter_map(|document| document::found(document, true, true)) {
+            let one = db.store.versioned(one);
             last = Some(one.entry.key.clone());
             found.insert(one.entry.key.clone(), one);
         }

@@ -1,6 +1,6 @@
 //! What can be configured, and the factory that connects.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Deserializer, de};
 use storage_config::{BackendFactory, ConnectionConfig, Secret, StorageContext};
@@ -31,6 +31,8 @@ pub struct Config {
     pub sweep_after: Duration,
     /// The most connections at once; 10 unless set.
     pub max_connections: u32,
+    /// How many versions of each value are kept, the newest included; without it no older ones.
+    pub versions: Option<NonZeroU32>,
     /// Uses a server that does not keep what every write rests on. Only for a single client.
     pub unsafe_server: bool,
     /// The database that knows the user, as the driver's `authSource`.
@@ -65,6 +67,7 @@ impl Default for Config {
             timeout: Duration::from_secs(30),
             sweep_after: Duration::from_secs(24 * 60 * 60),
             max_connections: 10,
+            versions: None,
             unsafe_server: false,
             auth_source: None,
             auth_mechanism: None,
@@ -122,6 +125,12 @@ impl Config {
             return Err(wrong("the option `max_connections` must be at least 1"));
         }
         Ok(())
+    }
+
+    /// Whether no user is named: none in the URI, nor a certificate that stands for one.
+    pub(crate) fn is_anonymous(&self) -> bool {
+        let location = self.location.as_ref().map_or("", Secret::expose);
+        !location.split('/').next().unwrap_or_default().contains('@') && self.auth_mechanism.is_none()
     }
 
     /// The name of the database.

@@ -84,6 +84,23 @@ pub(crate) fn from_code(code: i32) -> Error {
     Error::new(kind, message).with_source(Code(code))
 }
 
+pub(crate) fn is_said_by_server(e: &mongodb::error::Error) -> bool {
+    matches!(&*e.kind, Driver::Command(_))
+}
+
+/// What ended a transaction that may be run again as a whole.
+pub(crate) fn transient(e: &mongodb::error::Error) -> Error {
+    let cause = from_driver(e);
+    match cause.kind() {
+        ErrorKind::Conflict => cause,
+        _ => Error::new(
+            ErrorKind::Conflict,
+            "the server ended the transaction, and nothing of it was done; run it again",
+        )
+        .with_source(cause),
+    }
+}
+
 /// Whether the server has refused before doing anything.
 pub(crate) fn is_definite(e: &mongodb::error::Error) -> bool {
     match &*e.kind {

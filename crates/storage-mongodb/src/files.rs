@@ -258,15 +258,41 @@ pub(crate) async fn sweep(store: &Store, now: DateTime) -> Result<()> {
         if !change(store, unchanged, doc! { "state": "taken" }, false).await? {
             continue;
         }
-        let named =
-            doc! { "find": &store.collection, "filter": { "_id": key, "file": file }, "limit": 1, "singleBatch": true };
-        let named = store.command(named).await?;
-        let named = named.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        match named.map(Vec::is_empty) {
-            Ok(true) => discard(store, file).await,
-            Ok(false) => end_lease(store, file).await,
-            Err(_) => {}
+        let Ok(key) = Key::parse(key) else { continue };
+        match is_named(store, file, &key).await? {
+            false => discard(store, file).await,
+            true => end_lease(store, file).await,
         }
     }
     Ok(())
+}
+
+/// Whether the key's document or one of its older versions names the file.
+pub(crate) async fn is_named(store: &Store, file: ObjectId, key: &Key) -> Result<bool> {
+    for (collection, field) in [(store.collection.clone(), "_id"), (store.name("versions"), "key")] {
+        let find = doc! {
+            "find": collection,
+            "filter": { field: key.as_str(), "file": file },
+            "projection": { "_id": 1 },
+            "limit": 1,
+            "singleBatch": true,
+        };
+        let answer = store.command(find).await?;
+        let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+        let batch =
+            batch.map_err(|_| Error::new(ErrorKind::Unavailable, "the answer of the server is not readable"))?;
+        if !batch.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Deletes a file that a lease names, unless a version does, too. What fails is left to the sweep.
+pub(crate) async fn discard_unnamed(store: &Store, file: ObjectId, key: &Key) {
+    match is_named(store, file, key).await {
+        Ok(false) => discard(store, file).await,
+        Ok(true) => end_lease(store, file).await,
+        Err(_) => {}
+    }
 }

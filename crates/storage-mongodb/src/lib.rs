@@ -16,6 +16,8 @@ mod files;
 mod listing;
 mod query;
 mod read;
+mod replace;
+mod versions;
 mod write;
 
 mod error;

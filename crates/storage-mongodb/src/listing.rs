@@ -49,7 +49,7 @@ impl Session {
     pub(crate) async fn clear(&self, prefix: &str) -> Result<()> {
         let keys = prefix.to_owned();
         let job = |mut db: Db| async move {
-            if !db.in_transaction() {
+            if !db.in_transaction() && db.store.versions.is_none() {
                 // All that have no file, by one command.
                 let filter = doc! { "_id": prefixed(&keys), "file": { "$exists": false } };
                 let deletes = doc! { "q": filter, "limit": 0 };
@@ -113,16 +113,16 @@ async fn page(
     let (documents, more) =
         session.run(Keys::prefix(options.prefix.as_str()), Touches::Prefix(&options.prefix), job).await?;
     let more = more || documents.len() == size;
-    Ok((documents.into_iter().filter_map(|document| row(document, metadata)).collect(), more))
+    Ok((documents.into_iter().filter_map(|document| row(session, document, metadata)).collect(), more))
 }
 
-fn row(document: Document, metadata: bool) -> Option<(String, Option<Entry>)> {
+fn row(session: &Session, document: Document, metadata: bool) -> Option<(String, Option<Entry>)> {
     let key = match document.get("_id") {
         Some(Bson::String(key)) => key.clone(),
         _ => return None,
     };
     let found = document::found(document, false, metadata);
-    Some((key, found.map(|found| found.entry)))
+    Some((key, found.map(|found| session.store.versioned(found).entry)))
 }
 
 impl Listing {

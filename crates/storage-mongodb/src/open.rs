@@ -55,6 +55,7 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
         database,
         collection: config.collection.clone(),
         inline_limit: config.inline_limit,
+        versions: config.versions.map(|versions| u64::from(versions.get())),
         unsafe_server: config.unsafe_server,
         timeout: config.timeout,
         sweep_after: config.sweep_after,
@@ -63,15 +64,27 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
         ahead: AtomicI64::new(0),
     };
     let hello = store.plain(doc! { "hello": 1 }).await?;
+    let anonymous = config.is_anonymous();
+    // A server with users lets nobody else do more than say hello.
+    let wants_a_user = |e: Error| {
+        match e.kind() {
+        ErrorKind::PermissionDenied if anonymous => Error::new(
+            ErrorKind::Unauthenticated,
+            "the server wants a user and a password; put them into the URI, as in `mongodb://user:password@host/database`",
+        )
+        .with_source(e),
+        _ => e,
+    }
+    };
     let now = clock(&store, &hello);
     let replicated = hello.contains_key("setName") || hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid");
-    store.info = Arc::new(info(replicated, config.unsafe_server));
-    let product = store.plain(doc! { "buildInfo": 1 }).await?;
+    store.info = Arc::new(info(replicated, &config));
+    let product = store.plain(doc! { "buildInfo": 1 }).await.map_err(|failed| wants_a_user(failed.error))?;
     // Version 1 says `ferretdbVersion`, version 2 `ferretdb`.
     if product.keys().any(|field| field.starts_with("ferretdb")) && !config.unsafe_server {
         return Err(not_atomic("FerretDB"));
     }
-    prepare(&store, config.unsafe_server).await?;
+    prepare(&store, config.unsafe_server).await.map_err(wants_a_user)?;
     files::sweep(&store, now).await?;
     Ok(Session::new(Arc::new(store)))
 }
@@ -89,14 +102,15 @@ fn clock(store: &Store, hello: &Document) -> DateTime {
     theirs
 }
 
-fn info(replicated: bool, unsafe_server: bool) -> BackendInfo {
+fn info(replicated: bool, config: &Config) -> BackendInfo {
     let mut capabilities =
         Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable();
     capabilities.transactions = replicated;
     capabilities.distributed = replicated;
+    capabilities.versioning = config.versions.is_some();
     let mut info = BackendInfo::new("mongodb", capabilities);
     info.name = "MongoDB".into();
-    info.description = match (replicated, unsafe_server) {
+    info.description = match (replicated, config.unsafe_server) {
         (_, true) => {
             "Documents of a server that is used by a single client only, for it may lose updates of several".into()
         }
@@ -153,6 +167,12 @@ async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
     )
     .await?;
     create(store, store.name("chunks"), vec![index(doc! { "files_id": 1, "n": 1 }, "files_id_1_n_1", true)]).await?;
+    create(
+        store,
+        store.name("versions"),
+        vec![index(doc! { "key": 1, "n": -1 }, "key_1_n_-1", false), index(doc! { "file": 1 }, "file_1", false)],
+    )
+    .await?;
     create(store, store.name("leases"), vec![index(doc! { "renewed": 1 }, "renewed", false)]).await?;
     note(store, doc! { "$setOnInsert": { "version": SCHEMA, "probed": !unsafe_server } }).await
 }

@@ -50,6 +50,7 @@ impl Session {
             let (documents, more) = session.run(keys, Touches::Prefix(&query.prefix), job).await?;
             let more = more || documents.len() == size;
             let found = documents.into_iter().filter_map(|document| document::found(document, false, true));
+            let found = found.map(|found| session.store.versioned(found));
             let mut entries: Vec<Entry> = found.map(|found| found.entry).collect();
             if query.order.by != OrderBy::Key && entries.iter().any(|entry| entry.damaged.is_some()) {
                 // Where the database puts it is not where it belongs.

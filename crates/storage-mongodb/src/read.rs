@@ -2,12 +2,15 @@
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use mongodb::bson::{Document, doc, oid::ObjectId};
-use storage_core::{Body, Bytes, Entry, Error, ErrorKind, GetOptions, Key, Object, Result, StatOptions, pending::Keys};
+use storage_core::{
+    Body, Bytes, Entry, Error, ErrorKind, GetOptions, Key, Object, Result, StatOptions, VersionId, pending::Keys,
+};
 
 use crate::{
     document::{self, Content, Found},
-    files::CHUNKS,
+    files::{self, CHUNKS},
     session::{Db, Session, Touches},
+    versions,
 };
 
 /// How often a value that is overwritten while it is looked for is read again.
@@ -25,9 +28,9 @@ struct Part {
 }
 
 impl Session {
-    pub(crate) async fn stat(&self, key: &Key, _: StatOptions) -> Result<Option<Entry>> {
+    pub(crate) async fn stat(&self, key: &Key, options: StatOptions) -> Result<Option<Entry>> {
         let sought = key.clone();
-        let find = |mut db: Db| async move { one(&mut db, &sought, false).await };
+        let find = |mut db: Db| async move { at(&mut db, &sought, options.version, false).await };
         let found = self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), find).await?;
         found.map(|found| found.entry.sound()).transpose()
     }
@@ -36,7 +39,8 @@ impl Session {
         let mut overwritten = None;
         for _ in 0..ATTEMPTS {
             let sought = key.clone();
-            let find = |mut db: Db| async move { one(&mut db, &sought, true).await };
+            let version = options.version.clone();
+            let find = |mut db: Db| async move { at(&mut db, &sought, version, true).await };
             let found = self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), find).await?;
             match self.object(found, &options).await {
                 // Overwritten between the document and its first chunks.
@@ -131,19 +135,16 @@ impl Session {
 
     /// Why a chunk is not there: the value is another by now, or somebody has damaged it.
     async fn missing(&self, part: &Part) -> Error {
-        let filter = doc! { "_id": part.key.as_str(), "file": part.file };
-        let find = doc! { "find": &self.store.collection, "filter": filter, "limit": 1, "singleBatch": true };
-        let (store, key) = (self.store.clone(), part.key.clone());
-        let named = self.store.tasks.runtime.spawn(async move { store.command(find).await.map_err(Error::from) });
+        let (store, key, file) = (self.store.clone(), part.key.clone(), part.file);
+        let named = self.store.tasks.runtime.spawn(async move { files::is_named(&store, file, &key).await });
+        let key = part.key.clone();
         match named.await {
-            Ok(Ok(answer)) => {
-                let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-                match batch.is_ok_and(|batch| !batch.is_empty()) {
-                    true => Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup")
-                        .with_key(&key),
-                    false => conflict(),
+            Ok(Ok(named)) => match named {
+                true => {
+                    Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup").with_key(&key)
                 }
-            }
+                false => conflict(),
+            },
             Ok(Err(e)) => e,
             Err(_) => Error::closed(),
         }
@@ -176,11 +177,20 @@ fn find_one(db: &Db, key: &Key, with_data: bool) -> Document {
 pub(crate) async fn one(db: &mut Db, key: &Key, with_data: bool) -> Result<Option<Found>> {
     let find = find_one(db, key, with_data);
     let (mut documents, _) = db.documents(find).await?;
-    Ok(documents.pop().and_then(|document| document::found(document, with_data, true)))
+    let found = documents.pop().and_then(|document| document::found(document, with_data, true));
+    Ok(found.map(|found| db.store.versioned(found)))
 }
 
-/// What is there now, as a write has to know it: the raw document without the value.
+/// The value, or one of its versions.
+async fn at(db: &mut Db, key: &Key, version: Option<VersionId>, with_data: bool) -> Result<Option<Found>> {
+    match version {
+        None => one(db, key, with_data).await,
+        Some(version) => versions::find(db, key, &version, with_data).await,
+    }
+}
+
+/// What is there now, as a write has to know it: the raw document without the value, or with it where it is to be kept.
 pub(crate) async fn current(db: &mut Db, key: &Key) -> Result<Option<Document>> {
-    let find = find_one(db, key, false);
+    let find = find_one(db, key, db.store.versions.is_some());
     Ok(db.documents(find).await?.0.pop())
 }

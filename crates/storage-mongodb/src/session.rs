@@ -14,7 +14,7 @@ use mongodb::{
     bson::{DateTime, Document, doc},
 };
 use storage_core::{
-    BackendInfo, Error, ErrorKind, Result,
+    BackendInfo, Error, ErrorKind, Result, VersionId,
     pending::{Commit, Keys},
 };
 use tokio::{
@@ -23,7 +23,8 @@ use tokio::{
 };
 
 use crate::{
-    document, error,
+    document::{self, Found},
+    error,
     task::Tasks,
     transaction::{Open, ended},
 };
@@ -36,6 +37,8 @@ pub(crate) struct Store {
     /// The collection of the keys; the names of the others begin with it.
     pub(crate) collection: String,
     pub(crate) inline_limit: usize,
+    /// How many versions are kept, if older ones are.
+    pub(crate) versions: Option<u64>,
     /// Used by a single client, who may look before he writes, of a server that does not know all operators.
     pub(crate) unsafe_server: bool,
     pub(crate) timeout: Duration,
@@ -64,6 +67,14 @@ pub(crate) struct Db {
 impl Store {
     pub(crate) fn name(&self, of: &str) -> String {
         format!("{}.{of}", self.collection)
+    }
+
+    /// What was found, with its version where versions are kept.
+    pub(crate) fn versioned(&self, mut found: Found) -> Found {
+        if self.versions.is_some() {
+            found.entry.version = found.entry.etag.as_ref().map(|etag| VersionId::new(etag.as_str()));
+        }
+        found
     }
 
     /// The present moment by the store's clock, or a little before.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use mongodb::{
     ClientSession,
     bson::{Document, oid::ObjectId},
-    error::{Error as DriverError, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
     options::{ReadConcern, TransactionOptions, WriteConcern},
 };
 use storage_core::{BatchOptions, Error, ErrorKind, Key, Result, Transaction, async_trait, pending::Keys};
@@ -38,7 +38,20 @@ pub(crate) struct Open {
 }
 
 impl Open {
+    /// Begins again while another member of the replica set takes over.
     pub(crate) async fn begin(store: &Store) -> Result<Self> {
+        let begun = Instant::now();
+        loop {
+            match Self::begin_once(store).await {
+                Err(e) if e.kind() == ErrorKind::Conflict && begun.elapsed() < store.timeout => {
+                    time::sleep(time::Duration::from_millis(20)).await;
+                }
+                done => return done,
+            }
+        }
+    }
+
+    async fn begin_once(store: &Store) -> Result<Self> {
         let options = TransactionOptions::builder()
             .read_concern(ReadConcern::snapshot())
             .write_concern(WriteConcern::majority())
@@ -71,6 +84,11 @@ impl Open {
         let run = store.database.run_command(command).session(session);
         match time::timeout(store.timeout, run).await {
             Ok(Ok(answer)) => Ok(answer),
+            // The server has ended it and done nothing, as when another member takes over.
+            Ok(Err(e)) if e.contains_label(TRANSIENT_TRANSACTION_ERROR) && error::is_said_by_server(&e) => {
+                self.doomed = true;
+                Err(error::transient(&e))
+            }
             Ok(Err(e)) => {
                 self.doomed = true;
                 Err(error::from_driver(&e))

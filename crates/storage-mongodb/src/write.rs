@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use futures_util::{StreamExt, stream};
 use mongodb::bson::{Bson, Document, doc};
 use storage_core::{
-    Body, Bytes, Condition, DeleteOptions, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result,
+    Body, Bytes, Condition, DeleteOptions, Entry, Error, ErrorKind, Etag, Key, Metadata, PutOptions, Result, VersionId,
     pending::Keys,
 };
 
@@ -13,12 +13,13 @@ use crate::{
     document::{self, Content},
     error,
     files::{self, Upload},
-    read,
-    session::{Db, Session, Touches},
+    read, replace,
+    session::{Db, Session, Store, Touches},
+    versions,
 };
 
 /// How often a write that another was faster than is made again.
-const ATTEMPTS: usize = 100;
+pub(crate) const ATTEMPTS: usize = 100;
 /// Keys have a document with this for a revision never.
 pub(crate) const NO_REVISION: &str = "";
 
@@ -37,9 +38,10 @@ impl Item {
         Self { key: key.clone(), content, metadata, condition, rev: document::revision() }
     }
 
-    pub(crate) fn entry(&self) -> Entry {
+    pub(crate) fn entry(&self, store: &Store) -> Entry {
         let mut entry = Entry::new(self.key.clone(), self.content.size());
         entry.etag = Some(Etag::new(self.rev.as_str()));
+        entry.version = store.versions.map(|_| VersionId::new(self.rev.as_str()));
         entry.metadata = Some(self.metadata.clone());
         entry
     }
@@ -118,12 +120,15 @@ impl Session {
         let job = |mut db: Db| async move {
             let result = write(&mut db, &item).await;
             received.settle(&result);
-            result.map(|()| item.entry())
+            result.map(|()| item.entry(&db.store))
         };
         self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), job).await
     }
 
     pub(crate) async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<()> {
+        if let Some(version) = &options.version {
+            return self.delete_version(key, version).await;
+        }
         let doomed = key.clone();
         let job = |mut db: Db| async move { delete(&mut db, &doomed, options.condition.as_ref()).await };
         self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), job).await
@@ -152,7 +157,11 @@ pub(crate) async fn write(db: &mut Db, item: &Item) -> Result<()> {
         if file.is_some() && committing.elapsed() > files::grace(&db.store) {
             return Err(error::timed_out());
         }
-        if try_write(db, item).await? {
+        let done = match db.store.versions {
+            None => try_write(db, item).await?,
+            Some(_) => replace::try_replace(db, item).await?,
+        };
+        if done {
             if let Some(file) = file {
                 files::end_lease(&db.store, file).await;
             }
@@ -213,35 +222,48 @@ async fn try_write(db: &mut Db, item: &Item) -> Result<bool> {
     Ok(matches!(done, Updated::Yes))
 }
 
+pub(crate) fn checked(item: &Item, there: Option<&Document>) -> Result<()> {
+    match &item.condition {
+        None => Ok(()),
+        Some(Condition::IfAbsent) if there.is_some() => Err(exists()),
+        Some(Condition::IfAbsent) => Ok(()),
+        Some(Condition::IfMatch(etag)) => matches(there, etag),
+        Some(_) => Err(Error::unsupported("this condition")),
+    }
+}
+
 async fn write_within(db: &mut Db, item: &Item) -> Result<()> {
     let there = read::current(db, &item.key).await?;
-    match &item.condition {
-        None => {}
-        Some(Condition::IfAbsent) if there.is_some() => return Err(exists()),
-        Some(Condition::IfAbsent) => {}
-        Some(Condition::IfMatch(etag)) => matches(there.as_ref(), etag)?,
-        Some(_) => return Err(Error::unsupported("this condition")),
+    checked(item, there.as_ref())?;
+    let mut statement = item.statement(db, doc! { "_id": item.key.as_str() }, true)?;
+    let kept = replace::keep_within(db, &item.key, there.as_ref()).await?;
+    if db.store.versions.is_some() {
+        let n = versions::next(db, &item.key, there.as_ref()).await?;
+        if let Ok(set) = statement.get_document_mut("u").and_then(|update| update.get_document_mut("$set")) {
+            set.insert("n", n);
+        }
     }
-    let statement = item.statement(db, doc! { "_id": item.key.as_str() }, true)?;
     update(db, statement).await?;
-    replaced(db, &item.key, there.as_ref());
-    Ok(())
+    if !kept {
+        replaced(db, &item.key, there.as_ref());
+    }
+    versions::prune(db, &item.key, true).await
 }
 
 /// Remembers the file of a value that the transaction has replaced or deleted.
-fn replaced(db: &mut Db, key: &Key, there: Option<&Document>) {
+pub(crate) fn replaced(db: &mut Db, key: &Key, there: Option<&Document>) {
     if let (Some(open), Some(Ok(file))) = (&mut db.open, there.map(|there| there.get_object_id("file"))) {
         open.replaced.push((file, key.clone()));
     }
 }
 
-enum Updated {
+pub(crate) enum Updated {
     Yes,
     No,
     Duplicate,
 }
 
-async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
+pub(crate) async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
     let command = doc! { "update": &db.store.collection, "updates": [statement], "ordered": true };
     let answer = match db.write(command).await {
         Err(e) if met_another(db, &e) => return Ok(Updated::No),
@@ -257,7 +279,7 @@ async fn update(db: &mut Db, statement: Document) -> Result<Updated> {
 }
 
 /// Holds as long as nobody has written the key.
-fn same(there: &Document) -> Document {
+pub(crate) fn same(there: &Document) -> Document {
     let of = |name: &str| {
         there
             .get(name)
@@ -266,7 +288,7 @@ fn same(there: &Document) -> Document {
     doc! { "_id": there.get("_id"), "rev": of("rev"), "file": of("file") }
 }
 
-fn matches(there: Option<&Document>, etag: &Etag) -> Result<()> {
+pub(crate) fn matches(there: Option<&Document>, etag: &Etag) -> Result<()> {
     let entry = there.and_then(|there| document::found(there.clone(), false, true)).map(|found| {
         let framed = there.is_some_and(|there| there.get_object_id("file").is_err() || there.get_i32("chunk").is_ok());
         if framed { found.entry } else { found.entry.into_damaged(document::unreadable()) }
@@ -286,10 +308,17 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
             matches(there.as_ref(), etag)?;
         }
         if there.is_some() {
+            let kept = replace::keep_within(db, key, there.as_ref()).await?;
             remove(db, doc! { "_id": key.as_str() }).await?;
-            replaced(db, key, there.as_ref());
+            if !kept {
+                replaced(db, key, there.as_ref());
+            }
+            versions::prune(db, key, false).await?;
         }
         return Ok(());
+    }
+    if db.store.versions.is_some() {
+        return replace::delete_kept(db, key, condition).await;
     }
     for _ in 0..ATTEMPTS {
         let mut filter = doc! { "_id": key.as_str(), "file": { "$exists": false } };
@@ -330,7 +359,7 @@ pub(crate) fn met_another(db: &Db, e: &Error) -> bool {
     e.kind() == ErrorKind::Conflict && !e.is_ambiguous() && !db.in_transaction()
 }
 
-async fn remove(db: &mut Db, filter: Document) -> Result<bool> {
+pub(crate) async fn remove(db: &mut Db, filter: Document) -> Result<bool> {
     let deletes = doc! { "q": filter, "limit": 1 };
     let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
         Err(e) if met_another(db, &e) => return Ok(false),

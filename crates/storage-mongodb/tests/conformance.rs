@@ -11,9 +11,10 @@ use storage_core::Capabilities;
 const ALL: Capabilities =
     Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable();
 
-fn target(name: &str, standalone: bool) -> Target {
-    let capabilities = if standalone { ALL } else { ALL.transactions().distributed() };
-    Target::new(name, move |ns| support::open(ns, standalone))
+fn target(name: &str, standalone: bool, versions: Option<u32>) -> Target {
+    let mut capabilities = if standalone { ALL } else { ALL.transactions().distributed() };
+    capabilities.versioning = versions.is_some();
+    Target::new(name, move |ns| support::open(ns, standalone, versions))
         .needs_env(support::VARIABLE)
         .runs_on("third-party emulator")
         .requires(capabilities)
@@ -23,4 +24,9 @@ fn target(name: &str, standalone: bool) -> Target {
         .group("mongodb")
 }
 
-storage_conformance::main!(target("mongodb", false), target("mongodb-standalone", true));
+storage_conformance::main!(
+    target("mongodb", false, None),
+    // Each write is several commands there.
+    target("mongodb-versions", false, Some(1000)).slow(),
+    target("mongodb-standalone", true, None),
+);

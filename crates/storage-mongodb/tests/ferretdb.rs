@@ -6,7 +6,6 @@ use std::env;
 use storage_core::{Condition, DeleteOptions, ErrorKind, Etag, Metadata, PutOptions, Query, Storage, StorageBackend};
 use storage_mongodb::Mongo;
 
-#[allow(dead_code, reason = "it is of the tests on another server, too")]
 mod support;
 
 /// `host:port` of the server, `None` where there is none.

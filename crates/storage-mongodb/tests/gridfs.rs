@@ -11,15 +11,6 @@ use storage_core::{Body, Bytes, Error, ErrorKind, Storage};
 use storage_mongodb::Mongo;
 use tokio::process::Command;
 
-/// The Python of the server's own environment, which has PyMongo.
-fn python() -> Option<PathBuf> {
-    let home = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache =
-        home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?.join("storage-services");
-    let programs = std::fs::read_dir(cache).ok()?.flatten().map(|entry| entry.path().join("bin/python"));
-    programs.filter(|path| path.to_string_lossy().contains("secantus-")).find(|path| path.exists())
-}
-
 async fn pymongo(python: &PathBuf, collection: &str, script: &str) -> String {
     let begin = format!(
         "import gridfs, hashlib, pymongo\n\
@@ -38,7 +29,7 @@ async fn pymongo_reads_ours_and_keeps_its_own() {
     if support::is_missing_server() {
         return;
     }
-    let Some(python) = python() else {
+    let Some(python) = support::program("python") else {
         assert!(std::env::var_os("STORAGE_TEST_REQUIRE").is_none(), "there is no Python with PyMongo");
         return;
     };

@@ -3,9 +3,11 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
-    env,
+    env, fs,
     io::{Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
+    num::NonZeroU32,
+    path::PathBuf,
     sync::{Arc, OnceLock},
     thread,
     time::Duration,
@@ -36,14 +38,16 @@ pub(crate) fn config(server: &str, collection: &str) -> Result<Config> {
     let mut config = Config::from_connection(&ConnectionConfig::new(uri))?;
     config.collection = collection.into();
     // The emulator takes its time when the machine has other work.
-    config.timeout = Duration::from_secs(60);
+    config.timeout = Duration::from_secs(30);
     config.max_connections = 20;
     Ok(config)
 }
 
-pub(crate) async fn open(ns: Namespace, standalone: bool) -> Result<Mongo> {
+pub(crate) async fn open(ns: Namespace, standalone: bool, versions: Option<u32>) -> Result<Mongo> {
     let server = if standalone { without_replica_set() } else { server() };
-    Mongo::connect(config(&ns.address(&server)?, ns.name())?).await
+    let mut config = config(&ns.address(&server)?, ns.name())?;
+    config.versions = versions.and_then(NonZeroU32::new);
+    Mongo::connect(config).await
 }
 
 /// A client of the driver's own.
@@ -73,7 +77,7 @@ pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> 
             }
             let Some(client) = &*kept else { return Ok(()) };
             let database = client.database(DATABASE);
-            for of in ["", ".files", ".chunks", ".leases", ".schema"] {
+            for of in ["", ".files", ".chunks", ".versions", ".leases", ".schema"] {
                 let drop = database.run_command(doc! { "drop": format!("{}{of}", ns.name()) });
                 match drop.await {
                     Err(e) if !is_missing(&e) => {
@@ -85,6 +89,14 @@ pub(crate) fn removal() -> impl Fn(Namespace) -> BoxFuture<'static, Result<()>> 
             Ok(())
         })
     }
+}
+
+/// A program of the server's own environment, which has PyMongo.
+pub(crate) fn program(name: &str) -> Option<PathBuf> {
+    let home = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = home.or_else(|| Some(PathBuf::from(env::var_os("HOME")?).join(".cache")))?.join("storage-services");
+    let programs = fs::read_dir(cache).ok()?.flatten().map(|entry| entry.path().join("bin").join(name));
+    programs.filter(|path| path.to_string_lossy().contains("secantus-")).find(|path| path.exists())
 }
 
 /// Whether the test cannot run for want of a server.
@@ -100,7 +112,7 @@ pub(crate) fn is_missing_server() -> bool {
 /// Drops the collections of a store.
 pub(crate) async fn drop_all(collection: &str) {
     let database = client().await.database(DATABASE);
-    for of in ["", ".files", ".chunks", ".leases", ".schema"] {
+    for of in ["", ".files", ".chunks", ".versions", ".leases", ".schema"] {
         // One that is not there is dropped already.
         let _ = database.run_command(doc! { "drop": format!("{collection}{of}") }).await;
     }
