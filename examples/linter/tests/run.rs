@@ -16,9 +16,16 @@ fn it_finds_the_worst_and_the_configuration_before() {
         fs::write(docs.path().join(name), text).unwrap();
     }
     let at = store.path().display();
-    for uri in
-        ["memory:".to_owned(), format!("fs:{at}/files"), format!("sqlite:{at}/a.db"), format!("sqlite:{at}/a.db")]
+    let mut uris =
+        vec!["memory:".to_owned(), format!("fs:{at}/files"), format!("sqlite:{at}/a.db"), format!("sqlite:{at}/a.db")];
+    if cfg!(feature = "mongodb")
+        && let Some(server) = storage_conformance::server("STORAGE_TEST_SECANTUS")
     {
+        let collection = format!("linter{:08x}", fastrand::u32(..));
+        // The second time on what the first has left.
+        uris.extend(vec![format!("{server}/storage?collection={collection}&versions=20"); 2]);
+    }
+    for uri in uris {
         let output = Command::new(env!("CARGO_BIN_EXE_linter")).arg(&uri).arg(docs.path()).output().unwrap();
         assert!(output.status.success(), "{uri}: {output:?}");
         let expected = "The worst by the schema \"relaxed\":\n  results/worse.md has 3\n  results/bad.md has 2\n\
