@@ -51,6 +51,12 @@ fn seen(calls: &[Call], action: &Action) -> bool {
         };
         actions().any(finds) && !actions().any(writes)
     };
+    let removes = |a: &Action, key: usize| matches!(*a, Action::Write(other, new) if other == key && new.value == 0);
+    if let Action::Write(key, State { value: 0, .. }) = *action {
+        // Somebody has found nothing, and nothing else has made it so.
+        let missed = |a: &Action| matches!(*a, Action::Seen(other, Some(0), _) if other == key);
+        return actions().any(missed) && !actions().any(|a| removes(a, key));
+    }
     let (key, new) = match *action {
         Action::Write(key, new) if new.value != 0 => (key, new),
         // No value has this number.

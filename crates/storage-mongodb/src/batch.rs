@@ -21,6 +21,8 @@ use crate::{
 /// How many items one command takes, and how many bytes of values.
 const ITEMS: usize = 1000;
 const BYTES: usize = 8 << 20;
+/// How often a delete that met other writers is made again.
+const ATTEMPTS: usize = 100;
 /// How many single writes are under way at once.
 const CONCURRENCY: usize = 8;
 
@@ -136,6 +138,7 @@ impl Session {
                 for (key, options) in &some {
                     let deleted = match &options.version {
                         None => write::delete(&mut db, key, options.condition.as_ref()).await,
+                        Some(_) if db.store.versions.is_none() => Err(Error::unsupported("versions")),
                         Some(version) => versions::delete(&mut db, key, version.as_str()).await,
                     };
                     results.push(settle(deleted.map_err(|e| e.with_key(key)), db.in_transaction())?);
@@ -176,32 +179,75 @@ pub(crate) async fn put_atomic(
     defaults::put_batch(this, items, options).await
 }
 
-/// Those that have no file by one command, then what is left.
+/// Deletes keys, each once: two commands, and more for those that have files or that others write meanwhile.
 async fn delete_all(db: &mut Db, items: &[(Key, DeleteOptions)]) -> Result<()> {
     let keys: Vec<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
-    let filter = doc! { "_id": { "$in": &keys }, "file": { "$exists": false } };
-    let deletes = doc! { "q": filter, "limit": 0 };
-    let answer = match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
-        // What is left is deleted below.
-        Err(e) if write::met_another(db, &e) => Document::new(),
-        answer => answer?,
-    };
-    if let Some((_, code)) = error::write_errors(&answer).first().filter(|(_, code)| *code != 112) {
-        return Err(error::from_code(*code));
-    }
-    let deleted = usize::try_from(answer.get_i32("n").unwrap_or(0)).unwrap_or(0);
-    if deleted == keys.iter().collect::<HashSet<_>>().len() {
-        return Ok(());
-    }
+    let seen = look(db, doc! { "$in": keys }, ITEMS).await?;
+    delete_seen(db, seen).await
+}
+
+/// What a delete has to know of the documents of these keys, in their order.
+pub(crate) async fn look(db: &mut Db, keys: Document, limit: usize) -> Result<Vec<Document>> {
     let find = doc! {
         "find": &db.store.collection,
-        "filter": { "_id": { "$in": keys } },
-        "projection": { "_id": 1 },
-        "limit": ITEMS as i64,
+        "filter": { "_id": keys },
+        "projection": { "rev": 1, "born": 1, "file": 1 },
+        "sort": { "_id": 1 },
+        "limit": limit as i64,
+        // Without it the first answer has 101.
+        "batchSize": limit as i64,
         "singleBatch": true,
     };
-    let (left, _) = db.documents(find).await?;
-    for key in left.iter().filter_map(|document| Key::parse(document.get_str("_id").ok()?).ok()) {
+    Ok(db.documents(find).await?.0)
+}
+
+/// Deletes the keys of these documents, each at one moment. What was created anew after a key was deleted is left alone: `born` says
+/// whether a value has replaced the one that was seen, or was put where nothing was.
+pub(crate) async fn delete_seen(db: &mut Db, seen: Vec<Document>) -> Result<()> {
+    let single = db.in_transaction() || db.store.versions.is_some();
+    let (large, mut small): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| single || seen.contains_key("file"));
+    for _ in 0..ATTEMPTS {
+        if small.is_empty() {
+            break;
+        }
+        let statement = |seen: &Document| doc! { "q": write::same(seen), "limit": 1 };
+        let deletes: Vec<Document> = small.iter().map(statement).collect();
+        let command = doc! { "delete": &db.store.collection, "deletes": deletes, "ordered": false };
+        let deleted = match db.write(command).await {
+            Err(e) if write::met_another(db, &e) => 0,
+            answer => {
+                let answer = answer?;
+                if let Some((_, code)) = error::write_errors(&answer).first().filter(|(_, code)| *code != 112) {
+                    return Err(error::from_code(*code));
+                }
+                usize::try_from(answer.get_i32("n").unwrap_or(0)).unwrap_or(0)
+            }
+        };
+        if deleted == small.len() {
+            small.clear();
+            break;
+        }
+        let keys: Vec<&str> = small.iter().filter_map(|seen| seen.get_str("_id").ok()).collect();
+        let now = look(db, doc! { "$in": keys }, ITEMS).await?;
+        let old = |now: &Document| {
+            small.iter().any(|old| old.get("_id") == now.get("_id") && old.get("born") == now.get("born"))
+        };
+        let left: Vec<Document> = now.into_iter().filter(old).collect();
+        let (became_large, still): (Vec<_>, Vec<_>) = left.into_iter().partition(|seen| seen.contains_key("file"));
+        delete_each(db, became_large).await?;
+        small = still;
+    }
+    if !small.is_empty() {
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            "write conflict: other writers changed the keys first again and again; retry later",
+        ));
+    }
+    delete_each(db, large).await
+}
+
+async fn delete_each(db: &mut Db, seen: Vec<Document>) -> Result<()> {
+    for key in seen.iter().filter_map(|seen| Key::parse(seen.get_str("_id").ok()?).ok()) {
         write::delete(db, &key, None).await?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! A key's document: what is written into it, and how it is read.
 //!
 //! ```text
-//! { _id: key, rev: text, size: long, created: date, modified: date,
+//! { _id: key, rev: text, born: text, size: long, created: date, modified: date,
 //!   metadata: { content_type: text, tags: [text], fields: [text], minus_zeros: [text], type: any },
 //!   data: binary  or  file: id, chunk: int }
 //! ```
@@ -54,7 +54,7 @@ pub(crate) fn update(rev: &str, content: &Content, metadata: &Metadata, created:
     Ok(doc! {
         "$set": set,
         "$unset": unset,
-        "$setOnInsert": { "created": created },
+        "$setOnInsert": { "created": created, "born": rev },
         "$currentDate": { "modified": true },
     })
 }

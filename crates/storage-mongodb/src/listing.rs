@@ -5,12 +5,12 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use mongodb::bson::{Bson, Document, doc};
-use storage_core::{Entry, Key, ListItem, ListOptions, ListStream, Result, pending::Keys};
+use storage_core::{Entry, ListItem, ListOptions, ListStream, Result, pending::Keys};
 
 use crate::{
+    batch,
     document::{self, behind, prefixed},
     session::{Db, Session, Touches},
-    write,
 };
 
 /// How many entries a page has at most. A page with metadata may end earlier, where the answer of the server is full.
@@ -49,34 +49,16 @@ impl Session {
     pub(crate) async fn clear(&self, prefix: &str) -> Result<()> {
         let keys = prefix.to_owned();
         let job = |mut db: Db| async move {
-            if !db.in_transaction() && db.store.versions.is_none() {
-                // All that have no file, by one command.
-                let filter = doc! { "_id": prefixed(&keys), "file": { "$exists": false } };
-                let deletes = doc! { "q": filter, "limit": 0 };
-                match db.write(doc! { "delete": &db.store.collection, "deletes": [deletes] }).await {
-                    // What is left is deleted below.
-                    Err(e) if !write::met_another(&db, &e) => return Err(e),
-                    _ => {}
-                }
-            }
+            let mut range = prefixed(&keys);
             loop {
-                let find = doc! {
-                    "find": &db.store.collection,
-                    "filter": { "_id": prefixed(&keys) },
-                    "projection": { "_id": 1 },
-                    "sort": { "_id": 1 },
-                    "limit": PAGE as i64,
-                    "singleBatch": true,
-                };
-                let (documents, _) = db.documents(find).await?;
-                let left: Vec<Key> =
-                    documents.iter().filter_map(|document| Key::parse(document.get_str("_id").ok()?).ok()).collect();
-                if left.is_empty() {
-                    return Ok(());
-                }
-                for key in left {
-                    write::delete(&mut db, &key, None).await?;
-                }
+                let seen = batch::look(&mut db, range.clone(), PAGE).await?;
+                let last = seen.last().and_then(|last| last.get_str("_id").ok()).map(str::to_owned);
+                let full = seen.len() == PAGE;
+                batch::delete_seen(&mut db, seen).await?;
+                // What is created behind is not cleared twice, nor waited for.
+                let Some(last) = last.filter(|_| full) else { return Ok(()) };
+                range.remove("$gte");
+                range.insert("$gt", last);
             }
         };
         self.run(Keys::prefix(prefix), Touches::Prefix(prefix), job).await

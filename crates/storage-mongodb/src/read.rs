@@ -185,6 +185,7 @@ pub(crate) async fn one(db: &mut Db, key: &Key, with_data: bool) -> Result<Optio
 async fn at(db: &mut Db, key: &Key, version: Option<VersionId>, with_data: bool) -> Result<Option<Found>> {
     match version {
         None => one(db, key, with_data).await,
+        Some(_) if db.store.versions.is_none() => Err(Error::unsupported("versions")),
         Some(version) => versions::find(db, key, &version, with_data).await,
     }
 }

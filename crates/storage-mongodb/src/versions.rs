@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use futures_util::{StreamExt, stream};
 use mongodb::bson::{Document, doc, oid::ObjectId};
-use storage_core::{Entry, EntryStream, Key, Result, VersionId, pending::Keys};
+use storage_core::{Entry, EntryStream, Error, Key, Result, VersionId, pending::Keys};
 
 use crate::{
     document::{self, Found},
@@ -19,6 +19,7 @@ use crate::{
 
 impl Session {
     pub(crate) async fn versions(&self, key: &Key) -> Result<EntryStream> {
+        self.keeps_versions()?;
         let sought = key.clone();
         let job = |mut db: Db| async move {
             let now = read::one(&mut db, &sought, false).await?;
@@ -35,7 +36,15 @@ impl Session {
         Ok(stream::iter(entries.into_iter().map(Ok)).boxed())
     }
 
+    pub(crate) fn keeps_versions(&self) -> Result<()> {
+        match self.store.versions {
+            Some(_) => Ok(()),
+            None => Err(Error::unsupported("versions")),
+        }
+    }
+
     pub(crate) async fn delete_version(&self, key: &Key, version: &VersionId) -> Result<()> {
+        self.keeps_versions()?;
         let (key, rev) = (key.clone(), version.to_string());
         let keys = [key.clone()];
         let job = |mut db: Db| async move { delete(&mut db, &key, &rev).await };

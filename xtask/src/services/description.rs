@@ -239,7 +239,18 @@ ready() {
         let needed: Vec<_> = all.iter().filter(|server| server.head.needed).map(|s| s.name.as_str()).collect();
         assert_eq!(
             needed,
-            ["azurite", "ceph", "fake-gcs", "mariadb", "mariadb-tls", "moto", "postgres", "postgres-tls", "secantus"]
+            [
+                "azurite",
+                "ceph",
+                "fake-gcs",
+                "ferretdb",
+                "mariadb",
+                "mariadb-tls",
+                "moto",
+                "postgres",
+                "postgres-tls",
+                "secantus",
+            ]
         );
     }
 
