@@ -33,14 +33,14 @@ enum Step {
 impl Step {
     const ALL: [Self; 4] = [Self::Put, Self::Overwrite, Self::Shrink, Self::Delete];
 
-    fn old(self) -> Option<Bytes> {
+    fn before(self) -> Option<Bytes> {
         match self {
             Self::Put => None,
             _ => Some(vec![b'o'; LARGE].into()),
         }
     }
 
-    fn new(self) -> Option<Bytes> {
+    fn after(self) -> Option<Bytes> {
         match self {
             Self::Put | Self::Overwrite => Some(vec![b'n'; LARGE].into()),
             Self::Shrink => Some("small".into()),
@@ -49,7 +49,7 @@ impl Step {
     }
 
     async fn take(self, storage: &Storage) -> Result<()> {
-        match self.new() {
+        match self.after() {
             Some(new) => storage.put("k", new).await.map(drop),
             None => storage.delete("k").await,
         }
@@ -69,7 +69,7 @@ async fn open(server: &str, collection: &str, timeout: Duration) -> Mongo {
 async fn prepared(step: Step) -> String {
     let collection = format!("steps{:08x}", fastrand::u32(..));
     let storage = Storage::new(open(&support::server(), &collection, Duration::from_secs(30)).await);
-    if let Some(old) = step.old() {
+    if let Some(old) = step.before() {
         storage.put("k", old).await.unwrap();
     }
     collection
@@ -81,7 +81,11 @@ async fn check(collection: &str, step: Step, acknowledged: bool, at: &str) {
     let mongo = open(&support::server(), collection, Duration::from_millis(400)).await;
     let storage = Storage::new(mongo.clone());
     let there = storage.get("k").await.unwrap();
-    assert!(there == step.new() || !acknowledged && there == step.old(), "{at}: {:?} bytes", there.map(|b| b.len()));
+    assert!(
+        there == step.after() || !acknowledged && there == step.before(),
+        "{at}: {:?} bytes",
+        there.map(|b| b.len())
+    );
     let file = there.is_some_and(|there| there.len() > INLINE);
     let expected = if file { [1, LARGE.div_ceil(255 * 1024) as i32, 0] } else { [0, 0, 0] };
     let database = support::client().await.database(support::DATABASE);
@@ -207,8 +211,8 @@ async fn standing_still_past_its_lease_behind_any_command() {
             let (storage, done) = writing.await.unwrap();
             let there = storage.get("k").await.unwrap();
             // What went wrong may be ambiguous; then either value is there.
-            let either = done.is_err() && there == step.old();
-            assert!(there == step.new() || either, "{at}: {done:?}, {:?} bytes", there.map(|b| b.len()));
+            let either = done.is_err() && there == step.before();
+            assert!(there == step.after() || either, "{at}: {done:?}, {:?} bytes", there.map(|b| b.len()));
             drop(storage);
             check(&collection, step, done.is_ok(), &at).await;
             if !stopped {
