@@ -307,7 +307,13 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
         if let Some(Condition::IfMatch(etag)) = condition {
             matches(there.as_ref(), etag)?;
         }
-        if there.is_some() {
+        if there.is_none() {
+            // Otherwise nothing of this would meet a writer who creates the key at the same time, and both would have their way.
+            let statement =
+                doc! { "q": { "_id": key.as_str() }, "u": { "$set": { "rev": NO_REVISION } }, "upsert": true };
+            update(db, statement).await?;
+            remove(db, doc! { "_id": key.as_str() }).await?;
+        } else {
             let kept = replace::keep_within(db, key, there.as_ref()).await?;
             remove(db, doc! { "_id": key.as_str() }).await?;
             if !kept {
