@@ -62,7 +62,15 @@ async fn open(server: &str, collection: &str, timeout: Duration) -> Mongo {
     config.timeout = timeout;
     // Whoever connects takes every other writer for dead.
     config.sweep_after = Duration::ZERO;
-    Mongo::connect(config).await.unwrap()
+    // On a busy machine the server may need longer than that.
+    for _ in 0..100 {
+        match Mongo::connect(config.clone()).await {
+            Ok(mongo) => return mongo,
+            Err(e) => assert!(e.is_retryable(), "{e:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("the server does not answer within {timeout:?}, a hundred times");
 }
 
 /// A collection whose key is as the step finds it.
@@ -77,9 +85,9 @@ async fn prepared(step: Step) -> String {
 
 /// What is there when the writer has gone: the old value or the new, whole, and not a chunk or a lease more.
 async fn check(collection: &str, step: Step, acknowledged: bool, at: &str) {
+    let storage = Storage::new(open(&support::server(), collection, Duration::from_secs(30)).await);
     // Marked as committing, a lease is left alone for four times this.
     let mongo = open(&support::server(), collection, Duration::from_millis(400)).await;
-    let storage = Storage::new(mongo.clone());
     let there = storage.get("k").await.unwrap();
     assert!(
         there == step.after() || !acknowledged && there == step.before(),
@@ -209,11 +217,12 @@ async fn standing_still_past_its_lease_behind_any_command() {
             }
             gate.open();
             let (storage, done) = writing.await.unwrap();
-            let there = storage.get("k").await.unwrap();
+            drop(storage);
+            let reader = Storage::new(open(&support::server(), &collection, Duration::from_secs(30)).await);
+            let there = reader.get("k").await.unwrap();
             // What went wrong may be ambiguous; then either value is there.
             let either = done.is_err() && there == step.before();
             assert!(there == step.after() || either, "{at}: {done:?}, {:?} bytes", there.map(|b| b.len()));
-            drop(storage);
             check(&collection, step, done.is_ok(), &at).await;
             if !stopped {
                 break;
