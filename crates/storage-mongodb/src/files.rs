@@ -17,8 +17,10 @@ use crate::{
 
 /// Bytes of a chunk, as other GridFS clients have it.
 pub(crate) const CHUNK: usize = 255 * 1024;
-/// How many chunks go over the wire at once.
+/// How many chunks one answer has.
 pub(crate) const CHUNKS: usize = 16;
+/// How many of them one insert has: each is copied for the driver and for the wire, while the next are received.
+const SENT: usize = 8;
 
 /// A file that is being written. Dropped before [`keep`](Upload::keep), it is deleted.
 pub(crate) struct Upload {
@@ -52,7 +54,7 @@ impl Upload {
             renewed: Instant::now(),
             kept: false,
         };
-        let mut buffer = Vec::with_capacity(CHUNK * CHUNKS);
+        let mut buffer = Vec::with_capacity(CHUNK * SENT);
         let mut begun = begun.into_iter();
         loop {
             let piece = match begun.next() {
@@ -65,9 +67,9 @@ impl Upload {
                 return Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {limit} bytes")));
             }
             while !piece.is_empty() {
-                let room = (CHUNK * CHUNKS - buffer.len()).min(piece.len());
+                let room = (CHUNK * SENT - buffer.len()).min(piece.len());
                 buffer.extend_from_slice(&piece.split_to(room));
-                if buffer.len() == CHUNK * CHUNKS {
+                if buffer.len() == CHUNK * SENT {
                     upload.send(&buffer).await?;
                     buffer.clear();
                 }
