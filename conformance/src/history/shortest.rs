@@ -80,7 +80,7 @@ mod tests {
     use super::{
         super::{
             Action::*,
-            Step, explained,
+            State, Step, explained,
             tests::{call, one, put, saw},
         },
         shortest,
@@ -102,6 +102,16 @@ mod tests {
             [one(0, 1, [put(0, 1)]), copy, one(3, 4, [saw(1, 1)]), one(8, 9, [put(1, 3)]), one(10, 11, [saw(1, 1)])];
         assert!(!explained(&calls, 2));
         assert!(shortest(calls.to_vec(), 2).iter().any(|call| call.steps.len() == 2));
+    }
+
+    #[test]
+    fn the_delete_whose_absence_was_seen_is_not_left_out() {
+        let remove = Write(0, State::default());
+        let calls = [one(0, 1, [put(0, 1)]), one(2, 3, [remove]), one(4, 5, [saw(0, 0)]), one(6, 7, [saw(0, 1)])];
+        assert!(!explained(&calls, 1));
+        let left = shortest(calls.to_vec(), 1);
+        let misses = left.iter().any(|call| call.steps[0].actions == [saw(0, 0)]);
+        assert!(!misses || left.iter().any(|call| call.steps[0].actions == [remove]));
     }
 
     #[test]
