@@ -73,7 +73,8 @@ impl Store {
     }
 
     pub(crate) fn put(&mut self, key: &Key, value: Buffer, options: PutOptions) -> Result<Entry> {
-        let current = self.find(key, None);
+        let mut chain = self.chains.get_mut(key);
+        let current = chain.as_ref().and_then(|chain| chain.current());
         require(options.condition, current)?;
         let now = self.ticker.now();
         let token = unique_token();
@@ -84,7 +85,7 @@ impl Store {
         entry.version = Some(VersionId::new(token));
         entry.metadata = Some(options.metadata.unwrap_or_default());
         let version = Arc::new(Version { entry: entry.clone(), value });
-        match self.chains.get_mut(key) {
+        match &mut chain {
             Some(chain) => {
                 if let Some(deletion) = chain.hidden() {
                     self.deleted.remove(&deletion);

@@ -39,5 +39,8 @@ pub(super) fn unique_token() -> Arc<str> {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         AtomicU64::new(since.map_or(0, |since| since.as_nanos() as u64))
     });
-    format!("{:016x}", NEXT.fetch_add(1, Ordering::Relaxed)).into()
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    // Every put asks for one, so it is written in place rather than by the formatting of strings.
+    let digits: [u8; 16] = std::array::from_fn(|i| b"0123456789abcdef"[(number >> (60 - 4 * i) & 15) as usize]);
+    str::from_utf8(&digits).unwrap_or_default().into()
 }
