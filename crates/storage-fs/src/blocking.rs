@@ -1,16 +1,13 @@
 //! Blocking work, away from the threads that drive futures.
 
-use std::{
-    panic,
-    sync::{Condvar, LazyLock, Mutex, PoisonError},
-};
+use std::{panic, sync::LazyLock};
 
 use rustix::process::{Resource, getrlimit};
 use storage_core::{
     Error, ErrorKind, Result,
     pending::{Commit, Keys, Writes},
 };
-use tokio::runtime::Handle;
+use tokio::{runtime::Handle, sync::Semaphore};
 
 /// What a hop is reckoned to need of file descriptors: twice as many as it has open at once, for the rest of the process.
 const DESCRIPTORS: u64 = 16;
@@ -32,8 +29,10 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Se
     let runtime = Handle::try_current().map_err(|e| {
         Error::new(ErrorKind::Other, "the filesystem backend must be called from within a Tokio runtime").with_source(e)
     })?;
+    // The semaphore is never closed.
+    let turn = TURNS.acquire().await.ok();
     let gated = move || {
-        let _turn = TURNS.take();
+        let _turn = turn;
         work()
     };
     match runtime.spawn_blocking(gated).await {
@@ -48,33 +47,8 @@ pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Se
 }
 
 /// Of all stores of the process, so many hops run at once that the process's limit of file descriptors allows them.
-static TURNS: LazyLock<Turns> = LazyLock::new(|| {
+static TURNS: LazyLock<Semaphore> = LazyLock::new(|| {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let free = (limit / DESCRIPTORS).clamp(2, MOST);
-    Turns { free: Mutex::new(free), freed: Condvar::new() }
+    let turns = (limit / DESCRIPTORS).clamp(2, MOST);
+    Semaphore::new(turns as usize)
 });
-
-#[derive(Debug)]
-struct Turns {
-    free: Mutex<u64>,
-    freed: Condvar,
-}
-
-/// Gives its turn back when it is dropped.
-struct Turn<'a>(&'a Turns);
-
-impl Turns {
-    fn take(&self) -> Turn<'_> {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.freed.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Turn(self)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
-    }
-}

@@ -1,20 +1,23 @@
 //! The opened root: every path is resolved below it, and no symbolic link is ever followed.
 
+#[cfg(not(target_os = "linux"))]
+use std::os::unix::fs::MetadataExt;
+#[cfg(target_os = "linux")]
+use std::time::Duration;
 use std::{
     collections::BTreeMap,
     fs::File,
     ops::Bound,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
+#[cfg(target_os = "linux")]
+use rustix::fs::{StatxFlags, makedev, statx};
 use rustix::{
-    fs::{AtFlags, Dir, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat},
+    fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, mkdirat, openat, statat, unlinkat},
     io::{Errno, Result},
 };
 
@@ -49,14 +52,14 @@ impl Tree {
         // Kernels before 5.6, other systems and some sandboxes do not have the call.
         let whole_paths = open_whole(&root, ".", DIRECTORY, Mode::empty()).is_ok();
         let path = std::path::absolute(path)?;
-        let identity = identity(&rustix::fs::fstat(&root)?);
+        let identity = look(&root, ".", AtFlags::empty())?;
         Ok(Self { root, path, identity, whole_paths, durable, rooted: Mutex::default() })
     }
 
     /// Whether the root still lies under its path, so that others who open the store there see what is written.
     pub(crate) fn is_there(&self) -> Result<bool> {
-        match rustix::fs::stat(&self.path) {
-            Ok(stat) => Ok(identity(&stat) == self.identity),
+        match look(CWD, &self.path, AtFlags::empty()) {
+            Ok(found) => Ok(found == self.identity),
             Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => Ok(false),
             Err(e) => Err(e),
         }
@@ -64,7 +67,7 @@ impl Tree {
 
     /// Which file or directory lies under a path.
     pub(crate) fn identity_of(&self, path: &str) -> Result<Identity> {
-        statat(&self.root, path, AtFlags::SYMLINK_NOFOLLOW).map(|stat| identity(&stat))
+        look(&self.root, path, AtFlags::SYMLINK_NOFOLLOW)
     }
 
     /// Opens what is there. `LOOP` is the sign of a symbolic link anywhere in the path.
@@ -188,8 +191,7 @@ impl Tree {
         loop {
             let directory = parent.as_ref().unwrap_or(directory);
             directory.sync_all().map_err(error::sync)?;
-            let stat = directory.metadata()?;
-            let identity = stat.created().ok().map(|birth| (stat.ino(), birth));
+            let identity = birth(directory)?;
             if path.is_empty() || identity.is_some() && self.rooted().get(path) == identity.as_ref() {
                 break;
             }
@@ -233,9 +235,44 @@ impl Tree {
     }
 }
 
+/// Which file or directory lies under a path.
+///
+/// Its times are not asked for: Linux 6.13 and later note that somebody has seen them and give the next change a time of its own, so
+/// that the next `fsync` has more to write.
+#[cfg(target_os = "linux")]
+fn look(directory: impl AsFd, path: impl AsRef<Path>, flags: AtFlags) -> Result<Identity> {
+    match statx(&directory, path.as_ref(), flags, StatxFlags::INO) {
+        Ok(found) => Ok((makedev(found.stx_dev_major, found.stx_dev_minor), found.stx_ino)),
+        // As containers may answer that do not know the call.
+        Err(Errno::NOSYS | Errno::PERM) => by_stat(directory, path, flags),
+        Err(e) => Err(e),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+use by_stat as look;
+
 #[allow(clippy::unnecessary_cast, reason = "they are narrower on some systems")]
-fn identity(stat: &rustix::fs::Stat) -> Identity {
-    (stat.st_dev as u64, stat.st_ino as u64)
+fn by_stat(directory: impl AsFd, path: impl AsRef<Path>, flags: AtFlags) -> Result<Identity> {
+    statat(directory, path.as_ref(), flags).map(|stat| (stat.st_dev as u64, stat.st_ino as u64))
+}
+
+/// The inode of a directory and when it was made, where the system tells.
+#[cfg(target_os = "linux")]
+fn birth(directory: &File) -> std::io::Result<Option<(u64, SystemTime)>> {
+    let found = match statx(directory, ".", AtFlags::empty(), StatxFlags::INO | StatxFlags::BTIME) {
+        Ok(found) => found,
+        Err(Errno::NOSYS | Errno::PERM) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let time = u64::try_from(found.stx_btime.tv_sec).ok().filter(|_| found.stx_mask & StatxFlags::BTIME.bits() != 0);
+    Ok(time.map(|seconds| (found.stx_ino, SystemTime::UNIX_EPOCH + Duration::new(seconds, found.stx_btime.tv_nsec))))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn birth(directory: &File) -> std::io::Result<Option<(u64, SystemTime)>> {
+    let found = directory.metadata()?;
+    Ok(found.created().ok().map(|birth| (found.ino(), birth)))
 }
 
 #[cfg(target_os = "linux")]
