@@ -244,6 +244,7 @@ ready() {
                 "ceph",
                 "fake-gcs",
                 "ferretdb",
+                "kubo",
                 "mariadb",
                 "mariadb-tls",
                 "moto",

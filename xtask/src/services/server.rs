@@ -335,6 +335,8 @@ impl Server {
         let wrapper: &[&str] = match function {
             "start" => &["setsid"],
             "ready" => &["timeout", "--kill-after=1", "5"],
+            // Some are built from their sources.
+            "install" => &["timeout", "1800"],
             _ => &["timeout", "600"],
         };
         let mut command = Command::new(wrapper[0]);
