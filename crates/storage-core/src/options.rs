@@ -325,3 +325,12 @@ options! {
         atomic: bool, bool => atomic;
     }
 }
+
+impl ListOptions {
+    /// The common prefix that a one-level listing shows for this key, up to the first `/` behind the listing's own prefix.
+    #[must_use]
+    pub fn common_prefix<'k>(&self, key: &'k str) -> Option<&'k str> {
+        let below = key.strip_prefix(self.prefix.as_str()).filter(|_| self.delimited)?;
+        below.find('/').map(|slash| &key[..=self.prefix.len() + slash])
+    }
+}

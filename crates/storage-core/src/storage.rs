@@ -28,8 +28,10 @@ use crate::{
 /// the handle checks key, limits and options against what the backend declares; errors come back with operation, key and
 /// backend named.
 ///
-/// Every method can fail with what its trait method on [`StorageBackend`] says, with `InvalidKey`, with `Unsupported` for an
-/// option that the backend does not declare, and with `Closed` after [`disconnect`](Storage::disconnect).
+/// # Errors
+/// Every call can fail with what the store itself meets (`Unavailable`, `TimedOut`, `PermissionDenied`, `Corrupt` and others, see
+/// [`ErrorKind`]), with `InvalidKey`, with `Unsupported` for an option that the backend does not declare, and with `Closed` after
+/// [`disconnect`](Storage::disconnect).
 #[derive(Debug)]
 pub struct Storage<B: ?Sized = dyn StorageBackend> {
     backend: Arc<B>,
@@ -128,7 +130,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The whole value; `None` when there is none. See [`StorageBackend::get`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn get(&self, key: impl IntoKey) -> Result<Option<Bytes>> {
         self.get_with(key, GetOptions::new()).await
     }
@@ -136,7 +138,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The whole value or a range of it, collected. See [`StorageBackend::get`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `PreconditionFailed`, `NotModified` and `RangeNotSatisfiable` where the options ask for it; those of [every call](Storage#errors).
     pub async fn get_with(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Bytes>> {
         match self.read(key, options.prefer_buffered(true).entry(false)).await? {
             Some(object) => object.body.bytes(u64::MAX).await.map(Some),
@@ -147,7 +149,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The whole value or a range of it, collected, and the entry. See [`StorageBackend::get`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`get_with`](Storage::get_with).
     pub async fn get_with_entry(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<(Bytes, Entry)>> {
         match self.open(key, options.prefer_buffered(true)).await? {
             Some(Object { entry, body }) => Ok(Some((body.bytes(u64::MAX).await?, entry))),
@@ -158,7 +160,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The entry and the body, which may be a stream. See [`StorageBackend::get`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`get_with`](Storage::get_with); the body can fail with those of the store while it is read.
     pub async fn open(&self, key: impl IntoKey, options: GetOptions) -> Result<Option<Object>> {
         self.read(key, options.entry(true)).await
     }
@@ -186,7 +188,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Writes a value without metadata. See [`StorageBackend::put`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `TooLarge` and the error of the body; those of [every call](Storage#errors).
     pub async fn put(&self, key: impl IntoKey, value: impl Into<Body>) -> Result<Entry> {
         self.put_with(key, value, PutOptions::new()).await
     }
@@ -194,7 +196,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Writes a value. See [`StorageBackend::put`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `AlreadyExists` or `PreconditionFailed` where the condition does not hold, `TooLarge`, the error of the body; those of [every call](Storage#errors).
     pub async fn put_with(&self, key: impl IntoKey, value: impl Into<Body>, options: PutOptions) -> Result<Entry> {
         let call = self.call("put");
         let (key, body) = (call.key(key)?, value.into());
@@ -205,7 +207,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The same as [`put`](Storage::put).
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`put`](Storage::put).
     pub async fn set(&self, key: impl IntoKey, value: impl Into<Body>) -> Result<Entry> {
         self.put(key, value).await
     }
@@ -213,7 +215,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Removes a value; it need not exist. See [`StorageBackend::delete`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn delete(&self, key: impl IntoKey) -> Result<()> {
         self.delete_with(key, DeleteOptions::new()).await
     }
@@ -221,7 +223,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Removes a value or a version. See [`StorageBackend::delete`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `PreconditionFailed` where the condition does not hold; those of [every call](Storage#errors).
     pub async fn delete_with(&self, key: impl IntoKey, options: DeleteOptions) -> Result<()> {
         let call = self.call("delete");
         let key = call.key(key)?;
@@ -231,7 +233,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The entry of a value, with metadata. See [`StorageBackend::stat`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn stat(&self, key: impl IntoKey) -> Result<Option<Entry>> {
         self.stat_with(key, StatOptions::new()).await
     }
@@ -239,7 +241,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The entry of a value or a version of it. See [`StorageBackend::stat`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn stat_with(&self, key: impl IntoKey, options: StatOptions) -> Result<Option<Entry>> {
         let call = self.call("stat");
         let key = call.key(key)?;
@@ -249,7 +251,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Whether there is a value.
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn exists(&self, key: impl IntoKey) -> Result<bool> {
         Ok(self.stat(key).await?.is_some())
     }
@@ -257,7 +259,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The same as [`exists`](Storage::exists).
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors).
     pub async fn has(&self, key: impl IntoKey) -> Result<bool> {
         self.exists(key).await
     }
@@ -265,7 +267,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// All entries below a literal prefix, by key, without metadata. See [`StorageBackend::list`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors), from the call or from the stream, which ends after an error.
     pub async fn list(&self, prefix: &str) -> Result<EntryStream> {
         let listing = self.list_with(ListOptions::new().prefix(prefix)).await?;
         Ok(defaults::entries(listing))
@@ -274,7 +276,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Entries and common prefixes, by key. See [`StorageBackend::list`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`list`](Storage::list).
     pub async fn list_with(&self, options: ListOptions) -> Result<ListStream> {
         let call = self.call("list");
         let listing = call.run(None, options.check(self.info()), || self.backend.list(options)).await?;
@@ -290,7 +292,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// `limit` counts after sorting.
     ///
     /// # Errors
-    /// As said at [`Storage`]; `Unsupported` for ordering by a metadata field, which is what [`query`](Storage::query) is for.
+    /// As [`list`](Storage::list); `Unsupported` for ordering by a metadata field, which is what [`query`](Storage::query) is for.
     pub async fn list_sorted(&self, mut options: ListOptions, order: Order) -> Result<ListStream> {
         if let OrderBy::Field(_) = order.by {
             let e = Error::unsupported("listings ordered by a metadata field (use a query)");
@@ -313,7 +315,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// All keys, in bytewise order. No more is asked of the store than that needs: see [`ListOptions::etags`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`list`](Storage::list).
     pub async fn keys(&self) -> Result<BoxStream<'static, Result<Key>>> {
         let listing = self.list_with(ListOptions::new().etags(false)).await?;
         Ok(defaults::entries(listing).map_ok(|entry| entry.key).boxed())
@@ -322,7 +324,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The entries that answer a query. See [`StorageBackend::query`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `InvalidInput` for a query that [`Query::validate`] refuses; those of [every call](Storage#errors), from the call or from the stream.
     pub async fn query(&self, query: Query) -> Result<EntryStream> {
         let call = self.call("query");
         let entries = call.run(None, query.validate(), || self.backend.query(query)).await?;
@@ -332,7 +334,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The entries up to the query's limit, and where to go on.
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`query`](Storage::query).
     pub async fn query_page(&self, query: Query) -> Result<Page> {
         let entries: Vec<Entry> = self.query(query.clone()).await?.try_collect().await?;
         let full = query.limit.is_some_and(|limit| entries.len() >= limit);
@@ -343,7 +345,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Deletes everything in this backend's namespace. See [`StorageBackend::clear`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// Those of [every call](Storage#errors). Some keys may be gone then; calling again goes on.
     pub async fn clear(&self) -> Result<()> {
         self.clear_prefix("").await
     }
@@ -351,7 +353,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Deletes exactly what `list(prefix)` shows. See [`StorageBackend::clear`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// As [`clear`](Storage::clear).
     pub async fn clear_prefix(&self, prefix: &str) -> Result<()> {
         let call = self.call("clear");
         call.run(None, check_prefix(prefix), || self.backend.clear(prefix)).await
@@ -360,7 +362,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Copies a value with its metadata. See [`StorageBackend::copy`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `NotFound` where there is no source; those of [every call](Storage#errors).
     pub async fn copy(&self, from: impl IntoKey, to: impl IntoKey) -> Result<Entry> {
         self.copy_with(from, to, CopyOptions::new()).await
     }
@@ -368,7 +370,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Copies a value. See [`StorageBackend::copy`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `NotFound` where there is no source or not that version of it; those of [`put_with`](Storage::put_with).
     pub async fn copy_with(&self, from: impl IntoKey, to: impl IntoKey, options: CopyOptions) -> Result<Entry> {
         let call = self.call("copy");
         let (from, to) = (call.key(from)?, call.key(to)?);
@@ -379,7 +381,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Moves a value, replacing the target. See [`StorageBackend::rename`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `NotFound` where there is no source; those of [every call](Storage#errors).
     pub async fn rename(&self, from: impl IntoKey, to: impl IntoKey) -> Result<Entry> {
         self.rename_with(from, to, RenameOptions::new()).await
     }
@@ -387,7 +389,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Moves a value. See [`StorageBackend::rename`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `NotFound` where there is no source; those of [`put_with`](Storage::put_with).
     pub async fn rename_with(&self, from: impl IntoKey, to: impl IntoKey, options: RenameOptions) -> Result<Entry> {
         let call = self.call("rename");
         let (from, to) = (call.key(from)?, call.key(to)?);
@@ -398,7 +400,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The versions of a value, newest first. See [`StorageBackend::versions`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `Unsupported` where no versions are kept; those of [every call](Storage#errors).
     pub async fn versions(&self, key: impl IntoKey) -> Result<EntryStream> {
         let call = self.call("versions");
         let key = call.key(key)?;
@@ -421,7 +423,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// ```
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `Unsupported` where nothing can be presigned, or not this; `InvalidInput` for a lifetime that the store does not take; those of [every call](Storage#errors).
     pub async fn presign(&self, key: impl IntoKey, options: PresignOptions) -> Result<PresignedRequest> {
         let call = self.call("presign");
         let key = call.key(key)?;

@@ -114,7 +114,7 @@ impl Listing {
             let Some(key) = self.next_key()? else {
                 return Ok((page, false));
             };
-            if let Some(common) = self.common_prefix(&key) {
+            if let Some(common) = self.options.common_prefix(key.as_str()).map(str::to_owned) {
                 for head in &mut self.walks {
                     head.pass(&common);
                 }
@@ -128,14 +128,6 @@ impl Listing {
         }
         self.left -= page.len();
         Ok((page, self.left > 0))
-    }
-
-    /// The prefix under which a one-level listing shows a key.
-    fn common_prefix(&self, key: &Key) -> Option<String> {
-        let behind = key.as_str().get(self.options.prefix.len()..)?;
-        let slash = behind.find('/').filter(|_| self.options.delimited)?;
-        let end = self.options.prefix.len() + slash + 1;
-        Some(key.as_str()[..end].to_owned())
     }
 
     /// The entry of a key that was there a moment ago.

@@ -1,13 +1,9 @@
 //! Listings of the user's keys, without the layer's own.
 
-use std::{
-    future::{Ready, ready},
-    mem,
-    sync::Arc,
-};
+use std::{future::ready, sync::Arc};
 
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
-use storage_core::{Error, ListItem, ListOptions, ListStream, Result, StorageBackend};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use storage_core::{Error, ListItem, ListOptions, ListStream, Result, StorageBackend, defaults};
 
 use crate::{names, storage::View};
 
@@ -70,13 +66,5 @@ async fn around_our_own<S: StorageBackend + ?Sized>(inner: Arc<S>, options: List
     let before = inner.list(options).await?;
     let before = before.try_take_while(|item| ready(Ok(item.position() < names::RESERVED)));
     let behind = stream::once(async move { inner.list(behind).await }).try_flatten();
-    Ok(until_error(before.chain(behind)).take(limit).boxed())
-}
-
-/// Of two streams in a row the second must not follow the first one's error.
-fn until_error<T>(items: impl Stream<Item = Result<T>>) -> impl Stream<Item = Result<T>> {
-    items.scan(false, |failed, item| -> Ready<Option<Result<T>>> {
-        let over = mem::replace(failed, item.is_err());
-        ready((!over).then_some(item))
-    })
+    Ok(defaults::until_error(before.chain(behind)).take(limit).boxed())
 }

@@ -1,8 +1,8 @@
 //! One forwarding that applies a [`Transform`] to every method.
 
-use std::{future::ready, mem, sync::Arc};
+use std::{future::ready, sync::Arc};
 
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, Filter,
     GetOptions, Key, ListItem, ListOptions, ListStream, Metadata, Object, PresignOptions, PresignedRequest, PutOptions,
@@ -56,7 +56,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> Transformed<S, T> {
             let (transform, inner) = (transform.clone(), inner.clone());
             async move { listed(&*transform, &*inner, stored?).await }
         });
-        until_error(plain.buffered(AT_ONCE)).try_filter_map(|entry| ready(Ok(entry))).boxed()
+        defaults::until_error(plain.buffered(AT_ONCE)).try_filter_map(|entry| ready(Ok(entry))).boxed()
     }
 
     /// The entry of a write. The metadata is what was given, so it need not be had from what is stored.
@@ -109,14 +109,6 @@ fn own_object(mut plain: Object) -> Object {
     plain
 }
 
-/// A listing ends after an error, whoever made it.
-fn until_error<T>(items: impl Stream<Item = Result<T>>) -> impl Stream<Item = Result<T>> {
-    items.scan(false, |failed, item| {
-        let over = mem::replace(failed, item.is_err());
-        ready((!over).then_some(item))
-    })
-}
-
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S, T> {
@@ -166,7 +158,7 @@ impl<S: StorageBackend + ?Sized, T: Transform> StorageBackend for Transformed<S,
                 }
             }
         });
-        Ok(until_error(plain.buffered(AT_ONCE)).try_filter_map(|item| ready(Ok(item))).boxed())
+        Ok(defaults::until_error(plain.buffered(AT_ONCE)).try_filter_map(|item| ready(Ok(item))).boxed())
     }
 
     async fn get_batch(&self, mut items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {

@@ -38,14 +38,15 @@ impl Listing {
         let range = (start.as_ref().map(String::as_str), Bound::Unbounded);
         let mut last = None;
         for (key, chain) in self.chains.range::<_, str>(range).take(PAGE) {
-            let below = key.as_str().strip_prefix(self.options.prefix.as_str())?;
+            if !key.as_str().starts_with(&self.options.prefix) {
+                return None;
+            }
             last = Some(key);
             let Some(version) = chain.current() else {
                 continue;
             };
-            match below.find('/').filter(|_| self.options.delimited) {
-                Some(slash) => {
-                    let common = &key.as_str()[..self.options.prefix.len() + slash + 1];
+            match self.options.common_prefix(key.as_str()) {
+                Some(common) => {
                     // The start may lie within the common prefix, which then was yielded before.
                     if Some(common) > self.options.start_after.as_deref() {
                         self.page.push_back(ListItem::Prefix(common.to_owned()));

@@ -1,11 +1,12 @@
 //! Listings, a page at a time: between two pages nothing is held, on the server neither.
 
-use futures_util::{
-    Stream, StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
-};
+use futures_util::{TryStreamExt, stream};
 use mongodb::bson::{Bson, Document, doc};
-use storage_core::{Entry, ListItem, ListOptions, ListStream, Result, pending::Keys};
+use storage_core::{
+    Entry, ListItem, ListOptions, ListStream, Result,
+    defaults::{begun, fold},
+    pending::Keys,
+};
 
 use crate::{
     batch,
@@ -110,27 +111,12 @@ fn row(session: &Session, document: Document, metadata: bool) -> Option<(String,
 impl Listing {
     /// The items that a page makes, and where the next begins.
     fn turn(&mut self, (rows, more): Page) -> Vec<ListItem> {
-        let mut items = Vec::new();
-        let mut common: Option<String> = None;
+        let mut entries = Vec::with_capacity(rows.len());
         for (position, entry) in rows {
             self.next = Some((position, false));
-            let Some(entry) = entry else { continue };
-            let key = entry.key.as_str();
-            if common.as_ref().is_some_and(|common| key.starts_with(common)) {
-                continue;
-            }
-            let below = &key[self.options.prefix.len()..];
-            let slash = below.find('/').filter(|_| self.options.delimited);
-            common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
-            match &common {
-                // The page may begin within a common prefix that was yielded before.
-                Some(common) if Some(common) > self.options.start_after.as_ref() => {
-                    items.push(ListItem::Prefix(common.clone()));
-                }
-                Some(_) => {}
-                None => items.push(ListItem::Entry(entry)),
-            }
+            entries.extend(entry);
         }
+        let (mut items, common) = fold(entries, &self.options);
         self.next = self.next.take().filter(|_| more);
         if let (Some(_), Some(common)) = (&self.next, common) {
             self.next = behind(&common).map(|behind| (behind, true));
@@ -138,16 +124,5 @@ impl Listing {
         items.truncate(self.left);
         self.left -= items.len();
         items
-    }
-}
-
-/// The stream after its first page was read, so that what is wrong is known at the call.
-pub(crate) async fn begun<T: Send + 'static>(
-    items: impl Stream<Item = Result<T>> + Send + 'static,
-) -> Result<BoxStream<'static, Result<T>>> {
-    let mut items = Box::pin(items.peekable());
-    match items.as_mut().next_if(Result::is_err).await {
-        Some(failed) => failed.map(|_| stream::empty().boxed()),
-        None => Ok(items.boxed()),
     }
 }

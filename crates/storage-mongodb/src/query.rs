@@ -11,7 +11,6 @@ use storage_core::{
 use crate::{
     document::{self, prefixed},
     fields,
-    listing::begun,
     session::{Db, Session, Touches},
 };
 
@@ -29,7 +28,7 @@ impl Session {
         let session = self.clone();
         let pages = stream::try_unfold(Some((query, left)), move |state| session.page(state));
         let entries: EntryStream = pages.try_flatten().boxed();
-        begun(entries).await
+        defaults::begun(entries).await
     }
 
     /// The next entries, and what is left behind them.

@@ -8,13 +8,13 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{Error as Failed, ObjectMeta, path::Path};
-use storage_core::{Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result};
+use storage_core::{Error, ErrorKind, Key, ListItem, ListOptions, ListStream, Result, defaults};
 
 use crate::{
     CloudExtensions, ListRequest,
     backend::Inner,
     error,
-    pages::{Level, Pages, until_error},
+    pages::{Level, Pages},
 };
 
 /// How many entries are asked for their metadata at once.
@@ -40,10 +40,9 @@ impl Inner {
             Some(directory) => self.entries(natural, directory, &options.prefix).await?,
         };
         let annexed = self.entries(annexed, self.names.annex(), &options.prefix).await?;
-        let annexed = match options.delimited {
-            true => fold(annexed, options.prefix.len()),
-            false => annexed,
-        };
+        let mut fold = options.clone();
+        fold.limit = None;
+        let annexed = defaults::listing(defaults::entries(annexed), fold);
         let mut items = merge(natural, annexed);
         if let Some(start) = options.start_after {
             let behind = move |item: &ListItem| ready(item.position() > start.as_str());
@@ -233,7 +232,7 @@ impl Inner {
                 }
             }
         });
-        until_error(described.buffered(CONCURRENCY).boxed())
+        defaults::until_error(described.buffered(CONCURRENCY)).try_filter_map(|entry| ready(Ok(entry))).boxed()
     }
 }
 
@@ -289,25 +288,6 @@ fn in_order(found: Found) -> Found {
                 let message = "the store does not list in order; its profile must not say that it is sorted";
                 Err(Error::new(ErrorKind::Config, message))
             })
-        })
-        .boxed()
-}
-
-/// Replaces the keys with a `/` behind the prefix by one common prefix.
-fn fold(entries: ListStream, prefix: usize) -> ListStream {
-    let mut last = String::new();
-    entries
-        .try_filter_map(move |item| {
-            let position = item.position();
-            let Some(slash) = position[prefix..].find('/') else {
-                return ready(Ok(Some(item)));
-            };
-            let common = &position[..=prefix + slash];
-            if last == common {
-                return ready(Ok(None));
-            }
-            last = common.to_owned();
-            ready(Ok(Some(ListItem::Prefix(last.clone()))))
         })
         .boxed()
 }

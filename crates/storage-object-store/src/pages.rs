@@ -9,7 +9,7 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use object_store::{ObjectMeta, path::Path};
-use storage_core::{Entry, EntryStream, Error, ErrorKind, Key, Result, VersionId};
+use storage_core::{Entry, EntryStream, Error, ErrorKind, Key, Result, VersionId, defaults};
 
 use crate::{
     CloudExtensions, ListRequest, ListedObject, Naming, Page,
@@ -152,21 +152,6 @@ impl Inner {
                 }
             }
         });
-        Ok(until_error(entries.buffered(CONCURRENCY).boxed()))
+        Ok(defaults::until_error(entries.buffered(CONCURRENCY)).try_filter_map(|entry| ready(Ok(entry))).boxed())
     }
-}
-
-/// What there is, up to the first error.
-pub(crate) fn until_error<T: Send + 'static>(
-    items: BoxStream<'static, Result<Option<T>>>,
-) -> BoxStream<'static, Result<T>> {
-    stream::try_unfold(items, |mut items| async move {
-        while let Some(item) = items.try_next().await? {
-            if let Some(item) = item {
-                return Ok(Some((item, items)));
-            }
-        }
-        Ok(None)
-    })
-    .boxed()
 }

@@ -101,7 +101,7 @@ fn database(e: &dyn DatabaseError) -> Meaning {
     }
     #[cfg(feature = "postgres")]
     if let Some(e) = e.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() {
-        return postgres::meaning(e.code(), e.message());
+        return postgres::meaning(e.code(), e.routine(), e.message());
     }
     #[cfg(feature = "mysql")]
     if let Some(e) = e.try_downcast_ref::<sqlx::mysql::MySqlDatabaseError>() {

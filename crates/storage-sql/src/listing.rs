@@ -1,10 +1,10 @@
 //! Listings, a page at a time: between two pages nothing is held, so a slow reader blocks nobody.
 
-use futures_util::{
-    Stream, StreamExt, TryStreamExt,
-    stream::{self, BoxStream},
+use futures_util::{TryStreamExt, stream};
+use storage_core::{
+    Entry, ListItem, ListOptions, ListStream, Result,
+    defaults::{begun, fold},
 };
-use storage_core::{Entry, ListItem, ListOptions, ListStream, Result};
 
 use crate::{
     read::{self, ENTRY},
@@ -73,29 +73,12 @@ impl Listing {
     /// The items that the rows of a page make, and where the next begins.
     fn turn(&mut self, rows: Vec<Row>, size: usize) -> Vec<ListItem> {
         let full = rows.len() == size;
-        let mut items = Vec::new();
-        let mut common: Option<String> = None;
+        let mut entries = Vec::with_capacity(rows.len());
         for (key, entry) in rows {
             self.next = Some((key, false));
-            let Some(entry) = entry else {
-                continue;
-            };
-            let key = entry.key.as_str();
-            if common.as_ref().is_some_and(|common| key.starts_with(common)) {
-                continue;
-            }
-            let below = &key[self.options.prefix.len()..];
-            let slash = below.find('/').filter(|_| self.options.delimited);
-            common = slash.map(|slash| key[..=self.options.prefix.len() + slash].to_owned());
-            match &common {
-                // The page may begin within a common prefix that was yielded before.
-                Some(common) if Some(common) > self.options.start_after.as_ref() => {
-                    items.push(ListItem::Prefix(common.clone()));
-                }
-                Some(_) => {}
-                None => items.push(ListItem::Entry(entry)),
-            }
+            entries.extend(entry);
         }
+        let (mut items, common) = fold(entries, &self.options);
         self.next = self.next.take().filter(|_| full);
         if let (Some(_), Some(common)) = (&self.next, common) {
             let [_, behind] = bounds(&common);
@@ -104,17 +87,6 @@ impl Listing {
         items.truncate(self.left);
         self.left -= items.len();
         items
-    }
-}
-
-/// The stream after its first page was read, so that what is wrong is known at the call.
-pub(crate) async fn begun<T: Send + 'static>(
-    items: impl Stream<Item = Result<T>> + Send + 'static,
-) -> Result<BoxStream<'static, Result<T>>> {
-    let mut items = Box::pin(items.peekable());
-    match items.as_mut().next_if(Result::is_err).await {
-        Some(failed) => failed.map(|_| stream::empty().boxed()),
-        None => Ok(items.boxed()),
     }
 }
 

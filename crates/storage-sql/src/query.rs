@@ -10,7 +10,6 @@ use storage_core::{Comparison, Entry, EntryStream, FieldValue, Filter, ListOptio
 
 use crate::{
     dialect::Tables,
-    listing::begun,
     query::order::Instant,
     read::{self, ENTRY},
     session::{Db, Session, Store},
@@ -76,7 +75,7 @@ impl Session {
         let session = self.clone();
         let pages = stream::try_unfold(Some((plan, left)), move |state| session.page(state));
         let entries: EntryStream = pages.try_flatten().boxed();
-        begun(entries).await
+        defaults::begun(entries).await
     }
 
     /// The next entries, and what is left behind them.

@@ -353,3 +353,23 @@ fn passwords_and_values_are_never_said() {
         assert!(password == "storage" || !said.contains(password), "{said}");
     }
 }
+
+#[tokio::test]
+async fn tables_that_are_changed_meanwhile_are_a_conflict_that_passes() {
+    for place in Place::servers().into_iter().filter(|place| place.engine == Engine::Postgres) {
+        let mut config = place.config();
+        config.max_connections = 1;
+        let storage = place.connect(config).await;
+        storage.put("k", "v").await.unwrap();
+        for _ in 0..8 {
+            assert_eq!(storage.get("k").await.unwrap().unwrap(), "v");
+        }
+        // Prepared statements have another result now; the message of the server, which is in its own language, is not looked at.
+        place.raw("ALTER TABLE storage ALTER COLUMN metadata TYPE varchar(9999)").await;
+        let mut kinds = Vec::new();
+        for _ in 0..8 {
+            kinds.extend(storage.get("k").await.err().map(|e| e.kind()));
+        }
+        assert!(kinds.iter().all(|kind| *kind == ErrorKind::Conflict) && !kinds.is_empty(), "{kinds:?}");
+    }
+}

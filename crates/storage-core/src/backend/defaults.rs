@@ -2,9 +2,13 @@
 //!
 //! A wrapper under `#[deny(clippy::missing_trait_methods)]` keeps one by writing `defaults::copy(self, …)`: a visible choice.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
-use futures_util::{Stream, StreamExt, TryStreamExt, future::ready, stream};
+use futures_util::{
+    Stream, StreamExt, TryStreamExt,
+    future::ready,
+    stream::{self, BoxStream},
+};
 
 use crate::{
     BatchOptions, Body, Condition, CopyOptions, DeleteOptions, Entry, EntryStream, Error, ErrorKind, GetOptions, Key,
@@ -211,11 +215,9 @@ pub fn listing(entries: impl Stream<Item = Result<Entry>> + Send + 'static, opti
     let mut folded = String::new();
     let items = entries.try_filter_map(move |mut entry| {
         let key = entry.key.as_str();
-        let below = key.strip_prefix(options.prefix.as_str());
-        let slash = below.and_then(|below| below.find('/').filter(|_| options.delimited));
-        let common = slash.map(|slash| &key[..options.prefix.len() + slash + 1]);
+        let common = options.common_prefix(key);
         let position = common.unwrap_or(key);
-        let wanted = below.is_some() && Some(position) > options.start_after.as_deref();
+        let wanted = key.starts_with(&options.prefix) && Some(position) > options.start_after.as_deref();
         let item = match common {
             _ if !wanted => None,
             Some(common) if common == folded => None,
@@ -231,6 +233,51 @@ pub fn listing(entries: impl Stream<Item = Result<Entry>> + Send + 'static, opti
         ready(Ok(item))
     });
     items.take(limit).boxed()
+}
+
+/// What a page of entries in the order of keys comes to in a listing: the entries or, with `delimited`, each common prefix once.
+///
+/// Beside it the common prefix that the last entry folds into, if there is one: the next page may begin behind all keys with it. Where
+/// it begins within one, `start_after` tells whether that was yielded before.
+pub fn fold(entries: impl IntoIterator<Item = Entry>, options: &ListOptions) -> (Vec<ListItem>, Option<String>) {
+    let mut items = Vec::new();
+    let mut common: Option<String> = None;
+    for entry in entries {
+        let key = entry.key.as_str();
+        if common.as_ref().is_some_and(|common| key.starts_with(common)) {
+            continue;
+        }
+        common = options.common_prefix(key).map(str::to_owned);
+        match &common {
+            Some(common) if Some(common) > options.start_after.as_ref() => items.push(ListItem::Prefix(common.clone())),
+            Some(_) => {}
+            None => items.push(ListItem::Entry(entry)),
+        }
+    }
+    (items, common)
+}
+
+/// The stream once its first item was read, so that what is wrong is known at the call.
+///
+/// # Errors
+///
+/// The first item's, if it is one.
+pub async fn begun<T: Send + 'static>(
+    items: impl Stream<Item = Result<T>> + Send + 'static,
+) -> Result<BoxStream<'static, Result<T>>> {
+    let mut items = Box::pin(items.peekable());
+    match items.as_mut().next_if(Result::is_err).await {
+        Some(failed) => failed.map(|_| stream::empty().boxed()),
+        None => Ok(items.boxed()),
+    }
+}
+
+/// The items up to the first error, and it: streams that are chained or buffered could go on behind one.
+pub fn until_error<T>(items: impl Stream<Item = Result<T>>) -> impl Stream<Item = Result<T>> {
+    items.scan(false, |failed, item| {
+        let over = mem::replace(failed, item.is_err());
+        ready((!over).then_some(item))
+    })
 }
 
 /// The entries of a listing, without the common prefixes.

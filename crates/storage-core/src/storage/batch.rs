@@ -16,7 +16,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// The values of those keys that have one. See [`StorageBackend::get_batch`].
     ///
     /// # Errors
-    /// As said at [`Storage`]; the first item's that failed.
+    /// Those of [every call](Storage#errors); the first item's that failed.
     pub fn get_batch<K: IntoKey>(
         &self,
         keys: impl IntoIterator<Item = K>,
@@ -29,7 +29,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Writes all pairs and returns their entries in order. See [`StorageBackend::put_batch`].
     ///
     /// # Errors
-    /// As said at [`Storage`]; the first item's that failed, the others may have been written. Use
+    /// Those of [every call](Storage#errors); the first item's that failed, the others may have been written. Use
     /// [`put_batch_with`](Storage::put_batch_with) for each item's own result, or for all-or-nothing.
     pub fn put_batch<K: IntoKey, V: Into<Body>>(
         &self,
@@ -43,7 +43,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Writes all items; results in their order. See [`StorageBackend::put_batch`].
     ///
     /// # Errors
-    /// As said at [`Storage`], before anything is written; with `atomic` also any item's.
+    /// Those of [every call](Storage#errors), before anything is written; with `atomic` also any item's.
     pub fn put_batch_with<K: IntoKey, V: Into<Body>>(
         &self,
         items: impl IntoIterator<Item = (K, V, PutOptions)>,
@@ -55,7 +55,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Removes the values of all keys. See [`StorageBackend::delete_batch`].
     ///
     /// # Errors
-    /// As said at [`Storage`]; the first item's that failed, the others may be gone.
+    /// Those of [every call](Storage#errors); the first item's that failed, the others may be gone.
     pub fn delete_batch<K: IntoKey>(&self, keys: impl IntoIterator<Item = K>) -> impl Future<Output = Result<()>> {
         let items = keys.into_iter().map(|key| (key, DeleteOptions::new()));
         all(self.remove(self.check_removals(items), BatchOptions::new()))
@@ -64,7 +64,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Removes the values of all items; results in their order. See [`StorageBackend::delete_batch`].
     ///
     /// # Errors
-    /// As said at [`Storage`], before anything is deleted; with `atomic` also any item's.
+    /// Those of [every call](Storage#errors), before anything is deleted; with `atomic` also any item's.
     pub fn delete_batch_with<K: IntoKey>(
         &self,
         items: impl IntoIterator<Item = (K, DeleteOptions)>,

@@ -21,7 +21,7 @@ impl<B: StorageBackend + ?Sized> Storage<B> {
     /// Begins a transaction. See [`StorageBackend::begin`].
     ///
     /// # Errors
-    /// As said at [`Storage`].
+    /// `Unsupported` where there are no transactions; those of [every call](Storage#errors).
     pub async fn begin(&self) -> Result<Tx> {
         let call = self.call("begin");
         let transaction = call.run(None, Ok(()), || self.backend.begin()).await?;

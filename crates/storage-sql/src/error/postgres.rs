@@ -4,15 +4,16 @@ use storage_core::ErrorKind;
 
 use super::{BROKEN, BUSY, CANCELLED, FASTER, Meaning, NO_TABLE, UNKNOWN};
 
-pub(super) fn meaning(code: &str, message: &str) -> Meaning {
+/// `routine` is the function of the server that says it; a message comes in the language of the server (`lc_messages`).
+pub(super) fn meaning(code: &str, routine: Option<&str>, message: &str) -> Meaning {
     match (code.get(..2).unwrap_or_default(), code) {
         // The last is what every statement gets after one of the others.
         (_, "40001" | "40P01" | "23505" | "25P02") => (ErrorKind::Conflict, FASTER),
         // What the server cannot tell the end of is as if the connection had broken.
         (_, "40003") => (ErrorKind::Unavailable, BROKEN),
         ("40", _) | (_, "72000") => (ErrorKind::Conflict, FASTER),
-        // "cached plan must not change result type", in the language of the server: somebody has changed the tables.
-        (_, "0A000") if message.contains("cached plan") => (ErrorKind::Conflict, FASTER),
+        // "cached plan must not change result type": somebody has changed the tables.
+        (_, "0A000") if routine == Some("RevalidateCachedQuery") => (ErrorKind::Conflict, FASTER),
         (_, "55P03" | "55006") => (ErrorKind::Timeout, BUSY),
         (_, "57014") => (ErrorKind::Timeout, CANCELLED),
         (_, "42P05" | "26000") => (
@@ -24,6 +25,7 @@ pub(super) fn meaning(code: &str, message: &str) -> Meaning {
             "the encoding of the database cannot hold every text; create one with the encoding UTF8",
         ),
         (_, "57P04") => (ErrorKind::NotFound, "the database was dropped; create it again, and connect"),
+        // PgBouncer has no other sign of it, and no other language.
         (_, "08P01") if message.contains("startup parameter") => (
             ErrorKind::Config,
             "the pooler refuses the settings of the connection; connect without one, or see the README of storage-sql",
@@ -59,8 +61,8 @@ mod tests {
 
     #[test]
     fn a_pooler_that_refuses_settings_is_not_a_broken_connection() {
-        assert_eq!(meaning("08P01", "unsupported startup parameter: options").0, ErrorKind::Config);
-        assert_eq!(meaning("08P01", "invalid message format").0, ErrorKind::Unavailable);
+        assert_eq!(meaning("08P01", None, "unsupported startup parameter: options").0, ErrorKind::Config);
+        assert_eq!(meaning("08P01", None, "invalid message format").0, ErrorKind::Unavailable);
     }
 
     #[test]
@@ -75,9 +77,9 @@ mod tests {
             (ErrorKind::PermissionDenied, &["25006", "42501"]),
         ] {
             for code in codes {
-                assert_eq!(meaning(code, "").0, kind, "{code}");
+                assert_eq!(meaning(code, None, "").0, kind, "{code}");
             }
         }
-        assert_eq!(meaning("0A000", "cached plan must not change result type").0, ErrorKind::Conflict);
+        assert_eq!(meaning("0A000", Some("RevalidateCachedQuery"), "").0, ErrorKind::Conflict);
     }
 }
