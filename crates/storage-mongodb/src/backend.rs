@@ -5,7 +5,8 @@ use std::sync::{Arc, atomic::Ordering};
 use storage_config::ConnectionConfig;
 use storage_core::{
     BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, Result, StatOptions, StorageBackend, Transaction, async_trait, defaults,
+    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
+    async_trait,
 };
 
 use crate::{Config, batch, open, session::Session, transaction::MongoTransaction};
@@ -33,6 +34,10 @@ impl Mongo {
     /// cannot be reached.
     pub async fn connect(config: Config) -> Result<Self> {
         Ok(Self { session: open::open(config).await? })
+    }
+
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Removes what writes of large values left that were never finished, as connecting does.
@@ -91,7 +96,11 @@ macro_rules! through_session {
             }
 
             async fn copy(&self, from: &Key, to: &Key, options: CopyOptions) -> Result<Entry> {
-                defaults::copy(self, from, to, options).await
+                self.session.copy(from, to, options).await
+            }
+
+            async fn rename(&self, from: &Key, to: &Key, options: RenameOptions) -> Result<Entry> {
+                self.session.rename(from, to, options).await
             }
 
             async fn health(&self) -> Result<()> {
@@ -110,14 +119,14 @@ through_session!(Mongo {
         options: BatchOptions,
     ) -> Result<Vec<Result<Entry>>> {
         match options.atomic {
-            true => batch::put_atomic(self, items, options).await,
+            true => batch::atomic(self, async |within| within.put_batch(items, options).await).await,
             false => self.session.put_batch(items).await,
         }
     }
 
     async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>, options: BatchOptions) -> Result<Vec<Result<()>>> {
         match options.atomic {
-            true => defaults::delete_batch(self, items, options).await,
+            true => batch::atomic(self, async |within| within.delete_batch(items, options).await).await,
             false => self.session.delete_batch(items).await,
         }
     }

@@ -1,19 +1,24 @@
 //! Several keys at once: one command for many of them.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::{StreamExt, stream};
 use mongodb::bson::{Document, doc};
 use storage_core::{
-    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result,
-    defaults, pending::Keys,
+    Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Object, PutOptions, Result, Transaction,
+    pending::Keys,
 };
 
 use crate::{
     backend::Mongo,
+    condition,
     document::{self, Content, Found},
     error,
     session::{Db, Session, Touches},
+    transaction::MongoTransaction,
     versions,
     write::{self, Item},
 };
@@ -30,16 +35,19 @@ impl Session {
     pub(crate) async fn get_batch(&self, items: Vec<(Key, GetOptions)>) -> Result<Vec<Result<Option<Object>>>> {
         let mut results = Vec::with_capacity(items.len());
         for some in items.chunks(ITEMS) {
-            let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
+            let newest = some.iter().filter(|(_, options)| options.version.is_none());
+            let keys: Vec<Key> = newest.map(|(key, _)| key.clone()).collect();
             let sought = keys.clone();
             let job = |mut db: Db| async move { find_all(&mut db, sought).await };
             let found = self.run(Keys::from(Vec::new()), Touches::Keys(&keys), job).await?;
             for (key, options) in some {
-                let result = match self.object(found.get(key).cloned(), options).await {
-                    _ if options.version.is_some() => self.get(key, options.clone()).await,
-                    // Overwritten meanwhile: the single read tries again.
-                    Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
-                    result => result,
+                let result = match &options.version {
+                    Some(_) => self.get(key, options.clone()).await,
+                    None => match self.object(found.get(key).cloned(), options).await {
+                        // Overwritten meanwhile: the single read tries again.
+                        Err(e) if e.kind() == ErrorKind::Conflict => self.get(key, options.clone()).await,
+                        result => result,
+                    },
                 };
                 results.push(result.map_err(|e| e.with_key(key)));
             }
@@ -54,21 +62,21 @@ impl Session {
         for (i, (key, body, options)) in items.into_iter().enumerate() {
             let small = body.is_in_memory() && body.len().is_some_and(|len| len <= self.store.inline_limit as u64);
             let inserts = matches!(options.condition, None | Some(Condition::IfAbsent));
-            if !(distinct && small && inserts && !self.in_transaction() && self.store.versions.is_none()) {
+            if !(distinct && small && inserts && self.store.versions.is_none()) {
                 single.push((i, key, body, options));
                 continue;
             }
             let value = body.bytes(self.store.inline_limit as u64).await?;
             let size = value.len() + options.metadata.as_ref().map_or(0, |metadata| metadata.size() * 2);
             if together.len() == ITEMS || (bytes + size > BYTES && !together.is_empty()) {
-                self.write_all(std::mem::take(&mut together), &mut results).await;
+                self.write_all(std::mem::take(&mut together), &mut results).await?;
                 bytes = 0;
             }
             bytes += size;
             together.push((i, Item::new(&key, Content::Inline(value), &options)));
         }
         if !together.is_empty() {
-            self.write_all(together, &mut results).await;
+            self.write_all(together, &mut results).await?;
         }
         let at_once = if distinct { CONCURRENCY } else { 1 };
         let writes = single.into_iter().map(|(i, key, body, options)| async move {
@@ -82,10 +90,13 @@ impl Session {
     }
 
     /// Writes small values of different keys by one command, and those singly that have a file now.
-    async fn write_all(&self, items: Vec<(usize, Item)>, results: &mut [Option<Result<Entry>>]) {
+    async fn write_all(&self, items: Vec<(usize, Item)>, results: &mut [Option<Result<Entry>>]) -> Result<()> {
         let keys: Vec<Key> = items.iter().map(|(_, item)| item.key.clone()).collect();
         let places: Vec<usize> = items.iter().map(|(i, _)| *i).collect();
         let job = |mut db: Db| async move {
+            if db.in_transaction() {
+                return write_within(&mut db, &items).await;
+            }
             let statement = |(_, item): &(usize, Item)| {
                 let filter = match item.condition {
                     None => doc! { "_id": item.key.as_str(), "file": { "$exists": false } },
@@ -100,7 +111,7 @@ impl Session {
             for (n, (_, item)) in items.iter().enumerate() {
                 results.push(match failed.get(&n) {
                     None => Ok(item.entry(&db.store)),
-                    Some(11000) if item.condition.is_some() => Err(write::exists()),
+                    Some(11000) if item.condition.is_some() => Err(condition::exists()),
                     // There is a file, or somebody else creates the key.
                     Some(11000 | 112) => write::write(&mut db, item).await.map(|()| item.entry(&db.store)),
                     Some(code) => Err(error::from_code(*code)),
@@ -115,12 +126,14 @@ impl Session {
                     results[i] = Some(result.map_err(|e| e.with_key(key)));
                 }
             }
+            Err(e) if self.in_transaction() => return Err(e),
             Err(e) => {
                 for (i, key) in places.into_iter().zip(&keys) {
                     results[i] = Some(Err(e.clone().with_key(key)));
                 }
             }
         }
+        Ok(())
     }
 
     pub(crate) async fn delete_batch(&self, items: Vec<(Key, DeleteOptions)>) -> Result<Vec<Result<()>>> {
@@ -130,7 +143,7 @@ impl Session {
             let keys: Vec<Key> = some.iter().map(|(key, _)| key.clone()).collect();
             let some = some.to_vec();
             let job = move |mut db: Db| async move {
-                if plain && !db.in_transaction() {
+                if plain {
                     delete_all(&mut db, &some).await?;
                     return Ok(some.iter().map(|_| Ok(())).collect());
                 }
@@ -152,6 +165,29 @@ impl Session {
     }
 }
 
+/// Writes small values of different keys in a transaction: a look at what is there, and one command. What fails beside a condition ends
+/// the transaction.
+async fn write_within(db: &mut Db, items: &[(usize, Item)]) -> Result<Vec<Result<Entry>>> {
+    let keys: Vec<&str> = items.iter().map(|(_, item)| item.key.as_str()).collect();
+    let there = look(db, doc! { "$in": keys }, ITEMS).await?;
+    let there: HashMap<&str, &Document> =
+        there.iter().filter_map(|there| Some((there.get_str("_id").ok()?, there))).collect();
+    let (mut results, mut statements) = (Vec::with_capacity(items.len()), Vec::new());
+    for (_, item) in items {
+        let old = there.get(item.key.as_str()).copied();
+        let checked = condition::checked(item, old);
+        if checked.is_ok() {
+            statements.push(item.statement(db, doc! { "_id": item.key.as_str() }, true)?);
+            write::replaced(db, &item.key, old);
+        }
+        results.push(checked.map(|()| item.entry(&db.store)));
+    }
+    if !statements.is_empty() {
+        db.write(doc! { "update": &db.store.collection, "updates": statements, "ordered": false }).await?;
+    }
+    Ok(results)
+}
+
 /// Runs a write of so many statements, and returns the codes of those that failed, by their index.
 async fn many(db: &mut Db, command: Document, statements: usize) -> Result<HashMap<usize, i32>> {
     match db.write(command).await {
@@ -170,20 +206,35 @@ fn settle<T>(result: Result<T>, within: bool) -> Result<Result<T>> {
     }
 }
 
-/// All or none, in a transaction.
-pub(crate) async fn put_atomic(
-    this: &Mongo,
-    items: Vec<(Key, Body, PutOptions)>,
-    options: BatchOptions,
-) -> Result<Vec<Result<Entry>>> {
-    defaults::put_batch(this, items, options).await
+/// All or none, in a transaction of their own.
+pub(crate) async fn atomic<T, F>(this: &Mongo, batch: impl FnOnce(Arc<MongoTransaction>) -> F) -> Result<Vec<Result<T>>>
+where
+    F: Future<Output = Result<Vec<Result<T>>>>,
+{
+    let transaction = Arc::new(MongoTransaction::begin(this.session()).await?);
+    match batch(transaction.clone()).await {
+        Ok(done) => transaction.commit().await.map(|()| done),
+        Err(e) => {
+            // The item's own error says more than a failing rollback; dropping the transaction ends it in any case.
+            let _ = transaction.rollback().await;
+            Err(e)
+        }
+    }
 }
 
 /// Deletes keys, each once: two commands, and more for those that have files or that others write meanwhile.
 async fn delete_all(db: &mut Db, items: &[(Key, DeleteOptions)]) -> Result<()> {
     let keys: Vec<&str> = items.iter().map(|(key, _)| key.as_str()).collect();
     let seen = look(db, doc! { "$in": keys }, ITEMS).await?;
-    delete_seen(db, seen).await
+    let there: HashSet<String> = seen.iter().filter_map(|seen| seen.get_str("_id").ok().map(str::to_owned)).collect();
+    delete_seen(db, seen).await?;
+    if db.in_transaction() {
+        // Where there is nothing, the transaction has to meet whoever creates the key.
+        for (key, _) in items.iter().filter(|(key, _)| !there.contains(key.as_str())) {
+            write::delete(db, key, None).await?;
+        }
+    }
+    Ok(())
 }
 
 /// What a delete has to know of the documents of these keys, in their order.
@@ -204,7 +255,7 @@ pub(crate) async fn look(db: &mut Db, keys: Document, limit: usize) -> Result<Ve
 /// Deletes the keys of these documents, each at one moment. What was created anew after a key was deleted is left alone: `born` says
 /// whether a value has replaced the one that was seen, or was put where nothing was.
 pub(crate) async fn delete_seen(db: &mut Db, seen: Vec<Document>) -> Result<()> {
-    let single = db.in_transaction() || db.store.versions.is_some();
+    let single = db.store.versions.is_some();
     let (large, mut small): (Vec<_>, Vec<_>) = seen.into_iter().partition(|seen| single || seen.contains_key("file"));
     for _ in 0..ATTEMPTS {
         if small.is_empty() {

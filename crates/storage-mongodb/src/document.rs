@@ -37,8 +37,14 @@ pub(crate) struct Found {
     pub(crate) content: Option<Content>,
 }
 
-/// An update that makes this the value, with new metadata.
-pub(crate) fn update(rev: &str, content: &Content, metadata: &Metadata, created: DateTime) -> Result<Document> {
+/// An update that makes this the value, with new metadata. `n` counts the writes of the key, where versions are kept.
+pub(crate) fn update(
+    rev: &str,
+    content: &Content,
+    metadata: &Metadata,
+    created: DateTime,
+    n: Option<i64>,
+) -> Result<Document> {
     let mut set = doc! { "rev": rev, "size": content.size().cast_signed(), "metadata": described(metadata)? };
     let unset = match content {
         Content::Inline(bytes) => {
@@ -51,6 +57,7 @@ pub(crate) fn update(rev: &str, content: &Content, metadata: &Metadata, created:
             doc! { "data": "" }
         }
     };
+    set.extend(n.map(|n| ("n".to_owned(), n.into())));
     Ok(doc! {
         "$set": set,
         "$unset": unset,
@@ -95,6 +102,8 @@ pub(crate) fn sound() -> Document {
     let each = |what: Document| doc! { "$type": "array", "$not": { "$elemMatch": { "$not": what } } };
     doc! {
         "size": { "$type": "long", "$gte": 0_i64 },
+        // Not a list of texts.
+        "rev.0": { "$exists": false },
         "metadata.fields": each(doc! { "$regex": fields::PATTERN }),
         "metadata.tags": each(doc! { "$type": "string" }),
         "$and": [

@@ -4,7 +4,10 @@
 
 use std::fmt;
 
-use mongodb::{bson::Document, error::ErrorKind as Driver};
+use mongodb::{
+    bson::Document,
+    error::{ErrorKind as Driver, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+};
 use storage_core::{Error, ErrorKind};
 
 /// The number of a server's error, which is the source of what it became.
@@ -18,11 +21,6 @@ impl fmt::Display for Code {
 }
 
 impl std::error::Error for Code {}
-
-/// Whether the server has said that there is such a collection already.
-pub(crate) fn is_there_already(e: &Error) -> bool {
-    std::error::Error::source(e).and_then(|source| source.downcast_ref()).is_some_and(|Code(code)| *code == 48)
-}
 
 type Meaning = (ErrorKind, &'static str);
 
@@ -112,6 +110,12 @@ pub(crate) fn is_definite(e: &mongodb::error::Error) -> bool {
         | Driver::Internal { .. } => false,
         _ => true,
     }
+}
+
+/// Whether a commit may have been done, and is to be made again. One that the server has given up for want of time is not.
+pub(crate) fn may_be_committed(e: &mongodb::error::Error) -> bool {
+    let is_out_of_time = matches!(&*e.kind, Driver::Command(e) if e.code == 50);
+    e.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) && !is_out_of_time
 }
 
 pub(crate) fn timed_out() -> Error {

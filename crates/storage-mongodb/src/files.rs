@@ -1,166 +1,15 @@
-//! Large values, in the layout of GridFS: a document in `<collection>.files`, chunks of 255 KiB in `<collection>.chunks`.
+//! Large values, in the layout of GridFS: a document in `<collection>.files`, chunks of 255 KiB in `<collection>.chunks`. Here are the
+//! leases on them, and the sweep.
 //!
 //! Each write has a file of its own. While no key's document names it, a lease does; the sweep deletes only files that expired
 //! leases of ours name and no document does. Whether a lease has expired is judged by the server's clock.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::StreamExt;
-use mongodb::bson::{Binary, DateTime, Document, doc, oid::ObjectId, spec::BinarySubtype};
-use storage_core::{BodyStream, Bytes, Error, ErrorKind, Key, Result};
-use tokio::task::JoinHandle;
+use mongodb::bson::{DateTime, Document, doc, oid::ObjectId};
+use storage_core::{Error, ErrorKind, Key, Result};
 
-use crate::{
-    document::Content,
-    session::{Session, Store},
-};
-
-/// Bytes of a chunk, as other GridFS clients have it.
-pub(crate) const CHUNK: usize = 255 * 1024;
-/// How many chunks one answer has.
-pub(crate) const CHUNKS: usize = 16;
-/// How many of them one insert has: each is copied for the driver and for the wire, while the next are received.
-const SENT: usize = 8;
-
-/// A file that is being written. Dropped before [`keep`](Upload::keep), it is deleted.
-pub(crate) struct Upload {
-    session: Session,
-    pub(crate) id: ObjectId,
-    size: u64,
-    chunks: i32,
-    /// What is being sent.
-    sending: Option<JoinHandle<Result<()>>>,
-    renewed: Instant,
-    kept: bool,
-}
-
-impl Upload {
-    /// Writes a value: what of it was received already, and the rest.
-    pub(crate) async fn receive(
-        session: &Session,
-        key: &Key,
-        begun: Vec<Bytes>,
-        mut rest: BodyStream,
-        limit: u64,
-    ) -> Result<Self> {
-        let id = ObjectId::new();
-        lease(&session.store, id, key, "open").await?;
-        let mut upload = Self {
-            session: session.clone(),
-            id,
-            size: 0,
-            chunks: 0,
-            sending: None,
-            renewed: Instant::now(),
-            kept: false,
-        };
-        let mut buffer = Vec::with_capacity(CHUNK * SENT);
-        let mut begun = begun.into_iter();
-        loop {
-            let piece = match begun.next() {
-                Some(piece) => Some(piece),
-                None => rest.next().await.transpose()?,
-            };
-            let Some(mut piece) = piece else { break };
-            upload.size += piece.len() as u64;
-            if upload.size > limit {
-                return Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {limit} bytes")));
-            }
-            while !piece.is_empty() {
-                let room = (CHUNK * SENT - buffer.len()).min(piece.len());
-                buffer.extend_from_slice(&piece.split_to(room));
-                if buffer.len() == CHUNK * SENT {
-                    upload.send(&buffer).await?;
-                    buffer.clear();
-                }
-            }
-        }
-        if !buffer.is_empty() {
-            upload.send(&buffer).await?;
-        }
-        upload.sent().await?;
-        session.store.check_open()?;
-        let file = doc! {
-            "_id": id,
-            "length": upload.size.cast_signed(),
-            "chunkSize": CHUNK as i32,
-            "uploadDate": session.store.now(),
-            "filename": key.as_str(),
-            "metadata": { "storage": 1 },
-        };
-        insert(&session.store, "files", vec![file]).await?;
-        Ok(upload)
-    }
-
-    pub(crate) fn content(&self) -> Content {
-        Content::File { id: self.id, size: self.size, chunk: CHUNK as u32 }
-    }
-
-    /// Its fate is somebody else's affair from now on.
-    pub(crate) fn keep(mut self) {
-        self.kept = true;
-    }
-
-    /// Sends chunks while the next are received.
-    async fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.sent().await?;
-        self.session.store.check_open()?;
-        let chunk = |(n, bytes): (i32, &[u8])| {
-            let data = Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() };
-            doc! { "files_id": self.id, "n": n, "data": data }
-        };
-        let chunks: Vec<Document> = (self.chunks..).zip(bytes.chunks(CHUNK)).map(chunk).collect();
-        self.chunks += chunks.len() as i32;
-        let (store, id) = (self.session.store.clone(), self.id);
-        let renew = self.renewed.elapsed() > store.sweep_after / 4;
-        if renew {
-            self.renewed = Instant::now();
-        }
-        self.sending = Some(self.session.store.tasks.runtime.spawn(async move {
-            if renew {
-                self::renew(&store, id).await?;
-            }
-            insert(&store, "chunks", chunks).await
-        }));
-        Ok(())
-    }
-
-    async fn sent(&mut self) -> Result<()> {
-        let Some(sending) = &mut self.sending else { return Ok(()) };
-        let sent = sending.await;
-        self.sending = None;
-        sent.unwrap_or_else(|e| {
-            Err(Error::new(ErrorKind::Closed, "the runtime has ended; connect again").with_source(e))
-        })
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        if self.kept {
-            return;
-        }
-        let (store, id, sending) = (self.session.store.clone(), self.id, self.sending.take());
-        let runtime = store.tasks.runtime.clone();
-        runtime.spawn(async move {
-            if let Some(sending) = sending {
-                let _ = sending.await;
-            }
-            discard(&store, id).await;
-        });
-    }
-}
-
-/// Writes documents that nobody looks at yet, so that a failure is certain to have no effect.
-async fn insert(store: &Store, into: &str, documents: Vec<Document>) -> Result<()> {
-    let concern = doc! { "w": "majority", "j": true };
-    let command = doc! { "insert": store.name(into), "documents": documents, "writeConcern": concern };
-    let answer = store.command(command).await?;
-    match crate::error::write_errors(&answer).first() {
-        Some((_, code)) => Err(crate::error::from_code(*code)),
-        None => crate::error::write_concern(&answer).map_or(Ok(()), Err),
-    }
-}
+use crate::session::Store;
 
 /// Changes a lease, and says whether there was one that matched.
 async fn change(store: &Store, filter: Document, set: Document, upsert: bool) -> Result<bool> {
@@ -182,7 +31,7 @@ pub(crate) async fn lease(store: &Store, file: ObjectId, key: &Key, state: &str)
     change(store, doc! { "_id": file }, doc! { "key": key.as_str(), "state": state }, true).await.map(drop)
 }
 
-async fn renew(store: &Store, file: ObjectId) -> Result<()> {
+pub(crate) async fn renew(store: &Store, file: ObjectId) -> Result<()> {
     match change(store, doc! { "_id": file, "state": "open" }, doc! { "state": "open" }, false).await? {
         true => Ok(()),
         false => Err(swept()),
@@ -269,25 +118,41 @@ pub(crate) async fn sweep(store: &Store, now: DateTime) -> Result<()> {
     Ok(())
 }
 
-/// Whether the key's document or one of its older versions names the file.
+/// Whether a key's document or an older version names the file. `key` is the one that had it when it was leased.
+///
+/// A rename gives a file to another key, and the file that key's name, in one transaction. One that comes between the two looks here has
+/// changed the name, and another cannot come before the sweep is through, for it does not move a file whose lease is taken.
 pub(crate) async fn is_named(store: &Store, file: ObjectId, key: &Key) -> Result<bool> {
-    for (collection, field) in [(store.collection.clone(), "_id"), (store.name("versions"), "key")] {
-        let find = doc! {
-            "find": collection,
-            "filter": { field: key.as_str(), "file": file },
-            "projection": { "_id": 1 },
-            "limit": 1,
-            "singleBatch": true,
-        };
-        let answer = store.command(find).await?;
-        let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-        let batch =
-            batch.map_err(|_| Error::new(ErrorKind::Unavailable, "the answer of the server is not readable"))?;
-        if !batch.is_empty() {
+    let mut owner = owner(store, file).await?.unwrap_or_else(|| key.as_str().to_owned());
+    loop {
+        if exists(store, store.collection.clone(), doc! { "_id": &owner, "file": file }).await? {
             return Ok(true);
         }
+        match self::owner(store, file).await? {
+            Some(now) if now != owner => owner = now,
+            _ => break,
+        }
     }
-    Ok(false)
+    exists(store, store.name("versions"), doc! { "file": file }).await
+}
+
+/// The key by which other clients of GridFS know the file.
+async fn owner(store: &Store, file: ObjectId) -> Result<Option<String>> {
+    let filter = doc! { "_id": file, "metadata.storage": 1 };
+    let found = one(store, store.name("files"), filter, doc! { "filename": 1 }).await?;
+    Ok(found.and_then(|file| file.get_str("filename").ok().map(str::to_owned)))
+}
+
+async fn exists(store: &Store, collection: String, filter: Document) -> Result<bool> {
+    Ok(one(store, collection, filter, doc! { "_id": 1 }).await?.is_some())
+}
+
+async fn one(store: &Store, collection: String, filter: Document, projection: Document) -> Result<Option<Document>> {
+    let find = doc! { "find": collection, "filter": filter, "projection": projection, "limit": 1, "singleBatch": true };
+    let answer = store.command(find).await?;
+    let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    let batch = batch.map_err(|_| Error::new(ErrorKind::Unavailable, "the answer of the server is not readable"))?;
+    Ok(batch.first().and_then(|document| document.as_document()).cloned())
 }
 
 /// Deletes a file that a lease names, unless a version does, too. What fails is left to the sweep.

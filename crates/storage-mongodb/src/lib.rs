@@ -12,11 +12,14 @@ mod transaction;
 mod batch;
 mod document;
 mod fields;
+mod condition;
+mod copy;
 mod files;
 mod listing;
 mod query;
 mod read;
 mod replace;
+mod upload;
 mod versions;
 mod write;
 

@@ -2,16 +2,16 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
     },
     time::SystemTime,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use mongodb::{
     Client,
-    bson::{Bson, DateTime, Document, doc},
+    bson::{Bson, DateTime, Document, doc, oid::ObjectId},
     options::ClientOptions,
 };
 use storage_core::{BackendInfo, Capabilities, Error, ErrorKind, Isolation, Result};
@@ -30,6 +30,8 @@ const WRITERS: usize = 8;
 const LEAST: usize = 8;
 const MOST: usize = 200;
 const MEETINGS: usize = 40;
+/// The processes of servers that this process has tried.
+static TRIED: Mutex<Vec<ObjectId>> = Mutex::new(Vec::new());
 
 pub(crate) async fn open(config: Config) -> Result<Session> {
     config.check()?;
@@ -62,6 +64,7 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
         tasks: Tasks::new(runtime, config.timeout),
         closed: AtomicBool::new(false),
         ahead: AtomicI64::new(0),
+        copies_chunks: AtomicBool::new(true),
     };
     let hello = store.plain(doc! { "hello": 1 }).await?;
     let anonymous = config.is_anonymous();
@@ -84,7 +87,9 @@ pub(crate) async fn open(config: Config) -> Result<Session> {
     if product.keys().any(|field| field.starts_with("ferretdb")) && !config.unsafe_server {
         return Err(not_atomic("FerretDB"));
     }
-    prepare(&store, config.unsafe_server).await.map_err(wants_a_user)?;
+    // The server chooses it anew whenever it starts.
+    let process = hello.get_document("topologyVersion").and_then(|version| version.get_object_id("processId")).ok();
+    prepare(&store, config.unsafe_server, process).await.map_err(wants_a_user)?;
     files::sweep(&store, now).await?;
     Ok(Session::new(Arc::new(store)))
 }
@@ -124,14 +129,14 @@ fn info(replicated: bool, config: &Config) -> BackendInfo {
 }
 
 /// Creates what is not there. Others may do the same at the same time.
-async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
+async fn prepare(store: &Store, unsafe_server: bool, process: Option<ObjectId>) -> Result<()> {
     let record = doc! { "find": store.name("schema"), "filter": { "_id": "storage" }, "limit": 1, "singleBatch": true };
     let record = first(&store.command(record).await?).cloned();
     let probed = record.as_ref().is_some_and(|record| record.get_bool("probed").is_ok_and(|probed| probed));
     match record.map(|record| record.get_i32("version")) {
         // What a client that uses the server alone has made says nothing of the server.
         Some(Ok(version)) if version <= SCHEMA && !probed && !unsafe_server => {
-            probe(store).await?;
+            try_server(store, process).await?;
             return note(store, doc! { "$set": { "probed": true } }).await;
         }
         Some(Ok(version)) if version <= SCHEMA => return Ok(()),
@@ -146,34 +151,30 @@ async fn prepare(store: &Store, unsafe_server: bool) -> Result<()> {
     }
     check_shape(store).await?;
     if !unsafe_server {
-        probe(store).await?;
+        try_server(store, process).await?;
     }
     let index = |keys: Document, name: &str, unique: bool| doc! { "key": keys, "name": name, "unique": unique };
-    create(
-        store,
-        store.collection.clone(),
-        vec![
-            index(doc! { "metadata.type": 1 }, "type", false),
-            index(doc! { "metadata.tags": 1 }, "tags", false),
-            index(doc! { "metadata.fields": 1 }, "fields", false),
-            index(doc! { "modified": 1, "_id": 1 }, "modified", false),
-        ],
-    )
-    .await?;
-    create(
-        store,
-        store.name("files"),
-        vec![index(doc! { "filename": 1, "uploadDate": 1 }, "filename_1_uploadDate_1", false)],
-    )
-    .await?;
-    create(store, store.name("chunks"), vec![index(doc! { "files_id": 1, "n": 1 }, "files_id_1_n_1", true)]).await?;
-    create(
-        store,
-        store.name("versions"),
-        vec![index(doc! { "key": 1, "n": -1 }, "key_1_n_-1", false), index(doc! { "file": 1 }, "file_1", false)],
-    )
-    .await?;
-    create(store, store.name("leases"), vec![index(doc! { "renewed": 1 }, "renewed", false)]).await?;
+    // A collection that is missing is made with its indexes.
+    let all = [
+        (
+            store.collection.clone(),
+            vec![
+                index(doc! { "metadata.type": 1 }, "type", false),
+                index(doc! { "metadata.tags": 1 }, "tags", false),
+                index(doc! { "metadata.fields": 1 }, "fields", false),
+                index(doc! { "modified": 1, "_id": 1 }, "modified", false),
+            ],
+        ),
+        (store.name("files"), vec![index(doc! { "filename": 1, "uploadDate": 1 }, "filename_1_uploadDate_1", false)]),
+        (store.name("chunks"), vec![index(doc! { "files_id": 1, "n": 1 }, "files_id_1_n_1", true)]),
+        (
+            store.name("versions"),
+            vec![index(doc! { "key": 1, "n": -1 }, "key_1_n_-1", false), index(doc! { "file": 1 }, "file_1", false)],
+        ),
+        (store.name("leases"), vec![index(doc! { "renewed": 1 }, "renewed", false)]),
+    ];
+    let make = |(name, indexes)| store.command(doc! { "createIndexes": name, "indexes": indexes });
+    try_join_all(all.map(make)).await?;
     note(store, doc! { "$setOnInsert": { "version": SCHEMA, "probed": !unsafe_server } }).await
 }
 
@@ -217,14 +218,14 @@ async fn check_shape(store: &Store) -> Result<()> {
     }
 }
 
-async fn create(store: &Store, name: String, indexes: Vec<Document>) -> Result<()> {
-    match store.command(doc! { "create": &name }).await {
-        Ok(_) => {}
-        // It exists, perhaps since a moment ago.
-        Err(failed) if error::is_there_already(&failed.error) => {}
-        Err(failed) => return Err(failed.error),
+/// Tries a server, unless this process has tried it since it was started.
+async fn try_server(store: &Store, process: Option<ObjectId>) -> Result<()> {
+    let tried = || TRIED.lock().unwrap_or_else(PoisonError::into_inner);
+    if process.is_some_and(|process| tried().contains(&process)) {
+        return Ok(());
     }
-    store.command(doc! { "createIndexes": name, "indexes": indexes }).await?;
+    probe(store).await?;
+    tried().extend(process);
     Ok(())
 }
 

@@ -8,13 +8,14 @@ use storage_core::{
 
 use crate::{
     document::{self, Content, Found},
-    files::{self, CHUNKS},
+    files,
     session::{Db, Session, Touches},
+    upload::CHUNKS,
     versions,
 };
 
 /// How often a value that is overwritten while it is looked for is read again.
-const ATTEMPTS: usize = 20;
+pub(crate) const ATTEMPTS: usize = 20;
 
 /// A part of a file, in bytes.
 #[derive(Clone)]
@@ -38,10 +39,7 @@ impl Session {
     pub(crate) async fn get(&self, key: &Key, options: GetOptions) -> Result<Option<Object>> {
         let mut overwritten = None;
         for _ in 0..ATTEMPTS {
-            let sought = key.clone();
-            let version = options.version.clone();
-            let find = |mut db: Db| async move { at(&mut db, &sought, version, true).await };
-            let found = self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), find).await?;
+            let found = self.find(key, options.version.clone()).await?;
             match self.object(found, &options).await {
                 // Overwritten between the document and its first chunks.
                 Err(e) if e.kind() == ErrorKind::Conflict && !self.in_transaction() => overwritten = Some(e),
@@ -49,6 +47,13 @@ impl Session {
             }
         }
         Err(overwritten.unwrap_or_else(conflict))
+    }
+
+    /// What a key, or a version of it, has.
+    pub(crate) async fn find(&self, key: &Key, version: Option<VersionId>) -> Result<Option<Found>> {
+        let sought = key.clone();
+        let find = |mut db: Db| async move { at(&mut db, &sought, version, true).await };
+        self.run(Keys::from(key), Touches::Keys(std::slice::from_ref(key)), find).await
     }
 
     pub(crate) async fn object(&self, found: Option<Found>, options: &GetOptions) -> Result<Option<Object>> {
@@ -117,10 +122,10 @@ impl Session {
         };
         let mut pieces = Vec::with_capacity(chunks.len());
         for (n, chunk) in (begin..).zip(chunks) {
-            let Some(bytes) = chunk_of(chunk, n) else { return Err(self.missing(&cut).await) };
+            let Some(bytes) = chunk_of(chunk, n) else { return Err(self.missing(&cut.key, cut.file).await) };
             let (from, len) = (n * cut.chunk, bytes.len() as u64);
             if len != cut.chunk.min(cut.size - from) {
-                return Err(self.missing(&cut).await);
+                return Err(self.missing(&cut.key, cut.file).await);
             }
             // Both lie within the chunk.
             let (start, end) = (part.next - from, (part.end - from).min(len));
@@ -129,22 +134,19 @@ impl Session {
         }
         match pieces.len() as u64 == behind - begin {
             true => Ok(pieces),
-            false => Err(self.missing(&cut).await),
+            false => Err(self.missing(&cut.key, cut.file).await),
         }
     }
 
     /// Why a chunk is not there: the value is another by now, or somebody has damaged it.
-    async fn missing(&self, part: &Part) -> Error {
-        let (store, key, file) = (self.store.clone(), part.key.clone(), part.file);
-        let named = self.store.tasks.runtime.spawn(async move { files::is_named(&store, file, &key).await });
-        let key = part.key.clone();
+    pub(crate) async fn missing(&self, key: &Key, file: ObjectId) -> Error {
+        let (store, known) = (self.store.clone(), key.clone());
+        let named = self.store.tasks.runtime.spawn(async move { files::is_named(&store, file, &known).await });
         match named.await {
-            Ok(Ok(named)) => match named {
-                true => {
-                    Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup").with_key(&key)
-                }
-                false => conflict(),
-            },
+            Ok(Ok(true)) => {
+                Error::new(ErrorKind::Corrupt, "chunks of the value are missing; restore a backup").with_key(key)
+            }
+            Ok(Ok(false)) => conflict(),
             Ok(Err(e)) => e,
             Err(_) => Error::closed(),
         }
@@ -160,7 +162,7 @@ fn chunk_of(chunk: mongodb::bson::Bson, n: u64) -> Option<Bytes> {
     }
 }
 
-fn conflict() -> Error {
+pub(crate) fn conflict() -> Error {
     Error::new(ErrorKind::Conflict, "the value was overwritten or deleted while it was read; read it again")
 }
 

@@ -4,22 +4,20 @@ use mongodb::bson::{Document, doc};
 use storage_core::{Condition, Error, ErrorKind, Key, Result};
 
 use crate::{
+    condition::{checked, matches},
     files, read,
     session::Db,
     versions,
-    write::{ATTEMPTS, Item, NO_REVISION, Updated, checked, matches, remove, replaced, same, update},
+    write::{ATTEMPTS, Item, NO_REVISION, Updated, remove, replaced, same, update},
 };
 
 /// [`write::write`] once. `false` if another writer was faster, and nothing was done.
 pub(crate) async fn try_replace(db: &mut Db, item: &Item) -> Result<bool> {
     let there = read::current(db, &item.key).await?;
     checked(item, there.as_ref())?;
-    let mut statement = item.statement(db, doc! {}, there.is_none())?;
     let n = versions::next(db, &item.key, there.as_ref()).await?;
-    if let Ok(set) = statement.get_document_mut("u").and_then(|update| update.get_document_mut("$set")) {
-        set.insert("n", n);
-    }
-    statement.insert("q", there.as_ref().map_or_else(|| doc! { "_id": item.key.as_str(), "rev": NO_REVISION }, same));
+    let filter = there.as_ref().map_or_else(|| doc! { "_id": item.key.as_str(), "rev": NO_REVISION }, same);
+    let statement = item.nth_statement(db, filter, there.is_none(), Some(n))?;
     let kept = match &there {
         Some(there) => versions::keep(db, &item.key, there).await?,
         None => None,
@@ -34,7 +32,7 @@ pub(crate) async fn try_replace(db: &mut Db, item: &Item) -> Result<bool> {
             if let Some(old) = old {
                 files::discard(&db.store, old).await;
             }
-            forgive(versions::prune(db, &item.key, true).await);
+            forgive(versions::prune(db, &item.key, true, n).await);
         }
         // Perhaps it was done: then what was kept is a version.
         Err(e) if e.is_ambiguous() => {}
@@ -74,7 +72,7 @@ pub(crate) async fn delete_kept(db: &mut Db, key: &Key, condition: Option<&Condi
         let kept = versions::keep(db, key, &there).await?;
         match remove_all_of(db, key, &there, kept.is_some()).await {
             Ok(true) => {
-                forgive(versions::prune(db, key, false).await);
+                forgive(versions::prune(db, key, false, versions::count(&there)).await);
                 return Ok(());
             }
             Ok(false) => versions::take_back(db, kept).await,

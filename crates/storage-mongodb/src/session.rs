@@ -47,6 +47,8 @@ pub(crate) struct Store {
     pub(crate) closed: AtomicBool,
     /// How far the store's clock is before ours, in milliseconds.
     pub(crate) ahead: AtomicI64,
+    /// Whether the server copies chunks by itself, as far as is known.
+    pub(crate) copies_chunks: AtomicBool,
 }
 
 /// A way to the database. A session of a transaction does not keep it alive.
@@ -134,6 +136,11 @@ impl Db {
         self.commit.as_ref().map_or(Ok(()), Commit::begin)
     }
 
+    /// Whether a write took effect, or still will, is not known.
+    pub(crate) fn lose(&mut self) {
+        self.lost = true;
+    }
+
     /// A command that changes nothing.
     pub(crate) async fn read(&mut self, command: Document) -> Result<Document> {
         self.run(command).await.map_err(Error::from)
@@ -163,7 +170,9 @@ impl Db {
         if failed.definite || within {
             return Err(failed.error);
         }
-        self.lost |= failed.error.kind() == ErrorKind::Timeout;
+        if failed.error.kind() == ErrorKind::Timeout {
+            self.lose();
+        }
         Err(failed.error.ambiguous())
     }
 

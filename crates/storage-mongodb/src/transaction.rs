@@ -1,11 +1,11 @@
 //! A transaction: a session of the server, and its end.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use mongodb::{
     ClientSession,
     bson::{Document, oid::ObjectId},
-    error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR, UNKNOWN_TRANSACTION_COMMIT_RESULT},
+    error::{Error as DriverError, TRANSIENT_TRANSACTION_ERROR},
     options::{ReadConcern, TransactionOptions, WriteConcern},
 };
 use storage_core::{BatchOptions, Error, ErrorKind, Key, Result, Transaction, async_trait, pending::Keys};
@@ -18,6 +18,11 @@ use crate::{
     error, files,
     session::{Db, Session, Store, Touches},
 };
+
+/// How long a commit is made again, and the first and the longest pause: those of the drivers' specification.
+const COMMITTING: Duration = Duration::from_secs(120);
+const PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Sees the store as it was when it began, with its own writes.
 pub(crate) struct MongoTransaction {
@@ -44,7 +49,7 @@ impl Open {
         loop {
             match Self::begin_once(store).await {
                 Err(e) if e.kind() == ErrorKind::Conflict && begun.elapsed() < store.timeout => {
-                    time::sleep(time::Duration::from_millis(20)).await;
+                    time::sleep(Duration::from_millis(20)).await;
                 }
                 done => return done,
             }
@@ -52,6 +57,16 @@ impl Open {
     }
 
     async fn begin_once(store: &Store) -> Result<Self> {
+        let mut open = Self::start(store).await?;
+        // What it sees is settled by its first command.
+        let first =
+            mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
+        open.command(store, first).await?;
+        Ok(open)
+    }
+
+    /// One whose first command comes later.
+    pub(crate) async fn start(store: &Store) -> Result<Self> {
         let options = TransactionOptions::builder()
             .read_concern(ReadConcern::snapshot())
             .write_concern(WriteConcern::majority())
@@ -63,12 +78,7 @@ impl Open {
         };
         let session = time::timeout(store.timeout, begin).await.map_err(|_| error::timed_out())?;
         let session = session.map_err(|e| error::from_driver(&e))?;
-        let mut open = Self { session: Some(session), doomed: false, written: Vec::new(), replaced: Vec::new() };
-        // What it sees is settled by its first command.
-        let first =
-            mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
-        open.command(store, first).await?;
-        Ok(open)
+        Ok(Self { session: Some(session), doomed: false, written: Vec::new(), replaced: Vec::new() })
     }
 
     pub(crate) fn doom(&mut self) {
@@ -107,24 +117,47 @@ impl Open {
         Ok(())
     }
 
-    /// Commits, again as long as the server cannot tell whether it has.
+    /// Commits when leases name the files that the commit is about to give to a key, and to take from one.
+    async fn commit_with_files(&mut self, store: &Store) -> Result<()> {
+        let leased = self.lease_files(store).await;
+        if leased.is_err() {
+            let _ = self.abort(store).await;
+            return leased;
+        }
+        self.commit(store).await
+    }
+
+    async fn lease_files(&self, store: &Store) -> Result<()> {
+        for file in &self.written {
+            files::commit_lease(store, *file).await?;
+        }
+        for (file, key) in &self.replaced {
+            files::lease(store, *file, key, "replaced").await?;
+        }
+        Ok(())
+    }
+
+    /// Commits, again as long as the server cannot tell whether it has: for as long as the drivers' specification of transactions says,
+    /// or `timeout` if that is shorter, and with its pauses.
     async fn commit(&mut self, store: &Store) -> Result<()> {
         let Some(mut session) = self.session.take() else { return Err(ended()) };
-        let begun = Instant::now();
+        let limit = store.timeout.min(COMMITTING);
+        let (begun, mut pause) = (Instant::now(), PAUSE);
         loop {
-            let left = store.timeout.saturating_sub(begun.elapsed());
-            match time::timeout(left, session.commit_transaction()).await {
+            let left = limit.saturating_sub(begun.elapsed());
+            let unknown = match time::timeout(left, session.commit_transaction()).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(e)) if e.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
-                    if begun.elapsed() * 2 > store.timeout {
-                        return Err(error::from_driver(&e).ambiguous());
-                    }
-                    time::sleep(time::Duration::from_millis(20)).await;
-                }
+                Ok(Err(e)) if error::may_be_committed(&e) => error::from_driver(&e),
                 Ok(Err(e)) if error::is_definite(&e) => return Err(error::from_driver(&e)),
                 Ok(Err(e)) => return Err(error::from_driver(&e).ambiguous()),
                 Err(_) => return Err(error::timed_out().ambiguous()),
+            };
+            let sleep = pause.mul_f64(fastrand::f64());
+            if begun.elapsed() + sleep >= limit {
+                return Err(unknown.ambiguous());
             }
+            time::sleep(sleep).await;
+            pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
         }
     }
 }
@@ -159,51 +192,49 @@ impl MongoTransaction {
     }
 
     async fn end(&self, commit: bool) -> Result<()> {
-        let run = self.session.run(Keys::prefix(""), Touches::Nothing, move |mut db| async move {
-            let store = db.store.clone();
-            let Some(open) = &mut db.open else { return Err(ended()) };
-            if open.session.is_none() {
-                return Err(ended());
-            }
-            if open.doomed || !commit {
-                let rolled_back = open.abort(&store).await;
-                files::discard_all(&store, &std::mem::take(&mut open.written)).await;
-                return if commit { Err(overtaken()) } else { rolled_back };
-            }
-            for file in &open.written {
-                if let Err(e) = files::commit_lease(&store, *file).await {
-                    let _ = open.abort(&store).await;
-                    return Err(e);
-                }
-            }
-            for (file, key) in &open.replaced {
-                if let Err(e) = files::lease(&store, *file, key, "replaced").await {
-                    let _ = open.abort(&store).await;
-                    return Err(e);
-                }
-            }
-            let done = open.commit(&store).await;
-            match &done {
-                Ok(()) => {
-                    for file in &open.written {
-                        files::end_lease(&store, *file).await;
-                    }
-                    let replaced: Vec<ObjectId> = open.replaced.iter().map(|(file, _)| *file).collect();
-                    files::discard_all(&store, &replaced).await;
-                }
-                Err(e) if !e.is_ambiguous() => {
-                    files::discard_all(&store, &std::mem::take(&mut open.written)).await;
-                    for (file, _) in &open.replaced {
-                        files::end_lease(&store, *file).await;
-                    }
-                }
-                // The next sweep finds out what became of the files.
-                Err(_) => {}
-            }
-            done
-        });
-        run.await
+        let end = move |mut db: Db| async move { end(&mut db, commit).await };
+        self.session.run(Keys::prefix(""), Touches::Nothing, end).await
     }
+}
+
+/// Commits or rolls back, and does with the files what follows from it.
+pub(crate) async fn end(db: &mut Db, commit: bool) -> Result<()> {
+    let store = db.store.clone();
+    let Some(open) = &mut db.open else { return Err(ended()) };
+    if open.session.is_none() {
+        return Err(ended());
+    }
+    let commits = commit && !open.doomed;
+    let done = match commits {
+        true => open.commit_with_files(&store).await,
+        false => open.abort(&store).await.and(if commit { Err(overtaken()) } else { Ok(()) }),
+    };
+    let (written, replaced) = (std::mem::take(&mut open.written), std::mem::take(&mut open.replaced));
+    match &done {
+        Ok(()) if commits => {
+            for file in &written {
+                files::end_lease(&store, *file).await;
+            }
+            for (file, _) in &replaced {
+                files::discard(&store, *file).await;
+            }
+        }
+        // The next sweep finds out what became of the files.
+        Err(e) if e.is_ambiguous() => {
+            if e.kind() == ErrorKind::Timeout {
+                db.lose();
+            }
+        }
+        _ => {
+            files::discard_all(&store, &written).await;
+            if commits {
+                for (file, _) in &replaced {
+                    files::end_lease(&store, *file).await;
+                }
+            }
+        }
+    }
+    done
 }
 
 impl fmt::Debug for MongoTransaction {

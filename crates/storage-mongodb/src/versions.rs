@@ -83,10 +83,15 @@ pub(crate) async fn find(db: &mut Db, key: &Key, version: &VersionId, with_data:
 /// The number of the write that replaces this document, or creates the key.
 pub(crate) async fn next(db: &mut Db, key: &Key, there: Option<&Document>) -> Result<i64> {
     let newest = match there {
-        Some(there) => there.get_i64("n").unwrap_or(0),
-        None => older(db, key, doc! { "n": 1 }).await?.first().map_or(0, |newest| newest.get_i64("n").unwrap_or(0)),
+        Some(there) => count(there),
+        None => older(db, key, doc! { "n": 1 }).await?.first().map_or(0, count),
     };
     Ok(newest + 1)
+}
+
+/// The number of the write that made this document.
+pub(crate) fn count(document: &Document) -> i64 {
+    document.get_i64("n").unwrap_or(0)
 }
 
 /// Keeps a document, whole as it was read, before it is replaced. Returns what to take back if it is not.
@@ -112,9 +117,12 @@ pub(crate) async fn take_back(db: &Db, kept: Option<ObjectId>) {
     }
 }
 
-/// Forgets the oldest versions of a key which has a value now, or has none.
-pub(crate) async fn prune(db: &mut Db, key: &Key, has_value: bool) -> Result<()> {
-    let Some(most) = db.store.versions else { return Ok(()) };
+/// Forgets the oldest versions of a key which has a value now, or has none. `n` counts its writes: as long as it is small, there cannot
+/// be too many.
+pub(crate) async fn prune(db: &mut Db, key: &Key, has_value: bool, n: i64) -> Result<()> {
+    let Some(most) = db.store.versions.filter(|most| n > i64::try_from(*most).unwrap_or(i64::MAX)) else {
+        return Ok(());
+    };
     let most = match (has_value, most) {
         (true, most) => most - 1,
         (false, 1) => 0,

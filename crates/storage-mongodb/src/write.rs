@@ -10,11 +10,11 @@ use storage_core::{
 };
 
 use crate::{
+    condition,
     document::{self, Content},
-    error,
-    files::{self, Upload},
-    read, replace,
+    error, files, read, replace,
     session::{Db, Session, Store, Touches},
+    upload::Upload,
     versions,
 };
 
@@ -48,7 +48,12 @@ impl Item {
 
     /// The statement that writes it where this holds.
     pub(crate) fn statement(&self, db: &Db, filter: Document, upsert: bool) -> Result<Document> {
-        let update = document::update(&self.rev, &self.content, &self.metadata, db.store.now())?;
+        self.nth_statement(db, filter, upsert, None)
+    }
+
+    /// The same as the write of this number of its key, where writes are counted.
+    pub(crate) fn nth_statement(&self, db: &Db, filter: Document, upsert: bool, n: Option<i64>) -> Result<Document> {
+        let update = document::update(&self.rev, &self.content, &self.metadata, db.store.now(), n)?;
         Ok(doc! { "q": filter, "u": update, "upsert": upsert })
     }
 }
@@ -115,6 +120,10 @@ impl Session {
     pub(crate) async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         self.store.check_open()?;
         let received = self.receive(key, body).await?;
+        self.put_received(key, received, options).await
+    }
+
+    pub(crate) async fn put_received(&self, key: &Key, received: Received, options: PutOptions) -> Result<Entry> {
         let item = Item::new(key, received.content(), &options);
         // The job keeps the file, for it may go on without its caller.
         let job = |mut db: Db| async move {
@@ -195,17 +204,18 @@ async fn try_write(db: &mut Db, item: &Item) -> Result<bool> {
         let statement = item.statement(db, filter, upsert)?;
         match update(db, statement).await? {
             Updated::Yes => return Ok(true),
-            Updated::Duplicate if item.condition == Some(Condition::IfAbsent) => return Err(exists()),
+            Updated::Duplicate if item.condition == Some(Condition::IfAbsent) => return Err(condition::exists()),
             Updated::Duplicate | Updated::No => {}
         }
     }
     let there = read::current(db, &item.key).await?;
     if let Some(Condition::IfMatch(etag)) = &item.condition {
-        matches(there.as_ref(), etag)?;
+        condition::matches(there.as_ref(), etag)?;
     }
     let Some(there) = there else { return Ok(false) };
     let Ok(old) = there.get_object_id("file") else {
-        if !looks {
+        if !looks && !there.contains_key("file") {
+            condition::refuse_unreadable(db, &item.key, item.condition.as_ref()).await?;
             return Ok(false);
         }
         let statement = item.statement(db, same(&there), false)?;
@@ -222,32 +232,20 @@ async fn try_write(db: &mut Db, item: &Item) -> Result<bool> {
     Ok(matches!(done, Updated::Yes))
 }
 
-pub(crate) fn checked(item: &Item, there: Option<&Document>) -> Result<()> {
-    match &item.condition {
-        None => Ok(()),
-        Some(Condition::IfAbsent) if there.is_some() => Err(exists()),
-        Some(Condition::IfAbsent) => Ok(()),
-        Some(Condition::IfMatch(etag)) => matches(there, etag),
-        Some(_) => Err(Error::unsupported("this condition")),
-    }
-}
-
 async fn write_within(db: &mut Db, item: &Item) -> Result<()> {
     let there = read::current(db, &item.key).await?;
-    checked(item, there.as_ref())?;
-    let mut statement = item.statement(db, doc! { "_id": item.key.as_str() }, true)?;
+    condition::checked(item, there.as_ref())?;
     let kept = replace::keep_within(db, &item.key, there.as_ref()).await?;
-    if db.store.versions.is_some() {
-        let n = versions::next(db, &item.key, there.as_ref()).await?;
-        if let Ok(set) = statement.get_document_mut("u").and_then(|update| update.get_document_mut("$set")) {
-            set.insert("n", n);
-        }
-    }
+    let n = match db.store.versions {
+        Some(_) => Some(versions::next(db, &item.key, there.as_ref()).await?),
+        None => None,
+    };
+    let statement = item.nth_statement(db, doc! { "_id": item.key.as_str() }, true, n)?;
     update(db, statement).await?;
     if !kept {
         replaced(db, &item.key, there.as_ref());
     }
-    versions::prune(db, &item.key, true).await
+    versions::prune(db, &item.key, true, n.unwrap_or(0)).await
 }
 
 /// Remembers the file of a value that the transaction has replaced or deleted.
@@ -288,24 +286,12 @@ pub(crate) fn same(there: &Document) -> Document {
     doc! { "_id": there.get("_id"), "rev": of("rev"), "file": of("file") }
 }
 
-pub(crate) fn matches(there: Option<&Document>, etag: &Etag) -> Result<()> {
-    let entry = there.and_then(|there| document::found(there.clone(), false, true)).map(|found| {
-        let framed = there.is_some_and(|there| there.get_object_id("file").is_err() || there.get_i32("chunk").is_ok());
-        if framed { found.entry } else { found.entry.into_damaged(document::unreadable()) }
-    });
-    Condition::IfMatch(etag.clone()).check(entry.as_ref())
-}
-
-pub(crate) fn exists() -> Error {
-    Error::new(ErrorKind::AlreadyExists, "the key already has a value")
-}
-
 /// Deletes a key if the condition holds.
 pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>) -> Result<()> {
     if db.in_transaction() {
         let there = read::current(db, key).await?;
         if let Some(Condition::IfMatch(etag)) = condition {
-            matches(there.as_ref(), etag)?;
+            condition::matches(there.as_ref(), etag)?;
         }
         if there.is_none() {
             // Otherwise nothing of this would meet a writer who creates the key at the same time, and both would have their way.
@@ -319,7 +305,7 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
             if !kept {
                 replaced(db, key, there.as_ref());
             }
-            versions::prune(db, key, false).await?;
+            versions::prune(db, key, false, there.as_ref().map_or(0, versions::count)).await?;
         }
         return Ok(());
     }
@@ -338,14 +324,18 @@ pub(crate) async fn delete(db: &mut Db, key: &Key, condition: Option<&Condition>
         }
         let there = read::current(db, key).await?;
         if let Some(Condition::IfMatch(etag)) = condition {
-            matches(there.as_ref(), etag)?;
+            condition::matches(there.as_ref(), etag)?;
         }
         let Some(there) = there else { return Ok(()) };
         let Ok(old) = there.get_object_id("file") else {
-            match looks && remove(db, same(&there)).await? {
-                true => return Ok(()),
-                false => continue,
+            if looks || there.contains_key("file") {
+                if remove(db, same(&there)).await? {
+                    return Ok(());
+                }
+            } else {
+                condition::refuse_unreadable(db, key, condition).await?;
             }
+            continue;
         };
         files::lease(&db.store, old, key, "replaced").await?;
         if remove(db, same(&there)).await? {

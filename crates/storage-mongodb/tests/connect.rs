@@ -65,6 +65,15 @@ async fn collections_that_are_not_ours_are_refused() {
     let collated = name();
     database.run_command(doc! { "create": &collated, "collation": { "locale": "de" } }).await.unwrap();
     refused(&collated, "collation").await;
+    let (view, base) = (name(), name());
+    database.run_command(doc! { "create": &view, "viewOn": &base, "pipeline": [] }).await.unwrap();
+    refused(&view, "view").await;
+    let unreadable = name();
+    let schema = database.collection::<Document>(&format!("{unreadable}.schema"));
+    schema.insert_one(doc! { "_id": "storage", "version": "one" }).await.unwrap();
+    let e = Mongo::connect(support::config(&support::server(), &unreadable).unwrap()).await.unwrap_err();
+    assert_eq!(e.kind(), ErrorKind::Corrupt, "{e:?}");
+    support::drop_all(&unreadable).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,11 +11,22 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
-use storage_core::{ByteRange, Condition, GetOptions, ListOptions, PutOptions, Query, Storage};
+use mongodb::bson::{Document, doc};
+use storage_core::{BatchOptions, ByteRange, Condition, GetOptions, ListOptions, PutOptions, Query, Storage};
 use storage_mongodb::Mongo;
 
-/// The commands that have passed, but for what the driver says on its own.
-type Commands = Arc<Mutex<Vec<String>>>;
+/// What has passed, but for what the driver says on its own.
+#[derive(Default)]
+struct Passed {
+    commands: Vec<String>,
+    /// Of requests and of answers.
+    bytes: usize,
+    /// How many have not been answered, and how many there were at once at most.
+    open: usize,
+    at_once: usize,
+}
+
+type Commands = Arc<Mutex<Passed>>;
 
 fn counting(server: String) -> (String, Commands) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -24,34 +35,47 @@ fn counting(server: String) -> (String, Commands) {
     thread::spawn(move || {
         for client in listener.incoming().flatten() {
             let upstream = TcpStream::connect(&server).unwrap();
-            let (mut back, mut to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
-            thread::spawn(move || std::io::copy(&mut back, &mut to));
-            let seen = seen.clone();
-            thread::spawn(move || forward(client, upstream, &seen));
+            let (back, to) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
+            let (asked, answered) = (seen.clone(), seen.clone());
+            thread::spawn(move || forward(back, to, |_, len| answer(&answered, len)));
+            thread::spawn(move || forward(client, upstream, |message, len| request(&asked, message, len)));
         }
     });
     (address, commands)
 }
 
 /// Passes whole messages on: <https://www.mongodb.com/docs/manual/reference/mongodb-wire-protocol/>.
-fn forward(mut client: TcpStream, mut upstream: TcpStream, seen: &Commands) -> Option<()> {
+fn forward(mut from: TcpStream, mut to: TcpStream, mut tell: impl FnMut(&[u8], usize)) -> Option<()> {
     loop {
-        let mut header = [0; 16];
-        client.read_exact(&mut header).ok()?;
-        let len = u32::from_le_bytes(header[..4].try_into().ok()?) as usize;
-        let mut body = vec![0; len - 16];
-        client.read_exact(&mut body).ok()?;
-        // Flags, the kind of section, the length of the document, the type of its first element.
-        let is_message = header[12..16] == 2013_u32.to_le_bytes();
-        if let Some(name) = body.get(10..).filter(|_| is_message).and_then(|rest| rest.split(|byte| *byte == 0).next())
-        {
-            let name = String::from_utf8_lossy(name).into_owned();
-            if !["hello", "isMaster", "ismaster", "ping", "endSessions"].contains(&name.as_str()) {
-                seen.lock().unwrap().push(name);
-            }
-        }
-        upstream.write_all(&header).and_then(|()| upstream.write_all(&body)).ok()?;
+        let mut message = vec![0; 16];
+        from.read_exact(&mut message).ok()?;
+        let len = u32::from_le_bytes(message[..4].try_into().ok()?) as usize;
+        message.resize(len, 0);
+        from.read_exact(&mut message[16..]).ok()?;
+        tell(&message, len);
+        to.write_all(&message).ok()?;
     }
+}
+
+fn request(seen: &Commands, message: &[u8], len: usize) {
+    // Behind the header flags, the kind of section, the length of the document, the type of its first element.
+    let name = message.get(26..).and_then(|rest| rest.split(|byte| *byte == 0).next()).unwrap_or_default();
+    let name = String::from_utf8_lossy(name).into_owned();
+    let mut seen = seen.lock().unwrap();
+    if message[12..16] == 2013_u32.to_le_bytes()
+        && !["hello", "isMaster", "ismaster", "ping", "endSessions"].contains(&name.as_str())
+    {
+        seen.commands.push(name);
+        seen.bytes += len;
+        seen.open += 1;
+        seen.at_once = seen.at_once.max(seen.open);
+    }
+}
+
+fn answer(seen: &Commands, len: usize) {
+    let mut seen = seen.lock().unwrap();
+    seen.bytes += len;
+    seen.open = seen.open.saturating_sub(1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -62,7 +86,8 @@ async fn each_call_costs_what_the_readme_says() {
     let (address, commands) = counting(support::server());
     let collection = format!("counts{:08x}", fastrand::u32(..));
     let storage = Storage::new(Mongo::connect(support::config(&address, &collection).unwrap()).await.unwrap());
-    let take = || std::mem::take(&mut *commands.lock().unwrap());
+    let passed = || std::mem::take(&mut *commands.lock().unwrap());
+    let take = || passed().commands;
     take();
 
     let etag = storage.put("a", "1").await.unwrap().etag.unwrap();
@@ -99,6 +124,94 @@ async fn each_call_costs_what_the_readme_says() {
     assert_eq!(take(), ["find", "find"], "a range of a large value");
     storage.get("large").await.unwrap();
     assert_eq!(take(), ["find", "find", "find", "find"], "a large value: its document, and one for each 4 MiB");
+
+    // Each under its own etag, several at once.
+    let some = (0..20).map(|i| (format!("many/{i}"), "3"));
+    let etags = storage.put_batch(some.clone()).await.unwrap().into_iter().map(|entry| entry.etag.unwrap());
+    take();
+    let under = some.zip(etags).map(|((key, value), etag)| (key, value, PutOptions::new().if_match(&etag)));
+    let written = storage.put_batch_with(under, BatchOptions::new()).await.unwrap();
+    assert!(written.iter().all(Result::is_ok));
+    let seen = passed();
+    assert_eq!(seen.commands, ["update"; 20], "a batch with conditions");
+    assert!(seen.at_once > 1, "one after the other");
+
+    storage.copy("a", "copy").await.unwrap();
+    assert_eq!(take(), ["find", "update"], "a copy of a small value");
+    storage.rename("copy", "renamed").await.unwrap();
+    assert_eq!(take(), ["find", "update", "delete"], "a rename of a small value");
+    let atomic = storage.put_batch_with(
+        many("4").map(|(key, value)| (key, value, PutOptions::new())),
+        BatchOptions::new().atomic(true),
+    );
+    atomic.await.unwrap();
+    assert_eq!(take(), ["find", "find", "update", "commitTransaction"], "an atomic batch of 1,000 keys");
     storage.clear().await.unwrap();
     support::drop_all(&collection).await;
+}
+
+/// The server copies a large value by itself, and a rename hands it over, in the transaction that it is within or in one of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_values_are_copied_and_renamed_without_their_bytes() {
+    if support::is_missing_server() {
+        return;
+    }
+    const LARGE: usize = 17 << 20;
+    const LITTLE: usize = 1 << 16;
+    let value: Vec<u8> = (0..LARGE as u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for standalone in [false, true] {
+        let server = if standalone { support::without_replica_set() } else { support::server() };
+        let (address, commands) = counting(server);
+        let collection = format!("moved{:08x}", fastrand::u32(..));
+        let storage = Storage::new(Mongo::connect(support::config(&address, &collection).unwrap()).await.unwrap());
+        let passed = || std::mem::take(&mut *commands.lock().unwrap());
+        storage.put("a", value.clone()).await.unwrap();
+        storage.put("replaced", vec![1; 2 << 20]).await.unwrap();
+        passed();
+        storage.copy("a", "b").await.unwrap();
+        let seen = passed();
+        assert!(seen.bytes < LITTLE, "a copy: {} bytes, {:?}", seen.bytes, seen.commands);
+        storage.rename("a", "replaced").await.unwrap();
+        let seen = passed();
+        assert!(seen.bytes < LITTLE, "a rename: {} bytes, {:?}", seen.bytes, seen.commands);
+        // A transaction that copies the chunks would need more.
+        let handed_over = seen.commands.iter().any(|command| command == "commitTransaction");
+        assert_eq!(handed_over, !standalone, "{:?}", seen.commands);
+        let copies = seen.commands.iter().any(|command| command == "aggregate");
+        assert_eq!(copies, standalone, "{:?}", seen.commands);
+        if !standalone {
+            let tx = storage.begin().await.unwrap();
+            tx.copy("b", "c").await.unwrap();
+            tx.rename("replaced", "renamed").await.unwrap();
+            tx.rename("b", "c").await.unwrap();
+            tx.commit().await.unwrap();
+            let seen = passed();
+            assert!(seen.bytes < LITTLE, "within: {} bytes, {:?}", seen.bytes, seen.commands);
+            for key in ["c", "renamed"] {
+                assert!(storage.get(key).await.unwrap().unwrap() == value, "{key}");
+            }
+        }
+        let database = support::client().await.database(support::DATABASE);
+        let files = database.collection::<Document>(&format!("{collection}.files"));
+        let mut names: Vec<String> = files
+            .distinct("filename", doc! {})
+            .await
+            .unwrap()
+            .iter()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect();
+        names.sort();
+        let keys: Vec<String> =
+            storage.keys().await.unwrap().map_ok(|key| key.as_str().to_owned()).try_collect().await.unwrap();
+        // What other clients of GridFS see.
+        assert_eq!(names, keys);
+        let count = async |of: &str| {
+            database.run_command(doc! { "count": format!("{collection}.{of}") }).await.unwrap().get_i32("n").unwrap()
+        };
+        assert_eq!(count("files").await, 2);
+        assert_eq!(count("chunks").await, 2 * LARGE.div_ceil(255 * 1024) as i32);
+        assert_eq!(count("leases").await, 0);
+        assert!(storage.get(&keys[0]).await.unwrap().unwrap() == value);
+        support::drop_all(&collection).await;
+    }
 }

@@ -6,6 +6,9 @@ mod support;
 #[path = "support/gate.rs"]
 mod gate;
 
+#[path = "support/own.rs"]
+mod own;
+
 use std::{
     env,
     io::Read,
@@ -13,14 +16,18 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt, future, stream};
 use gate::{Gate, Side};
-use mongodb::bson::doc;
+use mongodb::{Client, bson::doc};
+use own::Server;
 use storage_core::{Bytes, Result, Storage};
 use storage_mongodb::Mongo;
 
 /// Of several requests.
-const LARGE: usize = 5 << 20;
+const LARGE: usize = 5 << 19;
 const INLINE: usize = 1000;
+/// How many commands of other steps are tried at once.
+const AT_ONCE: usize = 2;
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -28,32 +35,56 @@ enum Step {
     Overwrite,
     Shrink,
     Delete,
+    Copy,
+    Rename,
 }
 
-impl Step {
-    const ALL: [Self; 4] = [Self::Put, Self::Overwrite, Self::Shrink, Self::Delete];
+/// What is under the key, and under another that it is copied or renamed from.
+type Values = [Option<Bytes>; 2];
 
-    fn before(self) -> Option<Bytes> {
+impl Step {
+    const ALL: [Self; 6] = [Self::Put, Self::Overwrite, Self::Shrink, Self::Delete, Self::Copy, Self::Rename];
+
+    fn before(self) -> Values {
+        let (old, new) = (Some(vec![b'o'; LARGE].into()), Some(vec![b'n'; LARGE].into()));
         match self {
-            Self::Put => None,
-            _ => Some(vec![b'o'; LARGE].into()),
+            Self::Put => [None, None],
+            Self::Overwrite | Self::Shrink | Self::Delete => [old, None],
+            Self::Copy | Self::Rename => [old, new],
         }
     }
 
-    fn after(self) -> Option<Bytes> {
+    fn after(self) -> Values {
+        let new = Some(vec![b'n'; LARGE].into());
         match self {
-            Self::Put | Self::Overwrite => Some(vec![b'n'; LARGE].into()),
-            Self::Shrink => Some("small".into()),
-            Self::Delete => None,
+            Self::Put | Self::Overwrite | Self::Rename => [new, None],
+            Self::Shrink => [Some("small".into()), None],
+            Self::Delete => [None, None],
+            Self::Copy => [new.clone(), new],
+        }
+    }
+
+    /// How many of its commands are tried at once.
+    fn at_once(self) -> usize {
+        match self {
+            // What ends the transaction of one ends those of all.
+            Self::Rename => 1,
+            _ => AT_ONCE,
         }
     }
 
     async fn take(self, storage: &Storage) -> Result<()> {
-        match self.after() {
-            Some(new) => storage.put("k", new).await.map(drop),
-            None => storage.delete("k").await,
+        match (self, self.after()) {
+            (Self::Copy, _) => storage.copy("from", "k").await.map(drop),
+            (Self::Rename, _) => storage.rename("from", "k").await.map(drop),
+            (_, [Some(new), _]) => storage.put("k", new).await.map(drop),
+            (_, [None, _]) => storage.delete("k").await,
         }
     }
+}
+
+async fn values(storage: &Storage) -> Values {
+    [storage.get("k").await.unwrap(), storage.get("from").await.unwrap()]
 }
 
 async fn open(server: &str, collection: &str, timeout: Duration) -> Mongo {
@@ -73,30 +104,49 @@ async fn open(server: &str, collection: &str, timeout: Duration) -> Mongo {
     panic!("the server does not answer within {timeout:?}, a hundred times");
 }
 
+/// Where the steps are taken.
+struct Place {
+    _server: Server,
+    address: String,
+    client: Client,
+}
+
+impl Place {
+    /// `None` where there is no server to be had.
+    async fn new() -> Option<Self> {
+        let server = Server::start(&[]).await?;
+        Some(Self { address: server.address(), client: server.client().await, _server: server })
+    }
+
+    /// Ends the transaction of a client that was killed, which the server would do after a minute.
+    async fn end_transactions(&self) {
+        self.client.database("admin").run_command(doc! { "killAllSessions": [] }).await.unwrap();
+    }
+}
+
 /// A collection whose key is as the step finds it.
-async fn prepared(step: Step) -> String {
+async fn prepared(server: &str, step: Step) -> String {
     let collection = format!("steps{:08x}", fastrand::u32(..));
-    let storage = Storage::new(open(&support::server(), &collection, Duration::from_secs(30)).await);
-    if let Some(old) = step.before() {
-        storage.put("k", old).await.unwrap();
+    let storage = Storage::new(open(server, &collection, Duration::from_secs(30)).await);
+    for (key, value) in ["k", "from"].into_iter().zip(step.before()) {
+        if let Some(value) = value {
+            storage.put(key, value).await.unwrap();
+        }
     }
     collection
 }
 
 /// What is there when the writer has gone: the old value or the new, whole, and not a chunk or a lease more.
-async fn check(collection: &str, step: Step, acknowledged: bool, at: &str) {
-    let storage = Storage::new(open(&support::server(), collection, Duration::from_secs(30)).await);
+async fn check(place: &Place, collection: &str, step: Step, acknowledged: bool, at: &str) {
+    let storage = Storage::new(open(&place.address, collection, Duration::from_secs(30)).await);
     // Marked as committing, a lease is left alone for four times this.
-    let mongo = open(&support::server(), collection, Duration::from_millis(400)).await;
-    let there = storage.get("k").await.unwrap();
-    assert!(
-        there == step.after() || !acknowledged && there == step.before(),
-        "{at}: {:?} bytes",
-        there.map(|b| b.len())
-    );
-    let file = there.is_some_and(|there| there.len() > INLINE);
-    let expected = if file { [1, LARGE.div_ceil(255 * 1024) as i32, 0] } else { [0, 0, 0] };
-    let database = support::client().await.database(support::DATABASE);
+    let mongo = open(&place.address, collection, Duration::from_millis(400)).await;
+    let there = values(&storage).await;
+    let lengths = there.each_ref().map(|value| value.as_ref().map(Bytes::len));
+    assert!(there == step.after() || !acknowledged && there == step.before(), "{at}: {lengths:?} bytes");
+    let files = lengths.iter().flatten().filter(|len| **len > INLINE).count() as i32;
+    let expected = [files, files * LARGE.div_ceil(255 * 1024) as i32, 0];
+    let database = place.client.database(support::DATABASE);
     let count = async |of: &str| {
         database.run_command(doc! { "count": format!("{collection}.{of}") }).await.unwrap().get_i32("n").unwrap()
     };
@@ -111,7 +161,6 @@ async fn check(collection: &str, step: Step, acknowledged: bool, at: &str) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!(left, expected, "files, chunks, leases; {at}");
-    support::drop_all(collection).await;
 }
 
 /// What the killed process does; on its own it does nothing.
@@ -131,37 +180,33 @@ async fn writer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_between_any_two_commands() {
-    if support::is_missing_server() {
-        return;
-    }
+    let Some(place) = &Place::new().await else { return };
     let all = Step::ALL.into_iter().enumerate().map(|(n, step)| async move {
-        let mut kills = 0;
-        for command in 1.. {
-            let mut stopped = false;
-            for side in [Side::Before, Side::Behind] {
-                let at = format!("{step:?}, {side:?} command {command}");
-                let collection = prepared(step).await;
-                let (died, acknowledged) = {
-                    let collection = collection.clone();
-                    tokio::task::spawn_blocking(move || killed(&collection, n, command, side)).await.unwrap()
-                };
-                check(&collection, step, acknowledged, &at).await;
-                stopped |= died;
-                kills += u32::from(died);
+        let each =
+            stream::iter(1..).flat_map(|command| stream::iter([(command, Side::Before), (command, Side::Behind)]));
+        let each = each.map(|(command, side)| async move {
+            let at = format!("{step:?}, {side:?} command {command}");
+            let collection = prepared(&place.address, step).await;
+            let (died, acknowledged) = {
+                let (server, collection) = (place.address.clone(), collection.clone());
+                tokio::task::spawn_blocking(move || killed(server, &collection, n, command, side)).await.unwrap()
+            };
+            if matches!(step, Step::Rename) {
+                place.end_transactions().await;
             }
-            if !stopped {
-                break;
-            }
-        }
+            check(place, &collection, step, acknowledged, &at).await;
+            died
+        });
+        let kills = each.buffered(step.at_once()).take_while(|died| future::ready(*died)).count().await;
         eprintln!("{step:?}: {kills} kills");
         assert!(kills >= 4, "{step:?} takes {kills} commands, which are too few");
     });
-    futures_util::future::join_all(all).await;
+    future::join_all(all).await;
 }
 
 /// Runs a writer and kills it there. Whether it came so far, and whether its caller has been told of success.
-fn killed(collection: &str, step: usize, command: usize, side: Side) -> (bool, bool) {
-    let gate = Gate::new(support::server());
+fn killed(server: String, collection: &str, step: usize, command: usize, side: Side) -> (bool, bool) {
+    let gate = Gate::new(server);
     let mut writer = Command::new(env::current_exe().unwrap());
     writer.args(["--exact", "writer", "--nocapture", "--quiet"]);
     writer.env("STEPS", format!("{} {collection} {step}", gate.address));
@@ -186,14 +231,12 @@ fn killed(collection: &str, step: usize, command: usize, side: Side) -> (bool, b
 
 #[tokio::test(flavor = "multi_thread")]
 async fn standing_still_past_its_lease_behind_any_command() {
-    if support::is_missing_server() {
-        return;
-    }
+    let Some(place) = &Place::new().await else { return };
     let all = Step::ALL.into_iter().map(|step| async move {
-        for command in 1.. {
+        let each = stream::iter(1..).map(|command| async move {
             let at = format!("{step:?}, command {command}");
-            let collection = prepared(step).await;
-            let gate = Gate::new(support::server());
+            let collection = prepared(&place.address, step).await;
+            let gate = Gate::new(place.address.clone());
             let storage = Storage::new(open(&gate.address, &collection, Duration::from_secs(2)).await);
             gate.stop_at(command, Side::Behind);
             let writing = tokio::spawn(async move {
@@ -209,7 +252,7 @@ async fn standing_still_past_its_lease_behind_any_command() {
             if stopped {
                 // Longer than it may take for a command, and than others leave its lease alone.
                 tokio::time::sleep(Duration::from_millis(2200)).await;
-                let other = open(&support::server(), &collection, Duration::from_millis(400)).await;
+                let other = open(&place.address, &collection, Duration::from_millis(400)).await;
                 for _ in 0..4 {
                     let _ = other.sweep().await;
                     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -218,16 +261,17 @@ async fn standing_still_past_its_lease_behind_any_command() {
             gate.open();
             let (storage, done) = writing.await.unwrap();
             drop(storage);
-            let reader = Storage::new(open(&support::server(), &collection, Duration::from_secs(30)).await);
-            let there = reader.get("k").await.unwrap();
+            let reader = Storage::new(open(&place.address, &collection, Duration::from_secs(30)).await);
+            let there = values(&reader).await;
             // What went wrong may be ambiguous; then either value is there.
             let either = done.is_err() && there == step.before();
-            assert!(there == step.after() || either, "{at}: {done:?}, {:?} bytes", there.map(|b| b.len()));
-            check(&collection, step, done.is_ok(), &at).await;
-            if !stopped {
-                break;
-            }
-        }
+            let lengths = there.each_ref().map(|value| value.as_ref().map(Bytes::len));
+            assert!(there == step.after() || either, "{at}: {done:?}, {lengths:?} bytes");
+            check(place, &collection, step, done.is_ok(), &at).await;
+            stopped
+        });
+        each.buffered(step.at_once()).take_while(|stopped| future::ready(*stopped)).count().await
     });
-    futures_util::future::join_all(all).await;
+    let stops = future::join_all(all).await;
+    assert!(stops.iter().all(|stops| *stops >= 2), "{stops:?} commands, which are too few");
 }

@@ -3,89 +3,16 @@
 
 mod support;
 
-use std::{
-    net::TcpListener,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
-};
+#[path = "support/own.rs"]
+mod own;
 
-use mongodb::{
-    Client,
-    bson::{Document, doc},
-    options::ClientOptions,
-};
-use storage_config::ConnectionConfig;
-use storage_core::{Error, ErrorKind, Result, Storage};
+use std::time::{Duration, Instant};
+
+use mongodb::bson::{Document, doc};
+use own::Server;
+use storage_core::{Error, ErrorKind, Storage};
 use storage_layer_retry::RetryLayer;
-use storage_mongodb::{Config, Mongo};
-use tempfile::TempDir;
-
-/// A server of a test's own.
-struct Server {
-    child: Child,
-    port: u16,
-    place: TempDir,
-}
-
-impl Server {
-    /// `None` where the program is not installed.
-    async fn start(arguments: &[&str]) -> Option<Self> {
-        if support::is_missing_server() {
-            return None;
-        }
-        Some(Self::start_in(tempfile::tempdir().unwrap(), arguments).await)
-    }
-
-    async fn start_in(place: TempDir, arguments: &[&str]) -> Self {
-        let program = support::program("secantusd-py").unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut command = Command::new(program);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--log-level", "ERROR", "--storage-path"]);
-        let child = command.arg(place.path()).args(arguments).stdout(Stdio::null()).spawn().unwrap();
-        let begun = Instant::now();
-        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the server does not start");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Self { child, port, place }
-    }
-
-    fn config(&self, user: &str, options: &str) -> Result<Config> {
-        let uri = format!("mongodb://{user}127.0.0.1:{}/storage?{options}", self.port);
-        let mut config = Config::from_connection(&ConnectionConfig::new(uri))?;
-        config.timeout = Duration::from_secs(15);
-        Ok(config)
-    }
-
-    async fn client(&self) -> Client {
-        let uri = format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port);
-        Client::with_options(ClientOptions::parse(uri).await.unwrap()).unwrap()
-    }
-
-    /// The next command of this name fails so.
-    async fn fail(&self, command: &str, mut how: Document) {
-        how.insert("failCommands", vec![command]);
-        let fail = doc! { "configureFailPoint": "failCommand", "mode": { "times": 1 }, "data": how };
-        self.client().await.database("admin").run_command(fail).await.unwrap();
-    }
-
-    /// The same place without the server.
-    fn stop(mut self) -> TempDir {
-        self.end();
-        std::mem::replace(&mut self.place, tempfile::tempdir().unwrap())
-    }
-
-    fn end(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
+use storage_mongodb::Mongo;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_not_known_or_may_not_write_is_told() {
@@ -124,16 +51,16 @@ async fn a_user_who_is_not_known_or_may_not_write_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_set_of_another_name_is_told_in_time() {
     let Some(server) = Server::start(&[]).await else { return };
+    let mut config = server.config("", "replicaSet=another").unwrap();
+    config.timeout = Duration::from_secs(3);
     let begun = Instant::now();
-    let e = Mongo::connect(server.config("", "replicaSet=another").unwrap()).await.unwrap_err();
+    let e = Mongo::connect(config).await.unwrap_err();
     assert_eq!(e.kind(), ErrorKind::Unavailable, "{e:?}");
-    assert!(e.message().contains("`replicaSet`") && begun.elapsed() < Duration::from_secs(18), "{e:?}");
+    assert!(e.message().contains("`replicaSet`") && begun.elapsed() < Duration::from_secs(6), "{e:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_steps_down_or_breaks_off_loses_nothing() {
-    // The driver looks for a server that has stepped down only when the emulator has answered its last look, up to ten seconds later.
-    // So each failure has a server of its own.
     let failures = [
         doc! { "errorCode": 10107 },
         doc! { "errorCode": 91 },
@@ -145,12 +72,14 @@ async fn a_server_that_steps_down_or_breaks_off_loses_nothing() {
 
 async fn loses_nothing(how: Document) {
     let Some(server) = Server::start(&["--enable-test-commands"]).await else { return };
-    let storage = Storage::new(Mongo::connect(server.config("", "directConnection=true").unwrap()).await.unwrap());
+    let storage = Storage::new(Mongo::connect(server.prompt_config().unwrap()).await.unwrap());
     let retried = storage.clone().layer(RetryLayer::new().initial(Duration::from_millis(5)));
     storage.put("k", "old").await.unwrap();
     server.fail("update", how.clone()).await;
     let e = storage.put("k", "new").await.unwrap_err();
     assert!(e.kind() == ErrorKind::Unavailable && e.is_retryable() && e.is_ambiguous(), "{how}: {e:?}");
+    // What the server says may repeat values.
+    assert!(!format!("{e:?}").contains("replication timed out"), "{e:?}");
     let there = storage.get("k").await.unwrap().unwrap();
     assert!(there == "old" || there == "new", "{how}");
     // The layer that tries again finds out what has become of it.
@@ -167,14 +96,20 @@ async fn loses_nothing(how: Document) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_in_which_the_server_steps_down_is_run_again() {
     let Some(server) = Server::start(&["--enable-test-commands"]).await else { return };
-    let storage = Storage::new(Mongo::connect(server.config("", "directConnection=true").unwrap()).await.unwrap());
+    let storage = Storage::new(Mongo::connect(server.prompt_config().unwrap()).await.unwrap());
     storage.put("k", "0").await.unwrap();
     let transient = doc! { "errorCode": 10107, "errorLabels": ["TransientTransactionError"] };
     let unknown = doc! { "errorCode": 91, "errorLabels": ["UnknownTransactionCommitResult", "RetryableWriteError"] };
-    for (n, (command, how)) in
-        [("update", transient.clone()), ("find", transient), ("commitTransaction", unknown)].into_iter().enumerate()
-    {
-        server.fail(command, how).await;
+    let long = doc! { "errorCode": 64, "errorLabels": ["UnknownTransactionCommitResult"] };
+    let failures = [
+        ("update", transient.clone(), 1),
+        ("find", transient, 1),
+        ("commitTransaction", unknown, 1),
+        // More often than the driver tries by itself.
+        ("commitTransaction", long, 12),
+    ];
+    for (n, (command, how, times)) in failures.into_iter().enumerate() {
+        server.fail_often(command, how, times).await;
         let done = storage.transaction(|tx| async move {
             let n: u32 = tx.get("k").await?.map(|n| String::from_utf8_lossy(&n).parse().unwrap_or(0)).unwrap_or(0);
             tx.put("k", (n + 1).to_string()).await?;
@@ -183,4 +118,21 @@ async fn a_transaction_in_which_the_server_steps_down_is_run_again() {
         done.await.unwrap_or_else(|e| panic!("{command}: {e:?}"));
         assert_eq!(storage.get("k").await.unwrap().unwrap(), (n + 1).to_string(), "{command}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_is_made_again_no_longer_than_a_call_may_take() {
+    let Some(server) = Server::start(&["--enable-test-commands"]).await else { return };
+    let mut config = server.prompt_config().unwrap();
+    config.timeout = Duration::from_secs(2);
+    let storage = Storage::new(Mongo::connect(config).await.unwrap());
+    let long = doc! { "errorCode": 64, "errorLabels": ["UnknownTransactionCommitResult"] };
+    server.fail_often("commitTransaction", long, 1_000_000).await;
+    let tx = storage.begin().await.unwrap();
+    tx.put("k", "v").await.unwrap();
+    let begun = Instant::now();
+    let e = tx.commit().await.unwrap_err();
+    assert!(e.is_ambiguous() && e.kind() == ErrorKind::Unavailable, "{e:?}");
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The commands that count; the driver sends others, when it likes.
-const COUNTED: [&str; 4] = ["find", "insert", "update", "delete"];
+const COUNTED: [&str; 6] = ["find", "insert", "update", "delete", "aggregate", "commitTransaction"];
 
 /// A field of the requests by which the driver watches a server.
 const WATCHES: &[u8] = b"maxAwaitTimeMS";

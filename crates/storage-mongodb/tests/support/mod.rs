@@ -130,6 +130,33 @@ pub(crate) fn without_replica_set() -> String {
 
 /// A server behind a proxy that hides the fields that begin so from its answers.
 pub(crate) fn hiding(server: String, names: &'static [&'static [u8]]) -> String {
+    // What a server says of itself comes in one piece. Nothing else has fields of these names.
+    let hide = move |answer: &mut [u8]| {
+        for name in names {
+            while let Some(at) = answer.windows(name.len()).position(|window| window == *name) {
+                answer[at] = b'z';
+            }
+        }
+    };
+    altering(server, |_| {}, hide)
+}
+
+/// A server behind a proxy that lets nobody wait for news of the server for longer than a moment. A server tells its news at once; what a
+/// fail point of the emulator does is none to it, so that the driver would wait ten seconds to see it well again.
+pub(crate) fn telling_at_once(server: String) -> String {
+    const WAIT: &[u8] = b"maxAwaitTimeMS\0";
+    let shorten = |request: &mut [u8]| {
+        let Some(at) = request.windows(WAIT.len()).position(|window| window == WAIT) else { return };
+        if let Some((value, _)) = request[at + WAIT.len()..].split_at_mut_checked(2) {
+            // A number of 4 or 8 bytes, the least first.
+            value.copy_from_slice(&100_u16.to_le_bytes());
+        }
+    };
+    altering(server, shorten, |_| {})
+}
+
+/// A proxy that may change what goes through it, piece by piece as it comes.
+fn altering(server: String, requests: fn(&mut [u8]), answers: impl Fn(&mut [u8]) + Copy + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     thread::spawn(move || {
@@ -137,25 +164,20 @@ pub(crate) fn hiding(server: String, names: &'static [&'static [u8]]) -> String 
             let Ok(upstream) = TcpStream::connect(&server) else { continue };
             let (from, to) = (client.try_clone().unwrap(), upstream.try_clone().unwrap());
             let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
-            thread::spawn(move || pass(from, to, &[]));
-            thread::spawn(move || pass(upstream, client, names));
+            thread::spawn(move || pass(from, to, requests));
+            thread::spawn(move || pass(upstream, client, answers));
         }
     });
     address
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, hide: &[&[u8]]) {
+fn pass(mut from: TcpStream, mut to: TcpStream, alter: impl Fn(&mut [u8])) {
     let mut buffer = vec![0; 1 << 16];
     while let Ok(n) = from.read(&mut buffer) {
         if n == 0 {
             break;
         }
-        // What a server says of itself comes in one piece. Nothing else has fields of these names.
-        for name in hide {
-            while let Some(at) = buffer[..n].windows(name.len()).position(|window| window == *name) {
-                buffer[at] = b'z';
-            }
-        }
+        alter(&mut buffer[..n]);
         if to.write_all(&buffer[..n]).is_err() {
             break;
         }
