@@ -125,9 +125,14 @@ struct Killed {
 }
 
 impl Killed {
-    /// The write to this key that was begun and not acknowledged.
-    fn in_flight(&self, key: &str) -> Option<Write> {
-        self.begun.iter().rfind(|write| write.key() == key).copied().filter(|write| !self.done.contains(write))
+    /// What the write that was begun and not acknowledged can have left under this key; `None` for no value.
+    fn in_flight(&self, key: &str) -> Vec<Option<Write>> {
+        let begun = |under: fn(&Write, &str) -> bool| {
+            self.begun.iter().rfind(|write| under(write, key)).copied().filter(|write| !self.done.contains(write))
+        };
+        let written = begun(|write, key| write.key() == key).map(|write| (!write.is_delete()).then_some(write));
+        let renamed = begun(|write, key| write.is_rename() && write.spare() == key);
+        written.into_iter().chain(renamed.into_iter().flat_map(|write| [Some(write), None])).collect()
     }
 
     fn note(&mut self, line: &str) {
@@ -171,12 +176,15 @@ async fn verify(
 ) -> Vec<String> {
     for write in &killed.done {
         known.insert(write.key(), (!write.is_delete()).then_some(*write));
+        if write.is_rename() {
+            known.insert(write.spare(), None);
+        }
     }
     let mut violations = Vec::new();
     let mut present = BTreeSet::new();
     for key in keys() {
         let mut allowed = vec![known.get(&key).copied().flatten()];
-        allowed.extend(killed.in_flight(&key).map(|write| (!write.is_delete()).then_some(write)));
+        allowed.extend(killed.in_flight(&key));
         match stored(storage, seed, &key).await {
             Err(what) => violations.push(format!("{key:?}: {what}")),
             Ok(found) => {
@@ -312,5 +320,35 @@ mod tests {
         assert!(!is_right(None, &killed).await, "a lost value");
         assert!(!is_right(Some((0, 5)), &killed).await, "one value with the other's metadata");
         assert!(!is_right(Some((10, 10)), &killed).await, "a value that was never written");
+    }
+
+    #[tokio::test]
+    async fn a_rename_in_flight_leaves_the_value_under_one_of_its_keys_or_both() {
+        // The writes 3 and 8 are of the same key, 3 by a rename.
+        let killed = Killed { opening: false, begun: [3].map(write).into(), done: Vec::new() };
+        for (spare, target, acknowledged, right) in [
+            (false, false, false, true),
+            (true, false, false, true),
+            (true, true, false, true),
+            (false, true, false, true),
+            (true, false, true, false),
+            (false, false, true, false),
+            (true, true, true, false),
+            (false, true, true, true),
+        ] {
+            let storage = Storage::new(Memory::new());
+            for key in [(spare, write(3).spare()), (target, write(3).key())].into_iter().filter(|key| key.0) {
+                let put = PutOptions::new().metadata(write(3).metadata());
+                storage.put_with(key.1, write(3).value(SEED), put).await.unwrap();
+            }
+            let done = if acknowledged { vec![write(3)] } else { Vec::new() };
+            let killed = Killed { done, begun: killed.begun.clone(), ..Killed::default() };
+            let found = verify(&storage, SEED, &mut BTreeMap::new(), &killed).await;
+            assert_eq!(found.is_empty(), right, "{spare} {target} {acknowledged}: {found:?}");
+        }
+        // A value that was there before, and is renamed over another, is lost under neither.
+        let mut known = BTreeMap::from([(write(8).key(), Some(write(8)))]);
+        let found = verify(&Storage::new(Memory::new()), SEED, &mut known, &killed).await;
+        assert!(!found.is_empty(), "the old value is gone, and the new one is not there");
     }
 }

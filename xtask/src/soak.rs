@@ -23,7 +23,7 @@ Written by `cargo xtask soak`; each row is the last run of that backend.
 
 ## Kill -9
 
-`cargo xtask soak kill9 --rounds N --backend NAME` starts a process in which four writers put and delete values of 100 bytes to 3 MB with
+`cargo xtask soak kill9 --rounds N --backend NAME` starts a process in which four writers put, rename and delete values of 100 bytes to 3 MB with
 metadata, whole and as streams. The process says through a pipe what it begins and, after the storage acknowledged it, what is
 done. It is killed at a random moment, one time in sixteen while it opens the store; then the store is opened again, and every key
 must hold the last acknowledged write or the one that was in flight, whole and with its metadata; the listing must agree, and nothing

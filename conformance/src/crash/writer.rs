@@ -35,6 +35,16 @@ impl Write {
         self.number % 8 == 7
     }
 
+    /// Whether the value is written under the spare key of the writer first, and renamed.
+    pub(crate) fn is_rename(self) -> bool {
+        self.number % 8 == 3
+    }
+
+    /// Where a value lies before it is renamed.
+    pub(crate) fn spare(self) -> String {
+        spare(self.writer)
+    }
+
     pub(crate) fn metadata(self) -> Metadata {
         Metadata::new().content_type("application/octet-stream").tag("written").field("write", self.to_string())
     }
@@ -69,7 +79,11 @@ impl fmt::Display for Write {
 
 /// The keys of all writers.
 pub(crate) fn keys() -> impl Iterator<Item = String> {
-    (0..WRITERS).flat_map(|writer| (0..KEYS).map(move |number| key(writer, number)))
+    (0..WRITERS).flat_map(|writer| (0..KEYS).map(move |number| key(writer, number)).chain([spare(writer)]))
+}
+
+fn spare(writer: u64) -> String {
+    format!("writer {writer}/spare")
 }
 
 fn key(writer: u64, number: u64) -> String {
@@ -108,7 +122,13 @@ async fn write_one(storage: &Storage, seed: u64, write: Write) -> Result<()> {
                 let pieces: Vec<_> = value.chunks(1 << 16).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
                 Body::stream(stream::iter(pieces))
             };
-            storage.put_with(write.key(), body, PutOptions::new().metadata(write.metadata())).await?;
+            let options = PutOptions::new().metadata(write.metadata());
+            if write.is_rename() {
+                storage.put_with(write.spare(), body, options).await?;
+                storage.rename(write.spare(), write.key()).await?;
+            } else {
+                storage.put_with(write.key(), body, options).await?;
+            }
         }
     }
     say(&format!("done {write}"));
