@@ -31,6 +31,8 @@ impl Registry {
         let registry = registry.register(storage_sql::SqlFactory);
         #[cfg(feature = "mongodb")]
         let registry = registry.register(storage_mongodb::MongoFactory);
+        #[cfg(feature = "rest")]
+        let registry = registry.register(storage_rest::RestFactory);
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
         #[cfg(feature = "gcs")]

@@ -1,0 +1,216 @@
+//! Bodies of requests: neither too large nor too slow, and as their digests say.
+
+use std::{
+    pin::{Pin, pin},
+    sync::{Arc, OnceLock},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use data_encoding::BASE64;
+use futures_util::{Stream, StreamExt};
+use http_body::Body as _;
+use ring::digest::{self, Algorithm, SHA256, SHA512};
+use serde::de::DeserializeOwned;
+use storage_core::{Error, ErrorKind};
+use storage_rest_wire::{Problem, code};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::{answer::Failure, app::App, call::Call};
+use axum::http::{
+    StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+};
+
+/// Bodies of at most so many bytes are read before the store is asked.
+const SMALL: u64 = 64 << 10;
+
+/// A body on its way in, and what went wrong with it.
+pub(crate) struct Incoming {
+    pub(crate) body: storage_core::Body,
+    pub(crate) failed: Arc<OnceLock<Problem>>,
+}
+
+impl Incoming {
+    /// The body of a value. A small one is read here.
+    pub(crate) async fn value(call: &Call, body: Body) -> Result<Self, Failure> {
+        if call.header(CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let failure = Failure::unsupported("content codings: bytes are stored as they come");
+            return Err(failure.status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let (len, most) = (body.size_hint().exact(), call.app.max_value());
+        if len.is_some_and(|len| len > most) {
+            return Err(too_large(most));
+        }
+        let failed = Arc::new(OnceLock::new());
+        let mut pieces = Paced::new(&call.app, body, most, failed.clone());
+        pieces.digests = digests(call)?;
+        let body = match len {
+            Some(len) if len <= SMALL => {
+                let mut whole = Vec::with_capacity(len as usize);
+                while let Some(piece) = pieces.next().await {
+                    whole.extend_from_slice(&piece.map_err(|e| explained(e, &failed))?);
+                }
+                whole.into()
+            }
+            Some(len) => storage_core::Body::with_len(len, pieces),
+            None => storage_core::Body::stream(pieces),
+        };
+        Ok(Self { body, failed })
+    }
+}
+
+/// What the store made of a body that failed is what the body failed with.
+pub(crate) fn explained(e: Error, failed: &OnceLock<Problem>) -> Failure {
+    match failed.get() {
+        Some(problem) => Failure(Box::new(Problem { ambiguous: e.is_ambiguous(), ..problem.clone() })),
+        None => e.into(),
+    }
+}
+
+/// The body of a request in JSON.
+pub(crate) async fn json<T: DeserializeOwned>(call: &Call, body: Body) -> Result<T, Failure> {
+    let media = call.header(CONTENT_TYPE)?.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if !media.eq_ignore_ascii_case("application/json") {
+        let failure = Failure::invalid("the body must be JSON; send `Content-Type: application/json`");
+        return Err(failure.status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    }
+    let whole = whole(call, body).await?;
+    // An array would be taken for the members in order.
+    if whole.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Failure::invalid("the body must be an object of JSON"));
+    }
+    serde_json::from_slice(&whole)
+        .map_err(|e| Failure::invalid(format!("the body is not what this request takes: {e}")))
+}
+
+/// The whole body of a request that is not a value.
+pub(crate) async fn whole(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
+    let (failed, most) = (Arc::new(OnceLock::new()), call.app.config.max_request as u64);
+    if body.size_hint().lower() > most {
+        return Err(too_large(most));
+    }
+    let mut pieces = pin!(Paced::new(&call.app, body, most, failed.clone()));
+    let mut whole = Vec::new();
+    while let Some(piece) = pieces.next().await {
+        whole.extend_from_slice(&piece.map_err(|e| explained(e, &failed))?);
+    }
+    Ok(whole)
+}
+
+/// The pieces of a body, as long as they come.
+struct Paced {
+    pieces: axum::body::BodyDataStream,
+    failed: Arc<OnceLock<Problem>>,
+    digests: Vec<(digest::Context, Vec<u8>)>,
+    begun: Instant,
+    patience: Duration,
+    min_rate: u64,
+    most: u64,
+    received: u64,
+    sleep: Pin<Box<Sleep>>,
+}
+
+impl Paced {
+    fn new(app: &App, body: Body, most: u64, failed: Arc<OnceLock<Problem>>) -> Self {
+        let (begun, patience) = (Instant::now(), app.config.body_timeout);
+        Self {
+            pieces: body.into_data_stream(),
+            failed,
+            digests: Vec::new(),
+            begun,
+            patience,
+            min_rate: app.config.min_rate,
+            most,
+            received: 0,
+            sleep: Box::pin(sleep_until(begun + patience)),
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Error {
+        let e = Error::from(*failure.0.clone());
+        // Only the first counts.
+        let _ = self.failed.set(*failure.0);
+        e
+    }
+
+    /// Until when the next piece must have come.
+    fn deadline(&self) -> Instant {
+        let next = Instant::now() + self.patience;
+        match self.received.checked_div(self.min_rate) {
+            Some(seconds) => next.min(self.begun + self.patience + Duration::from_secs(seconds)),
+            None => next,
+        }
+    }
+}
+
+impl Stream for Paced {
+    type Item = Result<Bytes, Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        let piece = match this.pieces.poll_next_unpin(cx) {
+            Poll::Ready(piece) => piece,
+            Poll::Pending => {
+                ready!(this.sleep.as_mut().poll(cx));
+                let slow = Failure::new(ErrorKind::Timeout, "the body came too slowly; send it again, faster");
+                let slow = slow.status(StatusCode::REQUEST_TIMEOUT).code(code::BROKEN_BODY);
+                return Poll::Ready(Some(Err(this.fail(slow))));
+            }
+        };
+        match piece {
+            Some(Ok(bytes)) => {
+                this.received += bytes.len() as u64;
+                if this.received > this.most {
+                    let most = this.most;
+                    return Poll::Ready(Some(Err(this.fail(too_large(most)))));
+                }
+                this.digests.iter_mut().for_each(|(context, _)| context.update(&bytes));
+                let deadline = this.deadline();
+                this.sleep.as_mut().reset(deadline);
+                Poll::Ready(Some(Ok(bytes)))
+            }
+            Some(Err(_)) => {
+                let broken = Failure::invalid("the body broke off before its end").code(code::BROKEN_BODY);
+                Poll::Ready(Some(Err(this.fail(broken))))
+            }
+            None => {
+                for (context, expected) in std::mem::take(&mut this.digests) {
+                    if context.finish().as_ref() != expected {
+                        let wrong = Failure::invalid("the body has another digest than the request says");
+                        return Poll::Ready(Some(Err(this.fail(wrong))));
+                    }
+                }
+                Poll::Ready(None)
+            }
+        }
+    }
+}
+
+fn too_large(most: u64) -> Failure {
+    Failure::new(ErrorKind::TooLarge, format!("the body is larger than {most} bytes"))
+}
+
+/// The digests that the request says its body has (RFC 9530). Of a request without a coding both headers mean the same bytes; algorithms
+/// that are not known, or known to be broken, are passed over.
+fn digests(call: &Call) -> Result<Vec<(digest::Context, Vec<u8>)>, Failure> {
+    let mut all = Vec::new();
+    for name in ["content-digest", "repr-digest"] {
+        let Some(header) = call.header(name)? else { continue };
+        for item in header.split(',') {
+            let wrong = || Failure::invalid(format!("the header `{name}` is not as of RFC 9530: `sha-256=:base64:`"));
+            let (algorithm, value) = item.trim().split_once('=').ok_or_else(wrong)?;
+            let algorithm: &'static Algorithm = match algorithm {
+                "sha-256" => &SHA256,
+                "sha-512" => &SHA512,
+                _ => continue,
+            };
+            let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(wrong)?;
+            let value = BASE64.decode(value.as_bytes()).map_err(|_| wrong())?;
+            all.push((digest::Context::new(algorithm), value));
+        }
+    }
+    Ok(all)
+}

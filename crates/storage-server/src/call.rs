@@ -1,0 +1,163 @@
+//! A request that was let in: who asks, of which transaction it is, and what it may do.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::{HeaderMap, Uri, header::HeaderName, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use storage_core::{Key, Storage};
+use storage_rest_wire::{WriteId, code, headers};
+
+use crate::{
+    answer::{Answer, Failure},
+    app::App,
+    tokens::Grant,
+    transactions::Lease,
+    writes::{Claim, Outcome, lost, stale},
+};
+
+pub(crate) struct Call {
+    pub(crate) app: Arc<App>,
+    pub(crate) grant: Arc<Grant>,
+    /// The store, or the transaction that the request belongs to.
+    pub(crate) storage: Storage,
+    /// Keeps the transaction from being rolled back.
+    pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) uri: Uri,
+    write_id: Option<WriteId>,
+    target: String,
+}
+
+impl FromRequestParts<Arc<App>> for Call {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
+        let grant = parts.extensions.get::<Arc<Grant>>().cloned().ok_or_else(|| Failure::denied("nobody asks"))?;
+        let headers = std::mem::take(&mut parts.headers);
+        let unknown =
+            |name: &HeaderName| name.as_str().starts_with("storage-") && !headers::OF_REQUESTS.contains(&name.as_str());
+        if let Some(name) = headers.keys().find(|name| unknown(name)) {
+            return Err(Failure::invalid(format!("the header `{name}` is not known here; see the protocol")));
+        }
+        let lease = match text(&headers, headers::TRANSACTION)? {
+            Some(id) => Some(Arc::new(app.transactions.lease(id, &grant.name)?)),
+            None => None,
+        };
+        let write_id = text(&headers, headers::WRITE_ID)?.map(str::parse).transpose()?;
+        let storage = lease.as_ref().map_or_else(|| app.storage.clone(), |lease| lease.storage());
+        let target = format!("{} {}", parts.method, parts.uri);
+        Ok(Self { app: app.clone(), grant, storage, lease, headers, uri: parts.uri.clone(), write_id, target })
+    }
+}
+
+impl Call {
+    /// The one text of a header.
+    pub(crate) fn header(&self, name: impl AsRef<str>) -> Result<Option<&str>, Failure> {
+        text(&self.headers, name.as_ref())
+    }
+
+    /// The parameters of the request, none unknown.
+    pub(crate) fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        Query::try_from_uri(&self.uri)
+            .map(|Query(params)| params)
+            .map_err(|e| Failure::invalid(format!("the parameters of the request cannot be read: {}", e.body_text())))
+    }
+
+    /// That there are no parameters.
+    pub(crate) fn no_params(&self) -> Result<(), Failure> {
+        match self.uri.query() {
+            None | Some("") => Ok(()),
+            Some(_) => Err(Failure::invalid("this request takes no parameters")),
+        }
+    }
+
+    pub(crate) fn may_read(&self, key: &Key) -> Result<(), Failure> {
+        self.may_read_prefix(key.as_str())
+    }
+
+    /// Whether all keys that begin so may be read.
+    pub(crate) fn may_read_prefix(&self, prefix: &str) -> Result<(), Failure> {
+        self.may(self.grant.access.read, "read", prefix)
+    }
+
+    pub(crate) fn may_write(&self, key: &Key) -> Result<(), Failure> {
+        self.may(self.grant.access.write, "write", key.as_str())
+    }
+
+    /// Whether all keys that begin so may be deleted at once.
+    pub(crate) fn may_clear(&self, prefix: &str) -> Result<(), Failure> {
+        let access = &self.grant.access;
+        if prefix.is_empty() || prefix == access.prefix {
+            let what =
+                if self.app.is_private() { "the scope `clear` is needed" } else { "start it with `--allow-clear`" };
+            let denied = || Failure::denied(format!("everything may not be deleted at once here; {what}"));
+            return if access.clear && access.write { Ok(()) } else { Err(denied()) };
+        }
+        self.may(access.write, "write", prefix)
+    }
+
+    fn may(&self, allowed: bool, what: &str, key_or_prefix: &str) -> Result<(), Failure> {
+        if !allowed {
+            return Err(Failure::denied(format!("the token has not the scope `{what}`")));
+        }
+        match key_or_prefix.starts_with(&self.grant.access.prefix) {
+            true => Ok(()),
+            false => Err(Failure::denied("the token is for keys with another prefix; `GET /v1` says which")),
+        }
+    }
+
+    /// Does a write, once for its write id, to its end even if the client goes.
+    pub(crate) async fn write<F>(self, work: impl FnOnce(Storage) -> F) -> Result<Answer, Failure>
+    where
+        F: Future<Output = Result<Answer, Failure>> + Send + 'static,
+    {
+        let Self { app, grant, storage, lease, write_id, target, .. } = self;
+        let work = work(storage);
+        let (sender, answer) = tokio::sync::oneshot::channel();
+        let owner = app.clone();
+        app.tasks.spawn(async move {
+            let done = async {
+                let running = match &write_id {
+                    None => None,
+                    Some(id) => match owner.writes.claim(&grant.name, id, &target)? {
+                        Claim::New(running) => Some(running),
+                        Claim::Known(known) => {
+                            return match known.outcome().await? {
+                                Outcome::Answered(answer) => Ok(answer),
+                                Outcome::Void => Err(stale()),
+                            };
+                        }
+                    },
+                };
+                let done = work.await;
+                if let Some(running) = running {
+                    running.finish(match &done {
+                        Ok(answer) => Outcome::Answered(answer.clone()),
+                        Err(failure) if failure.0.is(code::BROKEN_BODY) => Outcome::Void,
+                        Err(failure) => Outcome::Answered(failure.clone().into_answer()),
+                    });
+                }
+                done
+            };
+            let done = done.await;
+            drop(lease);
+            // The client may have gone.
+            let _ = sender.send(done);
+        });
+        answer.await.unwrap_or_else(|_| Err(lost()))
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Failure> {
+    let mut all = headers.get_all(name).iter();
+    match (all.next(), all.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(Some).map_err(|_| Failure::invalid(format!("the header `{name}` is not ASCII")))
+        }
+        _ => Err(Failure::invalid(format!("the header `{name}` is there twice"))),
+    }
+}

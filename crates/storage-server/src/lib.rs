@@ -1,0 +1,28 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+mod server;
+mod serve;
+mod io;
+
+mod app;
+mod guard;
+mod tokens;
+mod call;
+mod writes;
+mod transactions;
+
+mod answer;
+mod body;
+mod objects;
+
+mod files;
+mod v1;
+mod batch;
+mod sessions;
+mod openapi;
+
+pub use config::{CacheRule, Config};
+pub use openapi::openapi;
+pub use server::{Bound, Server};

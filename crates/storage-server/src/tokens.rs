@@ -1,0 +1,240 @@
+//! Who may do what: tokens from a file that is read again when it changes.
+
+use std::{
+    collections::BTreeSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::{Arc, PoisonError, RwLock},
+    time::{Duration, SystemTime},
+};
+
+use chrono::{DateTime, Utc};
+use data_encoding::HEXLOWER_PERMISSIVE;
+use ring::digest::{SHA256, digest};
+use serde::Deserialize;
+use storage_core::{ErrorKind, Result};
+use storage_rest_wire::AccessJson;
+use subtle::ConstantTimeEq;
+use tokio::sync::Semaphore;
+
+use crate::{answer::Failure, config::wrong};
+
+/// How often the file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// The shortest token, in characters.
+const SHORTEST: usize = 16;
+
+/// What a caller may do.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    /// The name for logs, and what write ids and transactions belong to.
+    pub(crate) name: String,
+    pub(crate) access: AccessJson,
+    /// One for each request that may be under way.
+    pub(crate) requests: Arc<Semaphore>,
+}
+
+impl Grant {
+    /// That of everybody on this machine.
+    pub(crate) fn local(clear: bool, requests: usize) -> Self {
+        let access = AccessJson { read: true, write: true, clear, prefix: String::new() };
+        Self { name: "local".into(), access, requests: Arc::new(Semaphore::new(requests)) }
+    }
+}
+
+/// The tokens of a file, as they are now.
+pub(crate) struct Tokens {
+    path: PathBuf,
+    requests: usize,
+    now: RwLock<Loaded>,
+}
+
+struct Loaded {
+    tokens: Vec<Token>,
+    stamp: Option<(SystemTime, u64)>,
+}
+
+struct Token {
+    digest: [u8; 32],
+    expires: Option<DateTime<Utc>>,
+    grant: Arc<Grant>,
+}
+
+/// What the file holds.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    token: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    sha256: Option<String>,
+    secret: Option<String>,
+    scopes: BTreeSet<Scope>,
+    #[serde(default)]
+    prefix: String,
+    expires: Option<String>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum Scope {
+    Read,
+    Write,
+    Clear,
+}
+
+impl Tokens {
+    /// Reads the file.
+    pub(crate) fn load(path: &Path, requests: usize) -> Result<Self> {
+        let loaded = read(path, requests, &[])?;
+        Ok(Self { path: path.to_owned(), requests, now: RwLock::new(loaded) })
+    }
+
+    /// Reads the file again whenever it changes. One that cannot be read leaves the tokens as they are.
+    pub(crate) async fn follow(&self) {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            self.look();
+        }
+    }
+
+    fn look(&self) {
+        let stamp = stamp(&self.path);
+        {
+            let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
+            if now.stamp == stamp {
+                return;
+            }
+        }
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
+        match read(&self.path, self.requests, &now.tokens) {
+            Ok(loaded) => {
+                tracing::info!(target: "storage_server", tokens = loaded.tokens.len(), "the file of tokens was read again");
+                *now = loaded;
+            }
+            Err(e) => {
+                tracing::error!(target: "storage_server", error = %e, "the file of tokens cannot be read; the old ones stay");
+                now.stamp = stamp;
+            }
+        }
+    }
+
+    /// What the header `Authorization` allows.
+    pub(crate) fn grant(&self, authorization: Option<&str>) -> Result<Arc<Grant>, Failure> {
+        let refused = |detail: &str| Failure::new(ErrorKind::Unauthenticated, detail);
+        let header = authorization.ok_or_else(|| refused("a token is needed; send `Authorization: Bearer TOKEN`"))?;
+        let token = match header.split_once(' ') {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
+            _ => return Err(refused("another kind of authorization than `Bearer` is not known here")),
+        };
+        let given = digest(&SHA256, token.as_bytes());
+        let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
+        // All are compared, each in constant time, so that how long it takes tells nothing.
+        let mut found = None;
+        for known in &now.tokens {
+            if bool::from(known.digest.ct_eq(given.as_ref())) {
+                found = Some(known);
+            }
+        }
+        match found {
+            None => Err(refused("the token is not known")),
+            Some(known) if known.expires.is_some_and(|end| end <= SystemTime::now().into()) => {
+                Err(refused("the token has expired"))
+            }
+            Some(known) => Ok(known.grant.clone()),
+        }
+    }
+}
+
+impl fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tokens").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let metadata = fs::metadata(path).ok()?;
+    Some((metadata.modified().ok()?, metadata.len()))
+}
+
+/// Reads the file. A token that stays keeps its count of requests.
+fn read(path: &Path, requests: usize, old: &[Token]) -> Result<Loaded> {
+    let stamp = stamp(path);
+    let text =
+        fs::read_to_string(path).map_err(|e| wrong(format!("the file of tokens cannot be read: {}", e.kind())))?;
+    // The parser's own message would show the line, and with it a token.
+    let line = |e: &toml::de::Error| {
+        let before = text.get(..e.span().map_or(0, |span| span.start)).unwrap_or_default();
+        before.matches('\n').count() + 1
+    };
+    let file: File = toml::from_str(&text).map_err(|e| {
+        wrong(format!("the file of tokens is not as it should be, in line {}; see the README", line(&e)))
+    })?;
+    let mut tokens: Vec<Token> = Vec::new();
+    for entry in file.token {
+        let name = entry.name.clone();
+        let mut token = token(entry, requests)?;
+        if tokens.iter().any(|other| other.grant.name == name || other.digest == token.digest) {
+            return Err(wrong(format!("the token {name:?} is there twice, or another has its name")));
+        }
+        let kept = old.iter().find(|old| old.digest == token.digest && old.grant.access == token.grant.access);
+        if let Some(kept) = kept.filter(|kept| kept.grant.name == name) {
+            token.grant = kept.grant.clone();
+        }
+        tokens.push(token);
+    }
+    Ok(Loaded { tokens, stamp })
+}
+
+fn token(entry: Entry, requests: usize) -> Result<Token> {
+    let Entry { name, sha256, secret, scopes, prefix, expires } = entry;
+    let about = |what: &str| wrong(format!("the token {name:?}: {what}"));
+    let bytes = match (&sha256, &secret) {
+        (Some(hex), None) => HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok(),
+        (None, Some(secret)) if secret.len() < SHORTEST => {
+            return Err(about("it is too short; take one of at least 16 characters"));
+        }
+        (None, Some(secret)) => Some(digest(&SHA256, secret.as_bytes()).as_ref().to_vec()),
+        _ => return Err(about("give its `sha256`, or the `secret` itself, and not both")),
+    };
+    let digest = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
+    let digest = digest.ok_or_else(|| about("its `sha256` must be 64 hexadecimal digits"))?;
+    let expires = expires.map(|text| DateTime::parse_from_rfc3339(&text)).transpose();
+    let expires = expires.map_err(|_| about("`expires` must be as of RFC 3339, `2027-01-31T00:00:00Z`"))?;
+    let access = AccessJson {
+        read: scopes.contains(&Scope::Read),
+        write: scopes.contains(&Scope::Write),
+        clear: scopes.contains(&Scope::Clear),
+        prefix,
+    };
+    let grant = Grant { name, access, requests: Arc::new(Semaphore::new(requests)) };
+    Ok(Token { digest, expires: expires.map(Into::into), grant: Arc::new(grant) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_says_too_little_or_too_much_is_refused_without_repeating_a_token() {
+        let dir = std::env::temp_dir().join(format!("storage-server-tokens-{}", fastrand::u64(..)));
+        for (text, hint) in [
+            ("[[token]]\nname = 'a'\nscopes = ['read']\nsecret = 'hunter2'", "too short"),
+            ("[[token]]\nname = 'a'\nscopes = ['read']", "`sha256`"),
+            ("[[token]]\nname = 'a'\nscopes = ['all']\nsecret = 'hunter2hunter2hunter2'", "line 3"),
+            ("[[token]]\nname = 'a'\nscopes = []\nsha256 = 'hunter2'", "64 hexadecimal digits"),
+            ("[[token]]\nname = 'a'\nscopes = []\nsecret = 'hunter2hunter2hunter2'\nexpires = 'soon'", "RFC 3339"),
+        ] {
+            fs::write(&dir, text).unwrap();
+            let e = Tokens::load(&dir, 1).unwrap_err();
+            assert!(e.kind() == ErrorKind::Config && e.to_string().contains(hint), "{e}");
+            assert!(!format!("{e:?}").contains("hunter"), "{e:?}");
+        }
+        fs::remove_file(&dir).unwrap();
+    }
+}
