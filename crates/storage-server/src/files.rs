@@ -26,8 +26,8 @@ const TOGETHER: usize = 256;
 #[utoipa::path(get, path = "/files/{key}", tag = "files",
     params(("key" = String, Path, description = "the key, one percent-encoded segment"), ObjectParamsDoc),
     responses(
-        (status = 200, description = "the value", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "the range", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "the value", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "the range", content_type = "*/*", body = Vec<u8>),
         (status = 304, description = "the value has not changed"),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
     ))]

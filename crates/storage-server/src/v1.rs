@@ -44,10 +44,10 @@ pub(crate) async fn about(State(app): State<Arc<App>>, call: Call) -> Result<Ans
 
 /// Reads a value.
 #[utoipa::path(get, path = "/v1/objects/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url"), ObjectParamsDoc),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366), ObjectParamsDoc),
     responses(
-        (status = 200, description = "the value", content_type = "application/octet-stream", body = Vec<u8>),
-        (status = 206, description = "the range", content_type = "application/octet-stream", body = Vec<u8>),
+        (status = 200, description = "the value", content_type = "*/*", body = Vec<u8>),
+        (status = 206, description = "the range", content_type = "*/*", body = Vec<u8>),
         (status = 304, description = "the value has not changed"),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
     ))]
@@ -58,7 +58,7 @@ pub(crate) async fn get(call: Call) -> Result<Response, Failure> {
 
 /// Describes a value.
 #[utoipa::path(head, path = "/v1/objects/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url"), ObjectParamsDoc),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366), ObjectParamsDoc),
     responses(
         (status = 200, description = "the value's headers"),
         (status = 304, description = "the value has not changed"),
@@ -71,7 +71,7 @@ pub(crate) async fn head(call: Call) -> Result<Response, Failure> {
 
 /// Writes a value.
 #[utoipa::path(put, path = "/v1/objects/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url")),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "it was written", body = EntryJson),
@@ -85,7 +85,7 @@ pub(crate) async fn put(call: Call, body: Body) -> Result<Answer, Failure> {
 
 /// Deletes a value, which need not be there.
 #[utoipa::path(delete, path = "/v1/objects/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url"), ("version" = Option<String>, Query)),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366), ("version" = Option<String>, Query)),
     responses(
         (status = 204, description = "it is not there"),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
@@ -97,7 +97,7 @@ pub(crate) async fn delete(call: Call) -> Result<Answer, Failure> {
 
 /// The entry of a value.
 #[utoipa::path(get, path = "/v1/entries/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url"), ("version" = Option<String>, Query)),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366), ("version" = Option<String>, Query)),
     responses(
         (status = 200, description = "the entry", body = EntryJson),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
@@ -113,7 +113,7 @@ pub(crate) async fn stat(call: Call) -> Result<Answer, Failure> {
 
 /// The versions of a value, newest first.
 #[utoipa::path(get, path = "/v1/versions/{key}", tag = "v1",
-    params(("key" = String, Path, description = "the key in base64url")),
+    params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366)),
     responses(
         (status = 200, description = "lines of entries", content_type = "application/x-ndjson", body = Line),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),

@@ -1,0 +1,241 @@
+//! The program itself: what it prints, how it ends, and clients that are not ours: curl and Python.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+struct Program {
+    child: Child,
+    address: String,
+    said: String,
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_storage-server"));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("STORAGE_")) {
+        command.env_remove(name);
+    }
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Program {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        let mut said = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
+        let address = said.strip_prefix("listening on ").unwrap_or_else(|| panic!("{said:?}"));
+        let address = address.split(' ').next().unwrap().to_owned();
+        Self { child, address, said }
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Sends a request, and returns status and body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", self.address);
+        write!(stream, "{head}content-length: {}\r\n\r\n{body}", body.len()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+        (status, answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn refused(command: &mut Command) -> (i32, String) {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    (status.code().unwrap(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+#[test]
+fn it_says_what_it_can_and_what_it_does() {
+    let help = command(&["--help"]).output().unwrap();
+    let help = String::from_utf8(help.stdout).unwrap();
+    for word in
+        ["--listen", "--tokens", "--allow-clear", "--tls-cert", "STORAGE_SERVER_LISTEN", "STORAGE_URI", "Exit codes"]
+    {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    let openapi = command(&["--openapi"]).output().unwrap();
+    let openapi: serde_json::Value = serde_json::from_slice(&openapi.stdout).unwrap();
+    assert_eq!(openapi["openapi"], "3.1.0");
+    for path in ["/files/{key}", "/files", "/v1", "/v1/objects/{key}", "/v1/list", "/v1/writes/{id}", "/health"] {
+        assert!(openapi["paths"][path].is_object(), "{path}");
+    }
+    let program = Program::start(&mut command(&["memory:", "--listen", "127.0.0.1:0"]));
+    assert!(program.said.contains("without tokens"), "{}", program.said);
+    assert_eq!(program.ask("GET", "/health", "").0, 200);
+    assert_eq!(program.ask("PUT", "/files/k", "v").0, 200);
+    assert_eq!(program.ask("DELETE", "/files", "").0, 403);
+    let metrics = program.ask("GET", "/metrics", "").1;
+    assert!(
+        metrics.contains("storage_server_requests_total{") && metrics.contains("route=\"/files/{key}\""),
+        "{metrics}"
+    );
+    assert!(metrics.contains("storage_server_request_seconds_bucket"), "{metrics}");
+}
+
+#[test]
+fn settings_come_from_flags_over_the_environment_over_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("server.toml");
+    fs::write(&file, "listen = \"127.0.0.1:1\"\nallow_clear = true\nmax_value = 3\nlease = 1.5\n").unwrap();
+    let config = file.to_str().unwrap();
+    let mut from_env = command(&["--config", config]);
+    from_env.env("STORAGE_URI", format!("fs:{}", dir.path().join("store").display()));
+    let program = Program::start(from_env.env("STORAGE_SERVER_LISTEN", "127.0.0.1:0"));
+    assert_eq!(program.ask("PUT", "/files/k", "1234").0, 413);
+    assert_eq!(program.ask("PUT", "/files/k", "123").0, 200);
+    assert_eq!(program.ask("DELETE", "/files", "").0, 204);
+    drop(program);
+    let program = Program::start(
+        command(&["memory:", "--config", config, "--listen", "127.0.0.1:0"])
+            .env("STORAGE_SERVER_LISTEN", "127.0.0.1:1"),
+    );
+    let (status, keys) = program.ask("GET", "/files", "");
+    assert!(status == 200 && keys.contains("{\"keys\":[]}"), "{status}: {keys}");
+}
+
+#[test]
+fn what_makes_no_sense_is_told_before_anything_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file.toml");
+    for (text, arguments, code, hint) in [
+        ("unknown = 1", &["memory:", "--config"][..], 2, "unknown"),
+        ("lease = -1", &["memory:", "--config"], 2, "seconds"),
+        ("tls_cert = 'a'", &["memory:", "--config"], 2, "`tls_key`"),
+        ("[[token]]\nname = 'a'", &["memory:", "--tokens"], 2, "line 1"),
+        ("", &["memory:", "--listen", "0.0.0.0:0", "--config"], 2, "`tokens`"),
+        ("", &["nonsense:", "--config"], 2, "scheme"),
+        ("", &["sqlite:/nowhere/at/all.db", "--config"], 1, "sqlite"),
+    ] {
+        fs::write(&file, text).unwrap();
+        let mut arguments = arguments.to_vec();
+        arguments.push(file.to_str().unwrap());
+        let (status, said) = refused(&mut command(&arguments));
+        assert!(said.contains(hint), "{text} {arguments:?}: {said}");
+        assert!(status == code || status == 2, "{text} {arguments:?}: {status}, {said}");
+    }
+}
+
+#[test]
+fn sigterm_ends_it_in_good_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let uri = format!("fs:{}", dir.path().display());
+    let mut program = Program::start(&mut command(&[&uri, "--listen", "127.0.0.1:0"]));
+    let mut stream = TcpStream::connect(&program.address).unwrap();
+    write!(stream, "PUT /files/k HTTP/1.1\r\nhost: {}\r\ncontent-length: 4\r\n\r\nha", program.address).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    program.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(100));
+    stream.write_all(b"lf").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(program.child.wait().unwrap().success());
+    let program = Program::start(&mut command(&[&uri, "--listen", "127.0.0.1:0"]));
+    assert_eq!(program.ask("GET", "/files/k", ""), (200, "half".into()));
+}
+
+/// Rounds of writes that end by kill -9: what was acknowledged is there afterwards. `STORAGE_SERVER_KILLS` says how many rounds.
+#[test]
+fn kill_9_loses_nothing_that_was_acknowledged() {
+    let rounds = env::var("STORAGE_SERVER_KILLS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(6);
+    let dir = tempfile::tempdir().unwrap();
+    for store in ["fs:", "sqlite:"] {
+        let place = dir.path().join(store.trim_end_matches(':'));
+        let uri = format!("{store}{}", place.display());
+        let mut acknowledged: Vec<(String, String)> = Vec::new();
+        for round in 0..rounds {
+            let program = Program::start(&mut command(&[&uri, "--listen", "127.0.0.1:0"]));
+            for (key, value) in acknowledged.iter().rev().take(50) {
+                assert_eq!(program.ask("GET", &format!("/files/{key}"), ""), (200, value.clone()), "{store} {key}");
+            }
+            let begun = Instant::now();
+            let until = Duration::from_millis(40 + 17 * (round % 9));
+            let killer = {
+                let pid = program.child.id().to_string();
+                std::thread::spawn(move || {
+                    std::thread::sleep(until);
+                    Command::new("kill").args(["-9", &pid]).status().unwrap();
+                })
+            };
+            for n in 0.. {
+                let (key, value) = (format!("{round}-{n}"), format!("value {round} {n} {}", "x".repeat(n * 37 % 5000)));
+                let Ok(mut stream) = TcpStream::connect(&program.address) else { break };
+                let head = format!("PUT /files/{key} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n", program.address);
+                let sent = write!(stream, "{head}content-length: {}\r\n\r\n{value}", value.len());
+                let mut answer = String::new();
+                let _ = stream.read_to_string(&mut answer);
+                if sent.is_err() || !answer.starts_with("HTTP/1.1 200") {
+                    break;
+                }
+                acknowledged.push((key, value));
+            }
+            killer.join().unwrap();
+            assert!(begun.elapsed() < Duration::from_secs(20));
+        }
+        assert!(acknowledged.len() > rounds as usize, "{store}: {} writes", acknowledged.len());
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(program).args(arguments).output().ok()?;
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{program} {arguments:?}: {out} {err}");
+    Some(out.into_owned())
+}
+
+#[test]
+fn curl_does_all_six_routes() {
+    let program = Program::start(&mut command(&["memory:", "--listen", "127.0.0.1:0", "--allow-clear"]));
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("today.md");
+    fs::write(&file, "water the plants").unwrap();
+    let (key, all) = (program.url("/files/notes%2Ftoday.md"), program.url("/files"));
+    let curl = |arguments: &[&str]| run("curl", &[&["-sS", "--fail", "--noproxy", "*"], arguments].concat());
+    let Some(put) = curl(&["-T", file.to_str().unwrap(), &key]) else {
+        assert!(env::var_os("STORAGE_TEST_REQUIRE").is_none(), "curl is not installed");
+        return;
+    };
+    assert!(put.contains("\"size\":16"), "{put}");
+    assert_eq!(curl(&[&key]).unwrap(), "water the plants");
+    assert_eq!(curl(&["-r", "0-4", &key]).unwrap(), "water");
+    assert!(curl(&["-I", &key]).unwrap().to_lowercase().contains("content-length: 16"));
+    assert_eq!(curl(&[&all]).unwrap(), "{\"keys\":[\"notes/today.md\"]}");
+    curl(&["-X", "DELETE", &key]).unwrap();
+    curl(&["-T", file.to_str().unwrap(), &key]).unwrap();
+    curl(&["-X", "DELETE", &all]).unwrap();
+    assert_eq!(curl(&[&all]).unwrap(), "{\"keys\":[]}");
+}
+
+#[test]
+fn python_does_all_six_routes() {
+    let program = Program::start(&mut command(&["memory:", "--listen", "127.0.0.1:0", "--allow-clear"]));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/client.py");
+    let python = env::var("STORAGE_TEST_PYTHON").unwrap_or_else(|_| "python3".into());
+    let said = run(&python, &[script.to_str().unwrap(), &program.url("")]);
+    assert!(said.is_some() || env::var_os("STORAGE_TEST_REQUIRE").is_none(), "{python} is not installed");
+    assert!(said.is_none_or(|said| said.trim() == "all six"));
+}
