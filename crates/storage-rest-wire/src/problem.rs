@@ -48,9 +48,6 @@ pub struct Problem {
     /// How long to wait before the next try.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
-    /// The id of the request, as the server logs it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub request_id: Option<String>,
 }
 
 impl Problem {
@@ -138,7 +135,6 @@ impl From<&Error> for Problem {
             ambiguous: e.is_ambiguous(),
             key: e.key().map(|key| key.as_str().into()),
             retry_after_ms: e.retry_after().map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
-            request_id: None,
         }
     }
 }
