@@ -33,6 +33,8 @@ impl Registry {
         let registry = registry.register(storage_mongodb::MongoFactory);
         #[cfg(feature = "rest")]
         let registry = registry.register(storage_rest::RestFactory);
+        #[cfg(feature = "ipfs")]
+        let registry = registry.register(storage_ipfs::IpfsFactory);
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
         #[cfg(feature = "gcs")]

@@ -1,0 +1,30 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+
+mod backend;
+mod open;
+mod store;
+mod task;
+mod transaction;
+
+mod change;
+mod pinned;
+mod query;
+mod read;
+mod record;
+mod sweep;
+mod write;
+
+mod add;
+mod blocks;
+mod http;
+mod node;
+mod plain;
+mod unixfs;
+
+mod error;
+
+pub use backend::Ipfs;
+pub use config::{Config, IpfsFactory};
