@@ -13,10 +13,10 @@ use std::{
 
 use bytes::Bytes;
 use cid::Cid;
-use futures_util::{FutureExt, Stream, StreamExt, future::BoxFuture, stream};
+use futures_util::{FutureExt, Stream, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use http::header::CONTENT_TYPE;
 use serde::Deserialize;
-use storage_core::{BodyStream, Error, ErrorKind, Result};
+use storage_core::{BodyStream, ByteStream, Error, ErrorKind, Result};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -115,6 +115,28 @@ impl Node {
             (Ok(cid), None) => Err((broken(), Some(cid))),
             (Err(e), _) => Err((e, cid)),
         }
+    }
+}
+
+/// Sends a file that comes in pieces. A piece that fails breaks the request off.
+pub(crate) async fn send(request: reqwest::RequestBuilder, pieces: ByteStream, limit: Duration) -> Result<Answer> {
+    let form = Form::new();
+    let failed: Arc<Mutex<Option<Error>>> = Arc::default();
+    let noted = failed.clone();
+    let pieces = pieces.map_err(move |e| {
+        *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.clone());
+        e
+    });
+    let (head, tail) = (stream::iter([Ok(form.head())]), stream::iter([Ok(form.tail())]));
+    let request = request.header(CONTENT_TYPE, form.content_type());
+    let body = reqwest::Body::wrap_stream(head.chain(pieces).chain(tail));
+    let answer = match request.body(body).send().await {
+        Ok(response) => Answer::of(response, limit).await,
+        Err(e) => Err(error::from_http(e)),
+    };
+    match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(e) => Err(e),
+        None => answer,
     }
 }
 

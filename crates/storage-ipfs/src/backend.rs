@@ -8,7 +8,10 @@ use storage_core::{
     async_trait, defaults,
 };
 
-use crate::{Config, change::distinct, open, query, store::Session, sweep, transaction::IpfsTransaction};
+use crate::{
+    Config, Exported, change::distinct, export, node::Node, open, query, store::Session, sweep,
+    transaction::IpfsTransaction,
+};
 
 /// A store on an IPFS node. Clones share it; disconnecting any ends all.
 #[derive(Clone, Debug)]
@@ -32,6 +35,46 @@ impl Ipfs {
     pub(crate) async fn with_index(config: Config, index: Arc<dyn StorageBackend>, own: bool) -> Result<Self> {
         let store = open::open(config, index, own).await?;
         Ok(Self { session: Session::new(store) })
+    }
+
+    /// Builds the index anew from an [export](Ipfs::export) on the node: keys, metadata and sizes are those of the export, dates and etags
+    /// new. What was put later is not found. The index must be empty, unless an earlier call was interrupted.
+    ///
+    /// # Errors
+    /// As [`Ipfs::connect`]; `Config` for a path of MFS without an export, and an index that is not empty; `Corrupt` for a manifest that is not
+    /// whole.
+    pub async fn rebuild(config: Config, index: Storage, path: &str) -> Result<Self> {
+        let node = Arc::new(Node::new(&config)?);
+        let (root, id) = export::store_of(&node, path).await?;
+        open::adopt(&**index.backend(), &id).await?;
+        let store = Self::connect(config, index).await?;
+        store.session.name_all(root).await?;
+        Ok(store)
+    }
+
+    /// Writes all keys to a directory of MFS, as a tree to browse and a manifest from which [`Ipfs::rebuild`] makes an index again. An earlier
+    /// export at this path is replaced; for a moment there is none.
+    ///
+    /// # Errors
+    /// `Config` for a path that is not absolute or where there is something else; those of the index and the node.
+    pub async fn export(&self, path: &str) -> Result<Exported> {
+        self.session.export(path, "").await
+    }
+
+    /// The values whose keys begin so, with keys and metadata, as a CAR: a file of blocks that any IPFS node imports.
+    ///
+    /// # Errors
+    /// Those of the index and the node, also at the end of the stream.
+    pub async fn export_car(&self, prefix: &str) -> Result<Body> {
+        self.session.export_car(prefix).await
+    }
+
+    /// Puts everything that [`Ipfs::export_car`] has written, and says how many values that were. What is there under the same keys is replaced.
+    ///
+    /// # Errors
+    /// The body's own; `Corrupt` for what is no such CAR; those of the index and the node. Some values may have been put then.
+    pub async fn import_car(&self, car: impl Into<Body> + Send) -> Result<u64> {
+        self.session.import_car(car.into()).await
     }
 
     /// Unpins what no key names any more. That also happens by itself after deletes; only here and after failures are the pins of

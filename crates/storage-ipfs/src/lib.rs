@@ -10,6 +10,7 @@ mod task;
 mod transaction;
 
 mod change;
+mod export;
 mod pinned;
 mod query;
 mod read;
@@ -20,6 +21,7 @@ mod write;
 mod add;
 mod blocks;
 mod http;
+mod mfs;
 mod node;
 mod plain;
 mod unixfs;
@@ -28,3 +30,4 @@ mod error;
 
 pub use backend::Ipfs;
 pub use config::{Config, IpfsFactory};
+pub use export::Exported;

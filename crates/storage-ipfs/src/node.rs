@@ -104,7 +104,7 @@ impl Node {
     }
 
     /// A call whose answer is empty.
-    async fn done(&self, command: &str, query: &str) -> Result<()> {
+    pub(crate) async fn done(&self, command: &str, query: &str) -> Result<()> {
         self.call(command, query).await?.whole(MAX_BLOCK).await.map(drop)
     }
 

@@ -133,6 +133,20 @@ async fn identity(index: &dyn StorageBackend) -> Result<String> {
     Err(Error::new(ErrorKind::Conflict, "the index is being removed by somebody; try again"))
 }
 
+/// Makes an empty index that of the store with this id.
+pub(crate) async fn adopt(index: &dyn StorageBackend, id: &str) -> Result<()> {
+    let mut first = index.list(ListOptions::new().limit(1)).await?;
+    if first.next().await.transpose()?.is_some() {
+        return match identity(index).await? {
+            own if own == id => Ok(()),
+            _ => Err(wrong("the index is another store's; name an empty one")),
+        };
+    }
+    let identity = Identity { schema: SCHEMA, id: id.to_owned() };
+    let record = serde_json::to_string(&identity).unwrap_or_default();
+    index.put(&Key::parse("s/store")?, Body::from(record), PutOptions::new().if_absent()).await.map(drop)
+}
+
 /// Writes the id of the store on the node, unless another store has done so.
 async fn mark(config: &Config, node: &Node, id: &str) -> Result<()> {
     let before = node.names(MARKERS).await?;

@@ -94,6 +94,13 @@ impl Content {
         self.pinned.clone()
     }
 
+    /// Equal content was pinned so.
+    pub(crate) fn pinned_with(&mut self, pinned: Option<Pinned>) {
+        if self.pinned.is_none() {
+            self.pinned = pinned;
+        }
+    }
+
     /// It has a name.
     pub(crate) fn named(mut self) {
         self.abandoned.0 = None;
@@ -270,6 +277,9 @@ impl Session {
                     let Some(pin) = pin.filter(|pin| !pin.name.starts_with("storage-ipfs:")) else {
                         return Ok(Looked { pinned: Some(Pinned::now(etag)), foreign: None });
                     };
+                    if found.as_ref().is_some_and(|(count, _)| count.foreign.as_ref() == Some(&pin.name)) {
+                        return Ok(Looked { pinned: Some(Pinned::now(etag)), foreign: Some(pin.name) });
+                    }
                     // Somebody else's pin. That is written down before ours can take its place.
                     let count = Count { foreign: Some(pin.name.clone()), ..Count::default() };
                     let condition = etag.map_or(Condition::IfAbsent, Condition::IfMatch);

@@ -123,6 +123,20 @@ impl Block {
     }
 }
 
+/// The names in a directory and what they stand for, of a block that is what its own name says.
+///
+/// # Errors
+/// As [`Block::read`].
+pub(crate) fn entries(cid: &Cid, bytes: Bytes) -> Result<Vec<(Vec<u8>, Cid)>> {
+    verify(cid, &bytes)?;
+    let node = Node::decode(bytes).map_err(|_| no_file())?;
+    let entry = |link: Link| {
+        let cid = Cid::try_from(link.hash.as_deref().unwrap_or_default()).map_err(|_| no_file())?;
+        Ok((link.name.unwrap_or_default(), cid))
+    };
+    node.links.into_iter().map(entry).collect()
+}
+
 /// The parts that a range touches, with the range of each.
 pub(crate) fn touched(own: u64, parts: Vec<Part>, range: &Range<u64>) -> Vec<(Part, Range<u64>)> {
     let mut at = own;

@@ -1,6 +1,9 @@
 //! Writing keys: content first, then records and counts in one transaction of the index.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use futures_util::{FutureExt, StreamExt, stream};
 use storage_core::{
@@ -113,26 +116,49 @@ impl Session {
     /// Items of different keys: on their way to the node several at once, then named in one transaction.
     async fn put_together(&self, items: Vec<(Key, Body, PutOptions)>, atomic: bool) -> Vec<Result<Entry>> {
         let receive = |(key, body, options): (Key, Body, PutOptions)| async move {
-            let taking = options.clone();
-            let content = async move {
-                let mut content = self.receive(body, &taking).await?;
-                match self.ensure(&mut content, false).await {
-                    Ok(()) => Ok(content),
-                    Err(e) => {
-                        self.discard(content);
-                        Err(e)
-                    }
-                }
-            };
-            (key, options, content.await)
+            let content = self.receive(body, &options).await;
+            (key, options, content)
         };
         let received: Vec<_> = stream::iter(items).map(receive).buffered(AT_ONCE).collect().await;
         let mut results: Vec<Option<Result<Entry>>> = received.iter().map(|_| None).collect();
         let mut ready: Vec<(usize, Key, PutOptions, Content)> = Vec::new();
+        // Of equal values only the first is sent.
+        let (mut first, mut equal) = (HashSet::new(), Vec::new());
         for (at, (key, options, content)) in received.into_iter().enumerate() {
             match content {
-                Ok(content) => ready.push((at, key, options, content)),
+                Ok(content) if first.insert(content.part.cid) => ready.push((at, key, options, content)),
+                Ok(content) => equal.push((at, key, options, content)),
                 Err(e) => results[at] = Some(Err(e.with_key(&key))),
+            }
+        }
+        let ensure = |(at, key, options, mut content): (usize, Key, PutOptions, Content)| async move {
+            let ensured = self.ensure(&mut content, false).await;
+            (at, key, options, content, ensured)
+        };
+        let ensured: Vec<_> = stream::iter(ready).map(ensure).buffered(AT_ONCE).collect().await;
+        let mut ready = Vec::with_capacity(results.len());
+        let mut pinned = HashMap::new();
+        for (at, key, options, content, ensured) in ensured {
+            pinned.insert(content.part.cid, ensured.clone().map(|()| content.pinned()));
+            match ensured {
+                Ok(()) => ready.push((at, key, options, content)),
+                Err(e) => {
+                    self.discard(content);
+                    results[at] = Some(Err(e.with_key(&key)));
+                }
+            }
+        }
+        for (at, key, options, mut content) in equal {
+            match pinned.get(&content.part.cid) {
+                Some(Ok(pinned)) => {
+                    content.pinned_with(pinned.clone());
+                    ready.push((at, key, options, content));
+                }
+                Some(Err(e)) => {
+                    self.discard(content);
+                    results[at] = Some(Err(e.clone().with_key(&key)));
+                }
+                None => results[at] = Some(Err(record::damaged())),
             }
         }
         let failed = |results: &[Option<Result<Entry>>]| {

@@ -80,6 +80,11 @@ async fn nobody_elses_pin_goes() {
     assert_eq!(cid(&storage.put("k", "their own").await.unwrap()), theirs);
     let body = Body::stream(stream::iter([Ok(Bytes::from(large.clone()))]));
     assert_eq!(cid(&storage.put("large", body).await.unwrap()), large_too);
+    let batch = (0..20).map(|n| (format!("batch/{n}"), "their own too"));
+    let other = daemon.add("their own too", "cid-version=1&pin=true&pin-name=mine").await;
+    for entry in storage.put_batch(batch).await.unwrap() {
+        assert_eq!(cid(&entry), other);
+    }
     let ours = cid(&storage.put("ours", "pinned by us first").await.unwrap());
     daemon.post("pin/add", &format!("arg={ours}&name=")).await.unwrap();
     let before = daemon.pins().await;
@@ -241,10 +246,12 @@ async fn a_node_that_is_killed_loses_nothing_acknowledged() {
         };
         let writing = stream::iter((0..400).map(put)).buffer_unordered(8);
         let writing = tokio::spawn(writing.filter_map(std::future::ready).collect::<Vec<_>>());
-        tokio::time::sleep(Duration::from_millis(150 + 100 * round)).await;
+        let some = 10 + 15 * round;
+        eventually("some writes", async || storage.list(&format!("{round}/")).await.unwrap().count().await > some)
+            .await;
         daemon.kill();
         acknowledged.extend(writing.await.unwrap());
-        let e = storage.get("0/0").await.unwrap_err();
+        let e = storage.get(acknowledged[0].0.as_str()).await.unwrap_err();
         assert!(e.is_retryable(), "{e:?}");
         daemon.restart().await;
     }
