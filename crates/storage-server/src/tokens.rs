@@ -143,7 +143,7 @@ impl Tokens {
         }
         match found {
             None => Err(refused("the token is not known")),
-            Some(known) if known.expires.is_some_and(|end| end <= SystemTime::now().into()) => {
+            Some(known) if known.expires.is_some_and(|end| end <= DateTime::<Utc>::from(SystemTime::now())) => {
                 Err(refused("the token has expired"))
             }
             Some(known) => Ok(known.grant.clone()),
