@@ -1,27 +1,22 @@
-//! Copies and renames. The bytes of a value in a file never come here: the server copies its chunks to a file of their own, or, where
-//! it has transactions, a rename hands the file over to the other key.
+//! Copies and renames. The bytes of a value in a file never come here: the server copies its chunks to a file of their own, or, in a
+//! transaction, a rename hands the file over to the other key.
 //!
 //! A value in the key's document is read and written: `$merge` into the collection of the keys would be the server's own way, but it
 //! does not say what it did, and so keeps no condition.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
-};
+use std::sync::atomic::Ordering;
 
 use mongodb::bson::{Document, doc, oid::ObjectId};
 use storage_core::{
     Condition, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, PutOptions, RenameOptions, Result,
     StatOptions, VersionId, pending::Keys,
 };
-use tokio::sync::Mutex;
 
 use crate::{
     condition,
     document::{self, Content, Found},
     read,
     session::{Db, Session, Touches},
-    transaction::{self, Open},
     upload::Upload,
     write::{self, Item, Received},
 };
@@ -86,8 +81,9 @@ impl Session {
         version: Option<VersionId>,
         rename: Option<&RenameOptions>,
     ) -> Result<Source> {
-        // With versions the source keeps its own.
-        let moves = self.store.info.capabilities.transactions && self.store.versions.is_none();
+        // With versions the source keeps its own. A transaction of its own would be left open by a client that is killed, and keep
+        // others from both keys until the server ends it.
+        let moves = self.in_transaction() && self.store.versions.is_none();
         let mut overwritten = None;
         for _ in 0..read::ATTEMPTS {
             let found = self.find(from, version.clone()).await?.ok_or_else(|| no_source(from))?;
@@ -151,33 +147,11 @@ impl Session {
         Ok(Some(upload))
     }
 
-    /// Hands the file of a key over to another, in the transaction or in one of its own. `None` if that cannot be done now.
+    /// In a transaction, hands the file of a key over to another. `None` if that cannot be done now.
     async fn move_file(&self, from: &Key, to: &Key, condition: Option<Condition>) -> Result<Option<Entry>> {
         let keys = [from.clone(), to.clone()];
         let [from, to] = keys.clone();
-        let job = |mut db: Db| async move {
-            if db.in_transaction() {
-                return hand_over(&mut db, &from, &to, condition).await;
-            }
-            let (begun, mut pause) = (Instant::now(), 1);
-            loop {
-                let open = Arc::new(Mutex::new(Open::start(&db.store).await?));
-                db.open = Some(open.lock_owned().await);
-                let moved = hand_over(&mut db, &from, &to, condition.clone()).await;
-                let commits = matches!(moved, Ok(Some(_)));
-                let ended = transaction::end(&mut db, commits).await;
-                db.open = None;
-                match if commits { ended.and(moved) } else { moved } {
-                    Err(e)
-                        if e.kind() == ErrorKind::Conflict
-                            && !e.is_ambiguous()
-                            && begun.elapsed() < db.store.timeout => {}
-                    done => return done,
-                }
-                tokio::time::sleep(Duration::from_millis(fastrand::u64(0..=pause))).await;
-                pause = (pause * 2).min(64);
-            }
-        };
+        let job = |mut db: Db| async move { hand_over(&mut db, &from, &to, condition).await };
         self.run(Keys::from(keys.to_vec()), Touches::Keys(&keys), job).await
     }
 }

@@ -57,16 +57,6 @@ impl Open {
     }
 
     async fn begin_once(store: &Store) -> Result<Self> {
-        let mut open = Self::start(store).await?;
-        // What it sees is settled by its first command.
-        let first =
-            mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
-        open.command(store, first).await?;
-        Ok(open)
-    }
-
-    /// One whose first command comes later.
-    pub(crate) async fn start(store: &Store) -> Result<Self> {
         let options = TransactionOptions::builder()
             .read_concern(ReadConcern::snapshot())
             .write_concern(WriteConcern::majority())
@@ -78,7 +68,12 @@ impl Open {
         };
         let session = time::timeout(store.timeout, begin).await.map_err(|_| error::timed_out())?;
         let session = session.map_err(|e| error::from_driver(&e))?;
-        Ok(Self { session: Some(session), doomed: false, written: Vec::new(), replaced: Vec::new() })
+        let mut open = Self { session: Some(session), doomed: false, written: Vec::new(), replaced: Vec::new() };
+        // What it sees is settled by its first command.
+        let first =
+            mongodb::bson::doc! { "find": &store.collection, "filter": { "_id": "" }, "limit": 1, "singleBatch": true };
+        open.command(store, first).await?;
+        Ok(open)
     }
 
     pub(crate) fn doom(&mut self) {
@@ -198,7 +193,7 @@ impl MongoTransaction {
 }
 
 /// Commits or rolls back, and does with the files what follows from it.
-pub(crate) async fn end(db: &mut Db, commit: bool) -> Result<()> {
+async fn end(db: &mut Db, commit: bool) -> Result<()> {
     let store = db.store.clone();
     let Some(open) = &mut db.open else { return Err(ended()) };
     if open.session.is_none() {

@@ -1,6 +1,6 @@
 //! Writing a large value: chunks that are sent while the next are received, or that the server copies, and the file's own document.
 
-use std::{ops::Range, sync::Arc, time::Instant};
+use std::{mem, ops::Range, sync::Arc, time::Instant};
 
 use futures_util::StreamExt;
 use mongodb::bson::{Binary, Document, doc, oid::ObjectId, spec::BinarySubtype};
@@ -17,7 +17,7 @@ use crate::{
 pub(crate) const CHUNK: usize = 255 * 1024;
 /// How many chunks one answer has.
 pub(crate) const CHUNKS: usize = 16;
-/// How many of them one insert has: each is copied for the driver and for the wire, while the next are received.
+/// How many of them one insert has: each is copied for the wire, while the next are received.
 const SENT: usize = 8;
 
 /// A file that is being written. Dropped before [`keep`](Upload::keep), it is deleted.
@@ -62,7 +62,7 @@ impl Upload {
         limit: u64,
     ) -> Result<Self> {
         let mut upload = Self::begin(session, key, CHUNK as u32).await?;
-        let mut buffer = Vec::with_capacity(CHUNK * SENT);
+        let (mut chunk, mut chunks) = (Vec::with_capacity(CHUNK), Vec::with_capacity(SENT));
         let mut begun = begun.into_iter();
         loop {
             let piece = match begun.next() {
@@ -75,16 +75,21 @@ impl Upload {
                 return Err(Error::new(ErrorKind::TooLarge, format!("the value is larger than {limit} bytes")));
             }
             while !piece.is_empty() {
-                let room = (CHUNK * SENT - buffer.len()).min(piece.len());
-                buffer.extend_from_slice(&piece.split_to(room));
-                if buffer.len() == CHUNK * SENT {
-                    upload.send(&buffer).await?;
-                    buffer.clear();
+                let room = (CHUNK - chunk.len()).min(piece.len());
+                chunk.extend_from_slice(&piece.split_to(room));
+                if chunk.len() == CHUNK {
+                    chunks.push(mem::replace(&mut chunk, Vec::with_capacity(CHUNK)));
+                }
+                if chunks.len() == SENT {
+                    upload.send(mem::take(&mut chunks)).await?;
                 }
             }
         }
-        if !buffer.is_empty() {
-            upload.send(&buffer).await?;
+        if !chunk.is_empty() {
+            chunks.push(chunk);
+        }
+        if !chunks.is_empty() {
+            upload.send(chunks).await?;
         }
         upload.finish(key, upload.size).await?;
         Ok(upload)
@@ -104,8 +109,8 @@ impl Upload {
             "filename": key.as_str(),
             "metadata": { "storage": 1 },
         };
-        let inserted = insert(store, "files", vec![file]).await;
-        self.settled(inserted)
+        self.start(|store| async move { insert(&store, "files", vec![file]).await });
+        self.sent().await
     }
 
     pub(crate) fn content(&self) -> Content {
@@ -118,14 +123,14 @@ impl Upload {
     }
 
     /// Sends chunks while the next are received.
-    async fn send(&mut self, bytes: &[u8]) -> Result<()> {
+    async fn send(&mut self, chunks: Vec<Vec<u8>>) -> Result<()> {
         self.sent().await?;
         self.session.store.check_open()?;
-        let chunk = |(n, bytes): (i32, &[u8])| {
-            let data = Binary { subtype: BinarySubtype::Generic, bytes: bytes.to_vec() };
+        let chunk = |(n, bytes): (i32, Vec<u8>)| {
+            let data = Binary { subtype: BinarySubtype::Generic, bytes };
             doc! { "files_id": self.id, "n": n, "data": data }
         };
-        let chunks: Vec<Document> = (self.chunks..).zip(bytes.chunks(CHUNK)).map(chunk).collect();
+        let chunks: Vec<Document> = (self.chunks..).zip(chunks).map(chunk).collect();
         self.chunks += chunks.len() as i32;
         self.start(|store| async move { insert(&store, "chunks", chunks).await });
         Ok(())
@@ -196,11 +201,6 @@ impl Upload {
         });
         self.unsettled |= sent.as_ref().is_err_and(|failed| !failed.definite);
         sent
-    }
-
-    fn settled(&mut self, done: Result<(), Failed>) -> Result<()> {
-        self.unsettled |= done.as_ref().is_err_and(|failed| !failed.definite);
-        Ok(done?)
     }
 }
 

@@ -6,7 +6,7 @@ mod support;
 use std::{path::PathBuf, process::Stdio, time::Duration};
 
 use futures_util::stream;
-use mongodb::bson::doc;
+use mongodb::bson::{DateTime, Document, doc};
 use storage_core::{Body, Bytes, Error, ErrorKind, Storage};
 use storage_mongodb::Mongo;
 use tokio::process::Command;
@@ -113,5 +113,50 @@ async fn what_was_not_finished_is_removed() {
     assert_eq!([count("leases").await, count("chunks").await, count("files").await], [0, 0, 0]);
     assert_eq!(storage.stat("failed").await.unwrap(), None);
     assert_eq!(storage.stat("dropped").await.unwrap(), None);
+    support::drop_all(&collection).await;
+}
+
+/// A lease may outlive its writer, and name the key that had the file before a rename.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_renamed_is_not_swept_for_its_old_key() {
+    if support::is_missing_server() {
+        return;
+    }
+    let collection = format!("leases{:08x}", fastrand::u32(..));
+    let mut config = support::config(&support::server(), &collection).unwrap();
+    config.sweep_after = Duration::ZERO;
+    let mongo = Mongo::connect(config).await.unwrap();
+    let storage = Storage::new(mongo.clone());
+    let database = support::client().await.database(support::DATABASE);
+    let all = |of: &str| database.collection::<Document>(&format!("{collection}.{of}"));
+    let value = vec![7; 2 << 20];
+    // The lease is there before the rename, comes behind it, or has been taken by a sweep that has not ended.
+    for (state, before) in [("replaced", true), ("committing", true), ("replaced", false), ("taken", true)] {
+        storage.put("from", value.clone()).await.unwrap();
+        let file = all("files").find_one(doc! {}).await.unwrap().unwrap().get_object_id("_id").unwrap();
+        let lease = doc! { "_id": file, "key": "from", "state": state, "renewed": DateTime::from_millis(0) };
+        if before {
+            all("leases").insert_one(&lease).await.unwrap();
+        }
+        let tx = storage.begin().await.unwrap();
+        tx.rename("from", "to").await.unwrap();
+        tx.commit().await.unwrap();
+        if !before {
+            all("leases").insert_one(&lease).await.unwrap();
+        }
+        mongo.sweep().await.unwrap();
+        assert!(storage.get("to").await.unwrap().unwrap() == value, "{state}, before: {before}");
+        storage.delete("to").await.unwrap();
+        for _ in 0..100 {
+            mongo.sweep().await.unwrap();
+            if all("leases").count_documents(doc! {}).await.unwrap() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for of in ["files", "chunks", "leases"] {
+            assert_eq!(all(of).count_documents(doc! {}).await.unwrap(), 0, "{of}; {state}, before: {before}");
+        }
+    }
     support::drop_all(&collection).await;
 }
