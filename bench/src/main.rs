@@ -1,5 +1,6 @@
 //! Measures storage-memory and storage-fs beside object_store and OpenDAL, and writes docs/benchmarks.md and .svg; with `--sql`
-//! storage-sql beside its driver, and writes docs/benchmarks-sql.md; with `--streams` storage-s3, and writes docs/benchmarks-streams.md.
+//! storage-sql beside its driver, and writes docs/benchmarks-sql.md; with `--streams` storage-s3, and writes docs/benchmarks-streams.md; with
+//! `--mongodb` storage-mongodb beside its driver, and writes docs/benchmarks-mongodb.md.
 #![allow(clippy::print_stdout, reason = "a command prints its result on standard output")]
 
 mod subject;
@@ -7,6 +8,7 @@ mod ours;
 mod object_stores;
 mod operators;
 mod measure;
+mod mongo;
 mod elsewhere;
 mod groups;
 mod machine;
@@ -17,6 +19,7 @@ mod raw;
 mod sql;
 mod streams;
 mod transfer;
+mod wire;
 
 use std::{env, fs, path::PathBuf};
 
@@ -30,6 +33,7 @@ bench [OPTIONS]
 
   --sql         storage-sql instead; the servers are those in STORAGE_TEST_POSTGRES and STORAGE_TEST_MARIADB
   --streams     large values in a bucket instead; the server is that in STORAGE_TEST_CEPH
+  --mongodb     storage-mongodb instead; the server is that in STORAGE_TEST_SECANTUS, whose database `bench` is dropped
   --opendal PROGRAM  measures those services of OpenDAL that cannot be linked here; the program is that of bench/opendal
   --only TEXT   of the SQL rows only those whose `database: operation` contains this, printed and not written
   --quick       a fifth of the samples, to see that everything runs
@@ -38,7 +42,7 @@ bench [OPTIONS]
 ";
 
 fn main() -> Result<()> {
-    let (mut quick, mut sql, mut streams, mut only) = (false, false, false, None);
+    let (mut quick, mut sql, mut streams, mut mongodb, mut only) = (false, false, false, false, None);
     let mut opendal: Option<PathBuf> = None;
     let (mut dir, mut out) = (env::temp_dir(), PathBuf::from("docs"));
     let mut args = Parser::from_env();
@@ -47,6 +51,13 @@ fn main() -> Result<()> {
             Arg::Long("quick") => quick = true,
             Arg::Long("sql") => sql = true,
             Arg::Long("streams") => streams = true,
+            Arg::Long("mongodb") => mongodb = true,
+            Arg::Long("transfer-mongodb") => {
+                let library = args.value()?.string()?;
+                let what = args.values()?.map(|value| value.string()).collect::<Result<Vec<_>, _>>()?;
+                println!("{}", runtime()?.block_on(mongo::child(&library, &what))?);
+                return Ok(());
+            }
             // A sample of `--streams`, which starts this: the library, and what it is to do.
             Arg::Long("transfer") => {
                 let library = args.value()?.string()?;
@@ -73,6 +84,14 @@ fn main() -> Result<()> {
         let rows = runtime.block_on(streams::run(&server, &opendal, quick))?;
         fs::write(out.join("benchmarks-streams.md"), streams::markdown(&machine, &rows, quick))?;
         println!("{}", streams::table(&rows));
+        return Ok(());
+    }
+    if mongodb {
+        let server = env::var("STORAGE_TEST_SECANTUS");
+        let server = server.map_err(|_| "STORAGE_TEST_SECANTUS does not say where the server is")?;
+        let run = runtime.block_on(mongo::run(&server, quick))?;
+        fs::write(out.join("benchmarks-mongodb.md"), mongo::markdown(&machine, &run, quick))?;
+        println!("{}", mongo::tables(&run));
         return Ok(());
     }
     if sql {

@@ -21,15 +21,21 @@ pub(crate) trait Transfer {
     fn down(&self, key: &str) -> impl Future<Output = Result<u64>>;
 }
 
-/// What is written. Every piece has memory of its own, as behind a network.
-pub(crate) struct Pieces(u64);
+/// What is written: how many pieces, of how many bytes. Every piece has memory of its own, as behind a network.
+pub(crate) struct Pieces(u64, usize);
+
+impl Pieces {
+    pub(crate) fn new(count: u64, size: usize) -> Self {
+        Self(count, size)
+    }
+}
 
 impl Iterator for Pieces {
     type Item = Bytes;
 
     fn next(&mut self) -> Option<Bytes> {
         self.0 = self.0.checked_sub(1)?;
-        Some(vec![7; PIECE].into())
+        Some(vec![7; self.1].into())
     }
 }
 
@@ -59,20 +65,25 @@ impl Bucket {
 
 /// Does what the arguments `up|down KEY MIB` say, and answers with the nanoseconds and the KiB by which the process grew meanwhile.
 pub(crate) async fn run(library: &impl Transfer, arguments: &[String]) -> Result<String> {
+    run_in_pieces(library, arguments, PIECE).await
+}
+
+/// The same from pieces of this size.
+pub(crate) async fn run_in_pieces(library: &impl Transfer, arguments: &[String], piece: usize) -> Result<String> {
     let [direction, key, mib] = arguments else {
         return Err("it takes `up` or `down`, a key and a size in MiB".into());
     };
     let size = mib.parse::<u64>()? << 20;
     // What a first write and read need in any case.
     let small = format!("{key}-small");
-    library.up(&small, Pieces(16)).await?;
+    library.up(&small, Pieces::new((1_u64 << 20).div_ceil(piece as u64), piece.min(1 << 20))).await?;
     library.down(&small).await?;
     let before = memory("VmRSS:")?;
     // Forgets how much memory the process had at most before.
     fs::write("/proc/self/clear_refs", "5")?;
     let begun = Instant::now();
     if direction == "up" {
-        library.up(key, Pieces(size / PIECE as u64)).await?;
+        library.up(key, Pieces::new(size / piece as u64, piece)).await?;
     } else {
         let len = library.down(key).await?;
         if len != size {

@@ -66,7 +66,7 @@ fn layers() -> Result<()> {
 }
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
-    let (mut options, mut sql, mut streams) = (Vec::new(), false, false);
+    let (mut options, mut sql, mut streams, mut mongodb) = (Vec::new(), false, false, false);
     let (mut dir, mut old): (Option<PathBuf>, Option<String>) = (None, None);
     while let Some(arg) = args.next()? {
         match arg {
@@ -79,6 +79,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
             }
             Arg::Long("sql") => sql = true,
             Arg::Long("streams") => streams = true,
+            Arg::Long("mongodb") => mongodb = true,
             Arg::Long("only") => options.extend(["--only".into(), args.value()?.string()?]),
             Arg::Long("quick") => options.push("--quick".into()),
             Arg::Long("dir") => dir = Some(PathBuf::from(args.value()?)),
@@ -90,7 +91,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;
     }
     if let Some(commit) = old {
-        if sql || streams || !options.is_empty() {
+        if sql || streams || mongodb || !options.is_empty() {
             return Err("`--against` takes no option but `--dir`".into());
         }
         return against(&commit, dir.unwrap_or_else(env::temp_dir));
@@ -103,6 +104,10 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         options.extend(["--opendal".into(), target.join("release/bench-opendal").display().to_string()]);
         options.extend(sql.then(|| "--sql".into()));
         options.extend(streams.then(|| "--streams".into()));
+        services::up_needed()?;
+    }
+    if mongodb {
+        options.push("--mongodb".into());
         services::up_needed()?;
     }
     let mut bench = cargo(["run", "--release", "--package", "bench", "--"]);
