@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use storage_core::{
-    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, GetOptions, Key, ListOptions,
-    ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, Storage, StorageBackend, Transaction,
-    async_trait, defaults,
+    BackendInfo, BatchOptions, Body, CopyOptions, DeleteOptions, Entry, EntryStream, Error, GetOptions, Key,
+    ListOptions, ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, Storage, StorageBackend,
+    Transaction, async_trait, defaults,
 };
 
 use crate::{
-    Config, Exported, change::distinct, export, node::Node, open, query, store::Session, sweep,
+    Config, Exported, RemotePin, change::distinct, export, node::Node, open, query, read, store::Session, sweep,
     transaction::IpfsTransaction,
 };
 
@@ -75,6 +75,18 @@ impl Ipfs {
     /// The body's own; `Corrupt` for what is no such CAR; those of the index and the node. Some values may have been put then.
     pub async fn import_car(&self, car: impl Into<Body> + Send) -> Result<u64> {
         self.session.import_car(car.into()).await
+    }
+
+    /// How far the pinning service is with the value of a key; `None` without a value, and for content that the service was never asked for.
+    ///
+    /// # Errors
+    /// `Unsupported` without a pinning service; those of the index and the service.
+    pub async fn remote_pin(&self, key: &str) -> Result<Option<RemotePin>> {
+        let service = self.session.store.pinning.as_ref().ok_or_else(|| Error::unsupported("remote pins"))?;
+        match self.stat(&Key::parse(key)?, StatOptions::new()).await? {
+            Some(entry) => service.status(&read::part(&entry)?.cid).await,
+            None => Ok(None),
+        }
     }
 
     /// Unpins what no key names any more. That also happens by itself after deletes; only here and after failures are the pins of

@@ -42,6 +42,12 @@ pub struct Config {
     /// How long content may be pinned under no key before it is taken for left behind; an hour unless set.
     #[serde(deserialize_with = "seconds")]
     pub sweep_after: Duration,
+    /// A pinning service that is asked to keep all content, too: the address before `/pins` of the Pinning Service API.
+    pub pinning_service: Option<String>,
+    /// The bearer token for the pinning service.
+    pub pinning_token: Option<Secret>,
+    /// Whether a write waits until the pinning service has the content; it need only have been asked unless this is `true`.
+    pub pinning_wait: bool,
     /// Reads through this gateway, without a node, and writes nothing.
     pub gateway: Option<String>,
 }
@@ -59,6 +65,9 @@ impl Default for Config {
             durability: Durability::Relaxed,
             shared_node: false,
             sweep_after: Duration::from_secs(60 * 60),
+            pinning_service: None,
+            pinning_token: None,
+            pinning_wait: false,
             gateway: None,
         }
     }
@@ -130,6 +139,16 @@ impl Config {
         }
         if self.token.is_some() && self.user.is_some() {
             return Err(wrong("the node takes either a `token` or a user and a password"));
+        }
+        let is_address = |text: &String| {
+            reqwest::Url::parse(text)
+                .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.username().is_empty())
+        };
+        if self.pinning_service.as_ref().is_some_and(|service| !is_address(service)) {
+            return Err(wrong("the option `pinning_service` must be an address, as in `https://pins.example/psa`"));
+        }
+        if self.pinning_service.is_none() && (self.pinning_token.is_some() || self.pinning_wait) {
+            return Err(wrong("`pinning_token` and `pinning_wait` are of no use without `pinning_service`"));
         }
         if let Some(gateway) = &self.gateway {
             let parsed = reqwest::Url::parse(gateway).ok().filter(|url| matches!(url.scheme(), "http" | "https"));

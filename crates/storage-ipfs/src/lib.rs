@@ -23,6 +23,7 @@ mod blocks;
 mod http;
 mod mfs;
 mod node;
+mod pinning;
 mod plain;
 mod unixfs;
 
@@ -31,3 +32,4 @@ mod error;
 pub use backend::Ipfs;
 pub use config::{Config, IpfsFactory};
 pub use export::Exported;
+pub use pinning::RemotePin;

@@ -52,7 +52,7 @@ pub(crate) async fn open(config: Config, index: Arc<dyn StorageBackend>, own: bo
     // An unfinished commit of the index takes no longer than one of its own calls.
     let tasks = Tasks::new(runtime, config.timeout.max(Duration::from_secs(30)));
     let has_node = blocks.node().is_some();
-    let store = Arc::new(Store::new(info, config, blocks, (index, own), id, tasks));
+    let store = Arc::new(Store::new(info, config, blocks, (index, own), id, tasks)?);
     if has_node {
         Sweeper::run(&store);
         // What an earlier process left in the queue.

@@ -207,6 +207,15 @@ impl Session {
 
     /// Makes sure that content is pinned, or that a key keeps it so. `again` if it was found out that it is not.
     pub(crate) async fn ensure(&self, content: &mut Content, again: bool) -> Result<()> {
+        self.ensure_on_node(content, again).await?;
+        match &self.store.pinning {
+            // What has a key was asked for with that.
+            Some(service) if content.pinned.is_some() => service.pin(&content.part.cid).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn ensure_on_node(&self, content: &mut Content, again: bool) -> Result<()> {
         if content.pinned.is_some() && !again {
             return Ok(());
         }

@@ -25,6 +25,7 @@ use crate::{
     blocks::Blocks,
     error,
     node::Node,
+    pinning::Service,
     record::{self, Count, Names},
     sweep::Sweeper,
     task::Tasks,
@@ -52,6 +53,7 @@ pub(crate) struct Store {
     pub(crate) pin_name: String,
     pub(crate) id: String,
     pub(crate) sweeper: Arc<Sweeper>,
+    pub(crate) pinning: Option<Service>,
 }
 
 /// Why a write did not happen.
@@ -83,8 +85,9 @@ impl Store {
         (index, owns_index): (Arc<dyn StorageBackend>, bool),
         id: String,
         tasks: Tasks,
-    ) -> Self {
-        Self {
+    ) -> Result<Self> {
+        Ok(Self {
+            pinning: Service::new(&config, &pin_name(&id))?,
             info,
             names: Names::new(&config.prefix),
             config,
@@ -98,7 +101,7 @@ impl Store {
             pin_name: pin_name(&id),
             id,
             sweeper: Arc::default(),
-        }
+        })
     }
 
     pub(crate) fn check_open(&self) -> Result<()> {

@@ -248,8 +248,21 @@ async fn unpin(session: &Session, cids: Vec<Cid>, now: SystemTime) -> Result<()>
     done.into_iter().try_for_each(|(.., done)| done)
 }
 
-/// Unpins content that was claimed, if the pin is ours.
+/// Unpins content that was claimed, here and at the pinning service.
 async fn release(store: &Store, cid: Cid, count: &Count) -> (Cid, Became, Result<()>) {
+    let (cid, became, done) = release_on_node(store, cid, count).await;
+    match &store.pinning {
+        Some(service) if became != Became::Untouched && done.is_ok() => match service.unpin(&cid).await {
+            Ok(()) => (cid, became, Ok(())),
+            // A later sweep asks again.
+            Err(e) => (cid, Became::Unknown, Err(e)),
+        },
+        _ => (cid, became, done),
+    }
+}
+
+/// Unpins content on the node, if the pin is ours.
+async fn release_on_node(store: &Store, cid: Cid, count: &Count) -> (Cid, Became, Result<()>) {
     let pin = match store.node() {
         Ok(node) => node.pin(&cid).await.map(|pin| (node, pin)),
         Err(e) => Err(e),
