@@ -312,7 +312,10 @@ fn entry_headers(call: &Call, entry: &Entry, whole: bool) -> HeaderMap {
         if let Some(metadata) = entry.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {
             set(&mut map, headers::METADATA, &metadata_header(metadata));
         }
-        set(&mut map, headers::ENTRY, &EntryJson::from(entry.clone()).to_header());
+        // For clients of the whole contract.
+        if call.uri.path().starts_with("/v1/") {
+            set(&mut map, headers::ENTRY, &EntryJson::from(entry.clone()).to_header());
+        }
     }
     map
 }
