@@ -27,6 +27,7 @@ storage_conformance::main!(
     on_node(Target::new("ipfs", support::open)).damage(support::damage),
     on_node(Target::new("ipfs-memory", support::open_in_memory)).one_process(),
     on_node(Target::new("ipfs-postgres", support::open_on_server))
+        .needs_env(support::variable_of_two())
         .secret(support::password())
         .cleanup(support::removal()),
 );

@@ -53,6 +53,11 @@ pub(crate) async fn open_in_memory(ns: Namespace) -> Result<Ipfs> {
 /// Names the server of an index.
 const POSTGRES: &str = "STORAGE_TEST_POSTGRES";
 
+/// Of the two servers that such a store needs, one that is not known, if there is one.
+pub(crate) fn variable_of_two() -> &'static str {
+    if env::var_os(POSTGRES).is_some_and(|uri| !uri.is_empty()) { VARIABLE } else { POSTGRES }
+}
+
 /// An index on a server, which the suite may put a proxy before.
 pub(crate) async fn open_on_server(ns: Namespace) -> Result<Ipfs> {
     let uri = env::var(POSTGRES).unwrap_or_default();
