@@ -215,6 +215,8 @@ fn killed(server: String, collection: &str, step: usize, command: usize, side: S
     let died = gate.stops(|| writer.try_wait().unwrap().is_none());
     writer.kill().unwrap();
     writer.wait().unwrap();
+    // A command that the server never got does not come to it now, beside the sweep.
+    gate.cut();
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
     (died, (said + &rest).contains("acknowledged"))

@@ -29,6 +29,7 @@ struct State {
     stop: Option<(usize, Side)>,
     reached: bool,
     open: bool,
+    cut: bool,
 }
 
 type Shared = Arc<(Mutex<State>, Condvar)>;
@@ -78,6 +79,12 @@ impl Gate {
         }
     }
 
+    /// Lets nothing through any more: what stands here is lost with its client.
+    pub(crate) fn cut(&self) {
+        self.shared.0.lock().unwrap().cut = true;
+        self.open();
+    }
+
     /// Lets everything through from now on.
     pub(crate) fn open(&self) {
         self.shared.0.lock().unwrap().open = true;
@@ -101,7 +108,9 @@ fn serve(mut client: &TcpStream, mut upstream: &TcpStream, shared: &Shared) -> i
             state.seen += usize::from(counted);
             if counted { state.seen } else { 0 }
         };
-        wait(shared, number, Side::Before);
+        if !wait(shared, number, Side::Before) {
+            break Ok(());
+        }
         upstream.write_all(&request)?;
         // Where the driver watches the server, one request has many answers; nothing is counted there.
         if request.windows(WATCHES.len()).any(|window| window == WATCHES) {
@@ -110,20 +119,24 @@ fn serve(mut client: &TcpStream, mut upstream: &TcpStream, shared: &Shared) -> i
             break io::copy(&mut client, &mut upstream).map(drop);
         }
         let answer = message(&mut upstream)?;
-        wait(shared, number, Side::Behind);
+        if !wait(shared, number, Side::Behind) {
+            break Ok(());
+        }
         client.write_all(&answer)?;
     };
     let _ = (client.shutdown(Shutdown::Both), upstream.shutdown(Shutdown::Both));
     ended
 }
 
-fn wait(shared: &Shared, number: usize, side: Side) {
+/// Whether to go on.
+fn wait(shared: &Shared, number: usize, side: Side) -> bool {
     let mut state = shared.0.lock().unwrap();
     while state.stop == Some((number, side)) && !state.open {
         state.reached = true;
         shared.1.notify_all();
         state = shared.1.wait(state).unwrap();
     }
+    !state.cut
 }
 
 /// One message of the wire protocol, whose length comes first.
