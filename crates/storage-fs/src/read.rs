@@ -1,6 +1,10 @@
 //! Reading: a small value in the same hop that opens it, a large one piece by piece from the file that was opened.
 
-use std::{fs, ops::Range, sync::Arc};
+use std::{
+    fs::{self, Metadata as Stat},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::{TryStreamExt, stream};
@@ -70,13 +74,21 @@ impl Found {
     /// when they are renamed.)
     pub(crate) fn check_unchanged(&self) -> Result<()> {
         let stat = self.file.metadata().map_err(error::os)?;
-        let same = stat.len() == self.stat.len() && record::modified(&stat) == record::modified(&self.stat);
         let renamed = |record: &Record| record.renamed.is_some() && record.is_of(&stat);
-        if same || Record::read(&self.file)?.is_some_and(|record| renamed(&record)) {
+        if !self.differs(&stat) || Record::read(&self.file)?.is_some_and(|record| renamed(&record)) {
             Ok(())
         } else {
             Err(error::changed())
         }
+    }
+
+    /// Whether its size or date is another than when it was opened.
+    pub(crate) fn has_changed(&self) -> Result<bool> {
+        Ok(self.differs(&self.file.metadata().map_err(error::os)?))
+    }
+
+    fn differs(&self, stat: &Stat) -> bool {
+        stat.len() != self.stat.len() || record::modified(stat) != record::modified(&self.stat)
     }
 
     fn read(&self, range: Range<u64>) -> Result<Bytes> {

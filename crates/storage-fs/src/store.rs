@@ -141,7 +141,16 @@ impl Store {
             let Some(found) = self.find(key)? else { return Ok(None) };
             let record = found.record();
             // The file may have been renamed, once and again, since it was opened: then what it says now is not said of this key.
-            let renamed = matches!(&record, Ok(Some(record)) if record.renamed.is_some());
+            let renamed = match &record {
+                Ok(Some(record)) if record.renamed.is_some() => {
+                    // Renamed to and fro, it is at its place again, and its record is of another date than the one that was looked at.
+                    if !record.is_of(&found.stat) && found.has_changed()? {
+                        continue;
+                    }
+                    true
+                }
+                _ => false,
+            };
             if !renamed || self.tree.identity_of(&found.path).is_ok_and(|now| now == found.identity()) {
                 let entry = found.describe(key, record)?;
                 return Ok(Some((found, entry)));
