@@ -151,16 +151,29 @@ struct Placed<'a> {
     ended: usize,
     /// The steps that come before it, as bits.
     after: u64,
+    /// The writes that began after its call had ended, as bits: none of them comes before it, if it comes at all.
+    before: u64,
     reads: bool,
 }
 
-fn placed(calls: &[Call]) -> Vec<Placed<'_>> {
-    let mut all = Vec::new();
-    for call in calls {
+/// The steps of the calls, then those of the calls that nobody knows to have happened.
+fn placed<'a>(calls: &'a [Call], doubtful: &'a [Call]) -> Vec<Placed<'a>> {
+    let mut all: Vec<Placed<'a>> = Vec::new();
+    for (i, call) in calls.iter().chain(doubtful).enumerate() {
         for step in &call.steps {
             let after = if step.next { 1 << (all.len() - 1) } else { 0 };
-            let ended = if step.perhaps { usize::MAX } else { call.ended };
-            all.push(Placed { step, started: call.started, ended, after, reads: step.reads() });
+            let ended = if step.perhaps || i >= calls.len() { usize::MAX } else { call.ended };
+            all.push(Placed { step, started: call.started, ended, after, before: 0, reads: step.reads() });
+        }
+    }
+    assert!(all.len() <= 64, "the check makes histories that are too long: {} steps", all.len());
+    let mut place: usize = calls.iter().map(|call| call.steps.len()).sum();
+    for call in doubtful {
+        let began_later = |(i, other): (usize, &Placed<'_>)| u64::from(!other.reads && other.started > call.ended) << i;
+        let before = all.iter().enumerate().map(began_later).fold(0, |all, bit| all | bit);
+        for _ in &call.steps {
+            all[place].before = before;
+            place += 1;
         }
     }
     all
@@ -168,8 +181,12 @@ fn placed(calls: &[Call]) -> Vec<Placed<'_>> {
 
 /// Whether the calls, of at most 64 steps, have an order that explains them. At first no key has a value.
 pub(crate) fn explained(calls: &[Call], keys: usize) -> bool {
-    let steps = placed(calls);
-    assert!(steps.len() <= 64, "the check makes histories that are too long: {} steps", steps.len());
+    explained_with(calls, &[], keys)
+}
+
+/// As [`explained`], where each step of the doubtful calls happens within its call's time, or never.
+fn explained_with(calls: &[Call], doubtful: &[Call], keys: usize) -> bool {
+    let steps = placed(calls, doubtful);
     let slot = |action: &Action| match action {
         Action::Take(slot, _) | Action::Keep(slot, _) => slot + 1,
         _ => 0,
@@ -192,7 +209,11 @@ pub(crate) fn explained(calls: &[Call], keys: usize) -> bool {
             }
             let (mut writes, mut fits) = (Vec::new(), 0);
             for (i, step) in steps.iter().enumerate() {
-                if done & (1 << i) != 0 || step.started > first_end || step.after & !done != 0 {
+                if done & (1 << i) != 0
+                    || step.started > first_end
+                    || step.after & !done != 0
+                    || step.before & done != 0
+                {
                     continue;
                 }
                 if !step.reads {
