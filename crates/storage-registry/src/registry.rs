@@ -35,6 +35,8 @@ impl Registry {
         let registry = registry.register(storage_rest::RestFactory);
         #[cfg(feature = "ipfs")]
         let registry = registry.register(storage_ipfs::IpfsFactory);
+        #[cfg(feature = "multi")]
+        let registry = registry.register(storage_multi::MultiFactory::new());
         #[cfg(feature = "object-store")]
         let registry = registry.register(storage_object_store::ObjectStoreFactory);
         #[cfg(feature = "gcs")]

@@ -62,6 +62,7 @@ fn the_table_of_options_is_complete_and_its_defaults_are_those_of_the_code() {
     same::<storage_mongodb::Config>("`mongodb`");
     same::<storage_rest::Config>("`rest`");
     same::<storage_ipfs::Config>("`ipfs`");
+    same::<storage_multi::Config>("`multi`");
     for store in ["`object-store+file`", "`object-store+memory`"] {
         same::<storage_object_store::Config>(store);
     }

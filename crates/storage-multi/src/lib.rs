@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod config;
+mod store;
+mod strategy;
+
+mod sharded;
+
+mod marker;
+mod names;
+mod streams;
+
+mod error;
+
+pub use config::{Config, MultiFactory, StoreEntry};
+pub use sharded::Sharded;
+pub use store::Store;
+pub use strategy::Strategy;

@@ -1,0 +1,42 @@
+//! The conformance suite on stores in files: sharded over three of SQLite.
+#![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
+
+use std::sync::Arc;
+
+use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
+use storage_conformance::{Namespace, Target};
+use storage_core::{Capabilities, Key, Result, StorageBackend};
+use storage_multi::{Sharded, Store};
+use storage_sql::{Config, Sql};
+
+const NAMES: [&str; 3] = ["a", "b", "c"];
+
+async fn sharded(ns: Namespace) -> Result<Sharded> {
+    let mut stores = Vec::new();
+    for name in NAMES {
+        let backend = Sql::connect(Config::sqlite(ns.dir().join(format!("{name}.db")))).await?;
+        stores.push(Store::new(name, Arc::new(backend) as Arc<dyn StorageBackend>)?);
+    }
+    Sharded::open(stores).await
+}
+
+/// Writes metadata that nobody can read into the row of a key, in whichever store it is.
+async fn damage(ns: Namespace, key: Key) -> Result<()> {
+    for name in NAMES {
+        let file = ns.dir().join(format!("{name}.db"));
+        let mut raw = SqliteConnectOptions::new().filename(file).connect().await.unwrap();
+        let sql = "UPDATE storage SET metadata = '{' WHERE entry_key = ?";
+        sqlx::query(sql).bind(key.as_str().as_bytes()).execute(&mut raw).await.unwrap();
+        raw.close().await.unwrap();
+    }
+    Ok(())
+}
+
+storage_conformance::main!(
+    Target::new("sharded-sqlite", sharded)
+        .requires(
+            Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable()
+        )
+        .damage(damage)
+        .group("multi"),
+);
