@@ -17,6 +17,10 @@ pub mod code {
     pub const NO_ROUTE: &str = "no_route";
     /// The body broke off or was too slow: nothing was done.
     pub const BROKEN_BODY: &str = "broken_body";
+    /// The bytes have another digest than the request says: nothing was done.
+    pub const WRONG_DIGEST: &str = "wrong_digest";
+    /// There is no such resumable upload: it has ended, or was never begun by this token.
+    pub const NO_UPLOAD: &str = "no_upload";
     /// The request was refused for its size or its slowness.
     pub const LIMIT: &str = "limit";
 }
@@ -48,6 +52,12 @@ pub struct Problem {
     /// How long to wait before the next try.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Of a resumable upload: the offset at which its next bytes belong.
+    #[serde(rename = "expected-offset", skip_serializing_if = "Option::is_none")]
+    pub expected_offset: Option<u64>,
+    /// Of a resumable upload: the offset that the request named.
+    #[serde(rename = "provided-offset", skip_serializing_if = "Option::is_none")]
+    pub provided_offset: Option<u64>,
 }
 
 impl Problem {
@@ -135,6 +145,8 @@ impl From<&Error> for Problem {
             ambiguous: e.is_ambiguous(),
             key: e.key().map(|key| key.as_str().into()),
             retry_after_ms: e.retry_after().map(|wait| wait.as_millis().try_into().unwrap_or(u64::MAX)),
+            expected_offset: None,
+            provided_offset: None,
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     answer::Failure,
     tokens::{Grant, Tokens},
     transactions::Transactions,
+    uploads::Uploads,
     writes::Writes,
 };
 
@@ -20,6 +21,8 @@ pub(crate) struct App {
     pub(crate) door: Door,
     pub(crate) writes: Writes,
     pub(crate) transactions: Arc<Transactions>,
+    /// Where there is a store for their parts.
+    pub(crate) uploads: Option<Arc<Uploads>>,
     /// Writes go on when their client has gone, and the server waits for them before it ends.
     pub(crate) tasks: TaskTracker,
     /// The port that clients name.
@@ -49,6 +52,7 @@ impl App {
             door,
             writes: Writes::new(),
             transactions: Arc::default(),
+            uploads: None,
             tasks: TaskTracker::new(),
             port: OnceLock::new(),
             metrics: None,

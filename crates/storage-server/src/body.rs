@@ -34,19 +34,16 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// The body of a value. A small one is read here.
-    pub(crate) async fn value(call: &Call, body: Body) -> Result<Self, Failure> {
-        if call.header(CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
-            let failure = Failure::unsupported("content codings: bytes are stored as they come");
-            return Err(failure.status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-        }
-        let (len, most) = (body.size_hint().exact(), call.app.max_value());
+    /// The body of a value, of `declared` bytes if the request says so elsewhere. A small one is read here.
+    pub(crate) async fn value(call: &Call, body: Body, declared: Option<u64>) -> Result<Self, Failure> {
+        no_coding(call)?;
+        let (len, most) = (body.size_hint().exact().or(declared), call.app.max_value());
         if len.is_some_and(|len| len > most) {
             return Err(too_large(most));
         }
         let failed = Arc::new(OnceLock::new());
         let mut pieces = Paced::new(&call.app, body, most, failed.clone());
-        pieces.digests = digests(call)?;
+        pieces.digests = digests(call, &["content-digest", "repr-digest"])?;
         let body = match len {
             Some(len) if len <= SMALL => {
                 let mut whole = Vec::with_capacity(len as usize);
@@ -59,6 +56,18 @@ impl Incoming {
             None => storage_core::Body::stream(pieces),
         };
         Ok(Self { body, failed })
+    }
+}
+
+/// That the bytes of the request are those to store.
+pub(crate) fn no_coding(call: &Call) -> Result<(), Failure> {
+    match call.header(CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+        false => Ok(()),
+        true => {
+            let detail =
+                "content codings are not supported: bytes are stored as they come; leave out `Content-Encoding`";
+            Err(Failure::new(ErrorKind::Unsupported, detail).status(StatusCode::UNSUPPORTED_MEDIA_TYPE))
+        }
     }
 }
 
@@ -101,10 +110,10 @@ pub(crate) async fn whole(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
 }
 
 /// The pieces of a body, as long as they come.
-struct Paced {
+pub(crate) struct Paced {
     pieces: axum::body::BodyDataStream,
     failed: Arc<OnceLock<Problem>>,
-    digests: Vec<(digest::Context, Vec<u8>)>,
+    pub(crate) digests: Digests,
     begun: Instant,
     patience: Duration,
     min_rate: u64,
@@ -114,12 +123,12 @@ struct Paced {
 }
 
 impl Paced {
-    fn new(app: &App, body: Body, most: u64, failed: Arc<OnceLock<Problem>>) -> Self {
+    pub(crate) fn new(app: &App, body: Body, most: u64, failed: Arc<OnceLock<Problem>>) -> Self {
         let (begun, patience) = (Instant::now(), app.config.body_timeout);
         Self {
             pieces: body.into_data_stream(),
             failed,
-            digests: Vec::new(),
+            digests: Digests::default(),
             begun,
             patience,
             min_rate: app.config.min_rate,
@@ -167,7 +176,7 @@ impl Stream for Paced {
                     let most = this.most;
                     return Poll::Ready(Some(Err(this.fail(too_large(most)))));
                 }
-                this.digests.iter_mut().for_each(|(context, _)| context.update(&bytes));
+                this.digests.update(&bytes);
                 let deadline = this.deadline();
                 this.sleep.as_mut().reset(deadline);
                 Poll::Ready(Some(Ok(bytes)))
@@ -176,31 +185,28 @@ impl Stream for Paced {
                 let broken = Failure::invalid("the body broke off before its end").code(code::BROKEN_BODY);
                 Poll::Ready(Some(Err(this.fail(broken))))
             }
-            None => {
-                for (context, expected) in std::mem::take(&mut this.digests) {
-                    if context.finish().as_ref() != expected {
-                        let wrong = Failure::invalid("the body has another digest than the request says");
-                        return Poll::Ready(Some(Err(this.fail(wrong))));
-                    }
-                }
-                Poll::Ready(None)
-            }
+            None => match std::mem::take(&mut this.digests).check() {
+                Ok(()) => Poll::Ready(None),
+                Err(wrong) => Poll::Ready(Some(Err(this.fail(wrong)))),
+            },
         }
     }
 }
 
-fn too_large(most: u64) -> Failure {
+pub(crate) fn too_large(most: u64) -> Failure {
     Failure::new(ErrorKind::TooLarge, format!("the body is larger than {most} bytes"))
 }
 
-/// The digests that the request says its body has (RFC 9530). Of a request without a coding both headers mean the same bytes; algorithms
-/// that are not known, or known to be broken, are passed over.
-fn digests(call: &Call) -> Result<Vec<(digest::Context, Vec<u8>)>, Failure> {
-    let mut all = Vec::new();
-    for name in ["content-digest", "repr-digest"] {
-        let Some(header) = call.header(name)? else { continue };
+/// Digests that bytes must have.
+#[derive(Default)]
+pub(crate) struct Digests(Vec<(digest::Context, Vec<u8>)>);
+
+impl Digests {
+    /// Those of a header as of RFC 9530. Algorithms that are not known, or known to be broken, are passed over.
+    pub(crate) fn parse(name: &str, header: &str) -> Result<Self, Failure> {
+        let wrong = || Failure::invalid(format!("the header `{name}` is not as of RFC 9530: `sha-256=:base64:`"));
+        let mut all = Vec::new();
         for item in header.split(',') {
-            let wrong = || Failure::invalid(format!("the header `{name}` is not as of RFC 9530: `sha-256=:base64:`"));
             let (algorithm, value) = item.trim().split_once('=').ok_or_else(wrong)?;
             let algorithm: &'static Algorithm = match algorithm {
                 "sha-256" => &SHA256,
@@ -210,6 +216,33 @@ fn digests(call: &Call) -> Result<Vec<(digest::Context, Vec<u8>)>, Failure> {
             let value = value.strip_prefix(':').and_then(|value| value.strip_suffix(':')).ok_or_else(wrong)?;
             let value = BASE64.decode(value.as_bytes()).map_err(|_| wrong())?;
             all.push((digest::Context::new(algorithm), value));
+        }
+        Ok(Self(all))
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.iter_mut().for_each(|(context, _)| context.update(bytes));
+    }
+
+    /// Whether the bytes had all of them.
+    pub(crate) fn check(self) -> Result<(), Failure> {
+        match self.0.into_iter().all(|(context, expected)| context.finish().as_ref() == expected) {
+            true => Ok(()),
+            false => {
+                let detail = "the bytes have another digest than the request says; nothing of it was stored";
+                Err(Failure::invalid(detail).code(code::WRONG_DIGEST))
+            }
+        }
+    }
+}
+
+/// The digests that these headers of the request say its body has. Of a request without a coding both headers of RFC 9530 mean the same
+/// bytes.
+pub(crate) fn digests(call: &Call, names: &[&str]) -> Result<Digests, Failure> {
+    let mut all = Digests::default();
+    for name in names {
+        if let Some(header) = call.header(name)? {
+            all.0.extend(Digests::parse(name, header)?.0);
         }
     }
     Ok(all)

@@ -59,6 +59,26 @@ impl Call {
         text(&self.headers, name.as_ref())
     }
 
+    /// A header that is a boolean as of RFC 9651. What is none is refused, though the draft of resumable uploads would have it ignored: a part
+    /// must not be taken for the whole.
+    pub(crate) fn boolean(&self, name: &str) -> Result<Option<bool>, Failure> {
+        match self.header(name)?.map(|text| text.split(';').next().unwrap_or_default().trim()) {
+            None => Ok(None),
+            Some("?1") => Ok(Some(true)),
+            Some("?0") => Ok(Some(false)),
+            Some(_) => Err(Failure::invalid(format!("the header `{name}` must be `?0` or `?1`"))),
+        }
+    }
+
+    /// A header that is a number of bytes, an integer as of RFC 9651 that is not negative.
+    pub(crate) fn integer(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.header(name)? else { return Ok(None) };
+        let digits = text.split(';').next().unwrap_or_default().trim();
+        let legal = (1..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let number = digits.parse().ok().filter(|_| legal);
+        number.map(Some).ok_or_else(|| Failure::invalid(format!("the header `{name}` must be a number of bytes")))
+    }
+
     /// The parameters of the request, none unknown.
     pub(crate) fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         Query::try_from_uri(&self.uri)

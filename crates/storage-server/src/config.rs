@@ -38,6 +38,11 @@ pub struct Config {
     pub max_requests: usize,
     /// The most transactions at once of one token; 64 unless set.
     pub max_transactions: usize,
+    /// The most resumable uploads at once of one token; 64 unless set.
+    pub max_uploads: usize,
+    /// How long a resumable upload may take from its creation; 24 hours unless set. Then it is deleted.
+    #[serde(deserialize_with = "seconds")]
+    pub upload_lifetime: Duration,
     /// How long the headers of a request may take, and a connection may be idle; 30 seconds unless set.
     #[serde(deserialize_with = "seconds")]
     pub header_timeout: Duration,
@@ -85,6 +90,8 @@ impl Default for Config {
             max_connections: 4096,
             max_requests: 256,
             max_transactions: 64,
+            max_uploads: 64,
+            upload_lifetime: Duration::from_secs(24 * 60 * 60),
             header_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(30),
             min_rate: 1024,
@@ -109,6 +116,7 @@ impl Config {
             ("max_connections", self.max_connections),
             ("max_requests", self.max_requests),
             ("max_transactions", self.max_transactions),
+            ("max_uploads", self.max_uploads),
         ] {
             if number == 0 {
                 return Err(wrong(format!("`{name}` must be at least 1")));
@@ -119,6 +127,7 @@ impl Config {
             ("body_timeout", self.body_timeout),
             ("write_timeout", self.write_timeout),
             ("lease", self.lease),
+            ("upload_lifetime", self.upload_lifetime),
         ] {
             if time.is_zero() {
                 return Err(wrong(format!("`{name}` must be more than 0 seconds")));

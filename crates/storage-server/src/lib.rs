@@ -12,10 +12,13 @@ mod tokens;
 mod call;
 mod writes;
 mod transactions;
+mod uploads;
 
 mod answer;
 mod body;
+mod parts;
 mod objects;
+mod resumable;
 
 mod files;
 mod v1;

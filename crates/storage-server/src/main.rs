@@ -46,6 +46,9 @@ struct Arguments {
     /// The key of the server's certificate as PEM
     #[arg(long, value_name = "FILE", env = "STORAGE_SERVER_TLS_KEY")]
     tls_key: Option<PathBuf>,
+    /// Take resumable uploads (experimental), and keep what has come of them in this store: `fs:./uploads`
+    #[arg(long, value_name = "URI", env = "STORAGE_SERVER_UPLOADS")]
+    uploads: Option<String>,
     /// What is logged to stderr: a level, or levels by target, as in `warn,storage_server::access=info`
     #[arg(long, value_name = "LEVELS", env = "STORAGE_SERVER_LOG", default_value = "info")]
     log: Targets,
@@ -78,29 +81,45 @@ async fn main() -> ExitCode {
 }
 
 async fn serve(arguments: Arguments) -> Result<()> {
-    let config = settings(&arguments)?;
+    let (config, uploads) = settings(&arguments)?;
     config.check()?;
     let storage = storage_registry::build(&store(&arguments)?).await?;
     let measured = recorder()?;
-    let server = Server::new(storage.clone(), config)?.metrics(move || measured.render()).bind().await?;
+    let mut server = Server::new(storage.clone(), config)?.metrics(move || measured.render());
+    let parts = match &uploads {
+        Some(uri) => Some(storage_registry::build(&StorageConfig::new(uri)).await?),
+        None => None,
+    };
+    if let Some(parts) = &parts {
+        server = server.uploads(parts.clone());
+    }
+    let server = server.bind().await?;
     let (address, notice, name) = (server.address()?, server.notice(), storage.info().name.clone());
     tracing::info!(target: "storage_server", %address, store = name, "{notice}");
     // For whoever starts it and must know the port.
     show(&format!("listening on {address} ({name}; {notice})"));
     server.run(told_to_end()).await;
+    if let Some(parts) = parts {
+        parts.disconnect().await?;
+    }
     storage.disconnect().await
 }
 
-/// The settings of the server: flags and environment over the file over the defaults.
-fn settings(arguments: &Arguments) -> Result<Config> {
-    let mut config = match &arguments.config {
-        None => Config::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| wrong(format!("the file of settings cannot be read: {}", e.kind())))?;
-            toml::from_str(&text).map_err(|e| wrong(format!("the file of settings: {}", e.message())))?
-        }
-    };
+/// The settings of the server, and the store of resumable uploads: flags and environment over the file over the defaults.
+fn settings(arguments: &Arguments) -> Result<(Config, Option<String>)> {
+    let (mut config, mut uploads) = (Config::default(), None);
+    if let Some(path) = &arguments.config {
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| wrong(format!("the file of settings cannot be read: {}", e.kind())))?;
+        let unread = |e: toml::de::Error| wrong(format!("the file of settings: {}", e.message()));
+        let mut table: toml::Table = toml::from_str(&text).map_err(unread)?;
+        uploads = match table.remove("uploads") {
+            None => None,
+            Some(toml::Value::String(uri)) => Some(uri),
+            Some(_) => return Err(wrong("the file of settings: `uploads` must be the URI of a store")),
+        };
+        config = table.try_into().map_err(unread)?;
+    }
     if let Some(listen) = &arguments.listen {
         config.listen.clone_from(listen);
     }
@@ -108,7 +127,7 @@ fn settings(arguments: &Arguments) -> Result<Config> {
     config.allow_clear |= arguments.allow_clear;
     config.tls_cert = arguments.tls_cert.clone().or(config.tls_cert);
     config.tls_key = arguments.tls_key.clone().or(config.tls_key);
-    Ok(config)
+    Ok((config, arguments.uploads.clone().or(uploads)))
 }
 
 fn store(arguments: &Arguments) -> Result<StorageConfig> {

@@ -26,6 +26,7 @@ use crate::{
     answer::{Answer, Failure, set, validators},
     body::{Incoming, explained},
     call::Call,
+    resumable::{self, Asked},
 };
 
 /// Bodies of at most so many bytes go out in one piece.
@@ -156,7 +157,11 @@ pub(crate) async fn write(call: Call, key: Key, body: Body) -> Result<Answer, Fa
         Some(Condition::IfAbsent) => StatusCode::CREATED,
         _ => StatusCode::OK,
     };
-    let Incoming { body, failed } = Incoming::value(&call, body).await?;
+    let declared = match resumable::asked(&call, &body)? {
+        Asked::Whole { length } => length,
+        Asked::Resumable { length } => return resumable::create(call, key, options, length, body).await,
+    };
+    let Incoming { body, failed } = Incoming::value(&call, body, declared).await?;
     call.write(move |storage| async move {
         let written = storage.put_with(&key, body, options).await;
         written.map(|entry| Answer::written(status, entry)).map_err(|e| explained(e, &failed))

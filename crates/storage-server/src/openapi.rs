@@ -7,7 +7,7 @@ use utoipa::{
     openapi::security::{Http, HttpAuthScheme, SecurityScheme},
 };
 
-use crate::{app::App, batch, files, sessions, v1};
+use crate::{app::App, batch, files, resumable, sessions, v1};
 
 /// All routes.
 #[derive(OpenApi)]
@@ -19,6 +19,7 @@ use crate::{app::App, batch, files, sessions, v1};
         v1::copy, v1::rename, v1::presign, v1::health,
         batch::get, batch::put, batch::delete,
         sessions::begin, sessions::commit, sessions::rollback, sessions::settle,
+        resumable::offset, resumable::append, resumable::cancel,
     ),
     security(("token" = [])),
     modifiers(&Token),

@@ -91,6 +91,16 @@ pub(crate) async fn run(
         }
         Door::Local(_) => None,
     };
+    let sweep = app.uploads.clone().map(|uploads| {
+        let pause = (app.config.upload_lifetime / 4).clamp(Duration::from_millis(100), Duration::from_secs(60));
+        tokio::spawn(async move {
+            loop {
+                // A failure of the store is in the log.
+                let _ = uploads.sweep().await;
+                tokio::time::sleep(pause).await;
+            }
+        })
+    });
     let (graceful, room) = (GracefulShutdown::new(), Arc::new(Semaphore::new(app.config.max_connections)));
     let mut end = pin!(end);
     loop {
@@ -131,8 +141,8 @@ pub(crate) async fn run(
     if timeout(app.config.shutdown_timeout, done).await.is_err() {
         tracing::warn!(target: "storage_server", "some requests were not answered in time");
     }
-    if let Some(follow) = follow {
-        follow.abort();
+    for task in [follow, sweep].into_iter().flatten() {
+        task.abort();
     }
 }
 

@@ -5,10 +5,10 @@ use std::{fmt, sync::Arc};
 use axum::{
     Router,
     extract::{Request, State},
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{Method, StatusCode, header::CONTENT_TYPE},
     middleware::from_fn_with_state,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, patch, post},
 };
 use storage_core::{ErrorKind, Result, Storage};
 use storage_rest_wire::code;
@@ -18,7 +18,9 @@ use crate::{
     Config,
     answer::Failure,
     app::{App, Door},
-    batch, files, guard, openapi, serve, sessions, v1,
+    batch, files, guard, openapi, resumable, serve, sessions,
+    uploads::Uploads,
+    v1,
 };
 
 /// A store behind HTTP.
@@ -39,6 +41,14 @@ impl Server {
     #[must_use]
     pub fn metrics(mut self, render: impl Fn() -> String + Send + Sync + 'static) -> Self {
         self.app.metrics = Some(Box::new(render));
+        self
+    }
+
+    /// Takes resumable uploads (experimental), whose bytes are in this store until they are complete. It must not be the store that is served, nor
+    /// that of another server; what others keep in it below `record/` and `part/` is lost.
+    #[must_use]
+    pub fn uploads(mut self, store: Storage) -> Self {
+        self.app.uploads = Some(Arc::new(Uploads::new(store)));
         self
     }
 
@@ -116,9 +126,19 @@ fn router(app: Arc<App>) -> Router {
     let guarded = Router::new()
         .route("/files", get(files::list).delete(files::clear))
         .route("/files/", axum::routing::any(files::no_key))
-        .route("/files/{key}", get(files::get).head(files::head).put(files::put).delete(files::delete))
+        .route(
+            "/files/{key}",
+            get(files::get).head(files::head).put(files::put).delete(files::delete).options(resumable::options),
+        )
         .route("/v1", get(v1::about))
-        .route("/v1/objects/{key}", get(v1::get).head(v1::head).put(v1::put).delete(v1::delete))
+        .route(
+            "/v1/objects/{key}",
+            get(v1::get).head(v1::head).put(v1::put).delete(v1::delete).options(resumable::options),
+        )
+        .route(
+            "/v1/uploads/{id}",
+            patch(resumable::append).head(resumable::offset).delete(resumable::cancel).options(resumable::options),
+        )
         .route("/v1/entries/{key}", get(v1::stat))
         .route("/v1/versions/{key}", get(v1::versions))
         .route("/v1/list", get(v1::list))
@@ -156,14 +176,18 @@ async fn no_route(request: Request) -> Failure {
     }
 }
 
-fn no_route_here() -> Failure {
+pub(crate) fn no_route_here() -> Failure {
     let detail = "there is no such route; this server speaks `/files` and version 1 of the protocol, `/v1`";
     Failure::new(ErrorKind::NotFound, detail).code(code::NO_ROUTE)
 }
 
 async fn no_method(request: Request) -> Failure {
-    let failure = Failure::unsupported(&format!("the method {} here", request.method()));
-    failure.status(StatusCode::METHOD_NOT_ALLOWED)
+    no_such_method(request.method())
+}
+
+pub(crate) fn no_such_method(method: &Method) -> Failure {
+    let detail = format!("this route does not take the method {method}; the header `Allow` lists those it takes");
+    Failure::new(ErrorKind::Unsupported, detail).status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
 impl fmt::Debug for Server {

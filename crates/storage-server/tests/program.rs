@@ -72,15 +72,31 @@ fn refused(command: &mut Command) -> (i32, String) {
 fn it_says_what_it_can_and_what_it_does() {
     let help = command(&["--help"]).output().unwrap();
     let help = String::from_utf8(help.stdout).unwrap();
-    for word in
-        ["--listen", "--tokens", "--allow-clear", "--tls-cert", "STORAGE_SERVER_LISTEN", "STORAGE_URI", "Exit codes"]
-    {
+    for word in [
+        "--listen",
+        "--tokens",
+        "--allow-clear",
+        "--tls-cert",
+        "--uploads",
+        "STORAGE_SERVER_LISTEN",
+        "STORAGE_URI",
+        "Exit codes",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let openapi = command(&["--openapi"]).output().unwrap();
     let openapi: serde_json::Value = serde_json::from_slice(&openapi.stdout).unwrap();
     assert_eq!(openapi["openapi"], "3.1.0");
-    for path in ["/files/{key}", "/files", "/v1", "/v1/objects/{key}", "/v1/list", "/v1/writes/{id}", "/health"] {
+    for path in [
+        "/files/{key}",
+        "/files",
+        "/v1",
+        "/v1/objects/{key}",
+        "/v1/list",
+        "/v1/writes/{id}",
+        "/v1/uploads/{id}",
+        "/health",
+    ] {
         assert!(openapi["paths"][path].is_object(), "{path}");
     }
     let program = Program::start(&mut command(&["memory:", "--listen", "127.0.0.1:0"]));
@@ -198,6 +214,80 @@ fn kill_9_loses_nothing_that_was_acknowledged() {
         }
         assert!(acknowledged.len() > rounds as usize, "{store}: {} writes", acknowledged.len());
     }
+}
+
+/// An upload of 24 MiB, while the server is killed again and again: it goes on where it was, and the value is whole in the end.
+#[test]
+fn a_resumable_upload_survives_kill_9() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, uploads) = (format!("fs:{}", dir.path().join("store").display()), dir.path().join("uploads"));
+    let uploads = format!("fs:{}", uploads.display());
+    let start = || Program::start(&mut command(&[&store, "--uploads", &uploads, "--listen", "127.0.0.1:0"]));
+    let ask = |program: &Program, head: &str, body: &[u8]| {
+        let mut stream = TcpStream::connect(&program.address).ok()?;
+        let head = format!("{head}host: {}\r\nconnection: close\r\n", program.address);
+        // The server may be gone before all of it.
+        let _ = write!(stream, "{head}content-length: {}\r\n\r\n", body.len()).and_then(|()| stream.write_all(body));
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer.starts_with("HTTP/1.1 ").then_some(answer)
+    };
+    let header = |answer: &str, name: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")).map(str::to_owned));
+        line.unwrap_or_else(|| panic!("{name}: {answer}"))
+    };
+    let value: Vec<u8> = (0..24_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let program = start();
+    let begun = ask(&program, "PUT /files/k HTTP/1.1\r\nupload-complete: ?0\r\n", b"").unwrap();
+    let location = header(&begun, "location");
+    let id = location.rsplit('/').next().unwrap();
+    drop(program);
+    let (mut kills, mut offset, mut interrupted) = (0, 0, 0);
+    let memory = loop {
+        let program = start();
+        let found = ask(&program, &format!("HEAD /v1/uploads/{id} HTTP/1.1\r\n"), b"").unwrap();
+        let at: usize = header(&found, "upload-offset").parse().unwrap();
+        assert!(at >= offset, "{at} after {offset}");
+        offset = at;
+        let killer = (kills < 8).then(|| {
+            let (pid, wait) = (program.child.id().to_string(), Duration::from_millis(3 + 7 * kills));
+            std::thread::spawn(move || {
+                std::thread::sleep(wait);
+                Command::new("kill").args(["-9", &pid]).status().unwrap();
+            })
+        });
+        // One part and a half, or the rest.
+        let end = if kills < 8 { value.len().min(offset + (12 << 20)) } else { value.len() };
+        let complete = if end == value.len() && kills == 8 { "?1" } else { "?0" };
+        let head = format!(
+            "PATCH /v1/uploads/{id} HTTP/1.1\r\ncontent-type: application/partial-upload\r\nupload-offset: {offset}\r\n\
+             upload-complete: {complete}\r\n"
+        );
+        let answer = ask(&program, &head, &value[offset..end]);
+        interrupted += u32::from(answer.is_none());
+        if let Some(answer) = answer.filter(|answer| answer.starts_with("HTTP/1.1 204")) {
+            // It was acknowledged, so it is there after the kill.
+            offset = header(&answer, "upload-offset").parse().unwrap();
+        } else if kills == 8 {
+            let status = fs::read_to_string(format!("/proc/{}/status", program.child.id())).unwrap_or_default();
+            assert_eq!(program.ask("GET", "/files", "").1.matches("\"k\"").count(), 1);
+            break status.lines().find_map(|line| line.strip_prefix("VmHWM:").map(str::to_owned));
+        }
+        if let Some(killer) = killer {
+            killer.join().unwrap();
+        }
+        kills += 1;
+        assert!(kills <= 9);
+    };
+    assert!(interrupted > 0, "no kill came in the midst of a request");
+    let program = start();
+    let mut stream = TcpStream::connect(&program.address).unwrap();
+    write!(stream, "GET /files/k HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", program.address).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(&value) && answer.len() < value.len() + 2000, "{} bytes", answer.len());
+    let kib = memory.and_then(|text| text.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    assert!(kib.is_none_or(|kib| kib < 64 << 10), "{kib:?} KiB of memory");
 }
 
 fn run(program: &str, arguments: &[&str]) -> Option<String> {

@@ -31,8 +31,17 @@ pub(crate) async fn start(config: Config) -> Running {
 
 /// A server over this store, on this port.
 pub(crate) async fn start_over(storage: Storage, config: Config, port: u16) -> Running {
+    start_server(storage.clone(), Server::new(storage, config).unwrap(), port).await
+}
+
+/// A server over this store that takes resumable uploads.
+pub(crate) async fn start_uploads(storage: Storage, uploads: Storage, config: Config, port: u16) -> Running {
+    start_server(storage.clone(), Server::new(storage, config).unwrap().uploads(uploads), port).await
+}
+
+async fn start_server(storage: Storage, server: Server, port: u16) -> Running {
     let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-    let bound = Server::new(storage.clone(), config).unwrap().on(listener).unwrap();
+    let bound = server.on(listener).unwrap();
     let address = bound.address().unwrap();
     let (end, told) = oneshot::channel();
     let ended = tokio::spawn(bound.run(async {
