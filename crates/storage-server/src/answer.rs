@@ -71,7 +71,7 @@ impl Failure {
     }
 
     pub(crate) fn unsupported(what: &str) -> Self {
-        Error::unsupported(what).into()
+        Self::new(ErrorKind::Unsupported, format!("this server does not support {what}"))
     }
 
     pub(crate) fn code(self, code: &str) -> Self {

@@ -89,10 +89,9 @@ pub(crate) async fn json<T: DeserializeOwned>(call: &Call, body: Body) -> Result
     let whole = whole(call, body).await?;
     // An array would be taken for the members in order.
     if whole.trim_ascii_start().first() != Some(&b'{') {
-        return Err(Failure::invalid("the body must be an object of JSON"));
+        return Err(Failure::invalid("the body must be a JSON object"));
     }
-    serde_json::from_slice(&whole)
-        .map_err(|e| Failure::invalid(format!("the body is not what this request takes: {e}")))
+    serde_json::from_slice(&whole).map_err(|e| Failure::invalid(format!("invalid request body: {e}")))
 }
 
 /// The whole body of a request that is not a value.
@@ -164,7 +163,7 @@ impl Stream for Paced {
             Poll::Ready(piece) => piece,
             Poll::Pending => {
                 ready!(this.sleep.as_mut().poll(cx));
-                let slow = Failure::new(ErrorKind::Timeout, "the body came too slowly; send it again, faster");
+                let slow = Failure::new(ErrorKind::Timeout, "the request body arrived too slowly; send it again");
                 let slow = slow.status(StatusCode::REQUEST_TIMEOUT).code(code::BROKEN_BODY);
                 return Poll::Ready(Some(Err(this.fail(slow))));
             }
@@ -182,7 +181,8 @@ impl Stream for Paced {
                 Poll::Ready(Some(Ok(bytes)))
             }
             Some(Err(_)) => {
-                let broken = Failure::invalid("the body broke off before its end").code(code::BROKEN_BODY);
+                let broken =
+                    Failure::invalid("the request body ended before its declared length").code(code::BROKEN_BODY);
                 Poll::Ready(Some(Err(this.fail(broken))))
             }
             None => match std::mem::take(&mut this.digests).check() {

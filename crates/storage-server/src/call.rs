@@ -35,7 +35,11 @@ impl FromRequestParts<Arc<App>> for Call {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
-        let grant = parts.extensions.get::<Arc<Grant>>().cloned().ok_or_else(|| Failure::denied("nobody asks"))?;
+        let grant = parts
+            .extensions
+            .get::<Arc<Grant>>()
+            .cloned()
+            .ok_or_else(|| Failure::denied("the request was not authenticated"))?;
         let headers = std::mem::take(&mut parts.headers);
         let unknown =
             |name: &HeaderName| name.as_str().starts_with("storage-") && !headers::OF_REQUESTS.contains(&name.as_str());
@@ -83,7 +87,7 @@ impl Call {
     pub(crate) fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
         Query::try_from_uri(&self.uri)
             .map(|Query(params)| params)
-            .map_err(|e| Failure::invalid(format!("the parameters of the request cannot be read: {}", e.body_text())))
+            .map_err(|e| Failure::invalid(format!("invalid query parameters: {}", e.body_text())))
     }
 
     /// That there are no parameters.
@@ -113,7 +117,7 @@ impl Call {
         if prefix.is_empty() || prefix == access.prefix {
             let what =
                 if self.app.is_private() { "the scope `clear` is needed" } else { "start it with `--allow-clear`" };
-            let denied = || Failure::denied(format!("everything may not be deleted at once here; {what}"));
+            let denied = || Failure::denied(format!("deleting all values at once is not permitted; {what}"));
             return if access.clear && access.write { Ok(()) } else { Err(denied()) };
         }
         self.may(access.write, "write", prefix)
@@ -121,7 +125,7 @@ impl Call {
 
     fn may(&self, allowed: bool, what: &str, key_or_prefix: &str) -> Result<(), Failure> {
         if !allowed {
-            return Err(Failure::denied(format!("the token has not the scope `{what}`")));
+            return Err(Failure::denied(format!("the token lacks the scope `{what}`")));
         }
         match key_or_prefix.starts_with(&self.grant.access.prefix) {
             true => Ok(()),
@@ -178,6 +182,6 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Result<Option<&'h str>, Failu
         (Some(value), None) => {
             value.to_str().map(Some).map_err(|_| Failure::invalid(format!("the header `{name}` is not ASCII")))
         }
-        _ => Err(Failure::invalid(format!("the header `{name}` is there twice"))),
+        _ => Err(Failure::invalid(format!("the header `{name}` occurs more than once"))),
     }
 }

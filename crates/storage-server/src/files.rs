@@ -49,13 +49,13 @@ pub(crate) async fn head(call: Call) -> Result<Response, Failure> {
     objects::head(call, key, params).await
 }
 
-/// Writes a value.
+/// Writes a value; or begins a resumable upload (experimental), with the header `Upload-Complete: ?0` and perhaps `Upload-Length`.
 #[utoipa::path(put, path = "/files/{key}", tag = "files",
     params(("key" = String, Path, description = "the key, one percent-encoded segment")),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "it was written", body = storage_rest_wire::EntryJson),
-        (status = 201, description = "it was created", body = storage_rest_wire::EntryJson),
+        (status = 201, description = "it was created; or an upload was begun, where `Location` says, without a body", body = storage_rest_wire::EntryJson),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
     ))]
 pub(crate) async fn put(call: Call, body: Body) -> Result<Answer, Failure> {

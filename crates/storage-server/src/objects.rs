@@ -183,7 +183,7 @@ pub(crate) async fn delete(call: Call, key: Key, params: ObjectParams) -> Result
 }
 
 pub(crate) fn absent(key: &Key) -> Failure {
-    let mut failure = Failure::new(ErrorKind::NotFound, "there is no value").code(code::ABSENT);
+    let mut failure = Failure::new(ErrorKind::NotFound, "no value under this key").code(code::ABSENT);
     failure.0.key = Some(key.as_str().to_owned());
     failure
 }
@@ -206,7 +206,7 @@ fn written_metadata(call: &Call) -> Result<Option<Metadata>, Failure> {
 /// What must hold for a write. What this server cannot look at is refused.
 fn write_condition(call: &Call) -> Result<Option<Condition>, Failure> {
     if call.headers.contains_key(IF_UNMODIFIED_SINCE) || call.headers.contains_key(IF_MODIFIED_SINCE) {
-        return Err(Failure::unsupported("conditions on dates; use etags"));
+        return Err(Failure::unsupported("conditions on dates; use etags instead"));
     }
     let if_match = call.header(IF_MATCH)?.map(Listed::parse).transpose()?;
     let if_none_match = call.header(IF_NONE_MATCH)?.map(Listed::parse).transpose()?;
@@ -216,7 +216,9 @@ fn write_condition(call: &Call) -> Result<Option<Condition>, Failure> {
         (Some(Listed::These(etags)), None) => match &etags[..] {
             [(etag, false)] => Ok(Some(Condition::IfMatch(etag.clone()))),
             // A weak one is never the same.
-            [(_, true)] => Err(Failure::new(ErrorKind::PreconditionFailed, "a weak etag is never the value's own")),
+            [(_, true)] => {
+                Err(Failure::new(ErrorKind::PreconditionFailed, "weak etags never match `If-Match`; send a strong one"))
+            }
             _ => Err(Failure::unsupported("conditions with several etags")),
         },
         _ => Err(Failure::unsupported("this condition; use `If-None-Match: *`, or `If-Match` with one etag")),
@@ -233,7 +235,7 @@ struct Conditions {
 impl Conditions {
     fn of(call: &Call) -> Result<Self, Failure> {
         if call.headers.contains_key(IF_UNMODIFIED_SINCE) {
-            return Err(Failure::unsupported("conditions on dates; use etags"));
+            return Err(Failure::unsupported("conditions on dates; use etags instead"));
         }
         let if_none_match = call.header(IF_NONE_MATCH)?.map(Listed::parse).transpose()?;
         // A date that is none is as good as no date (RFC 9110, 13.1.3).
@@ -265,7 +267,10 @@ impl Conditions {
         if let Some(listed) = &self.if_match
             && !(entry.is_some() && listed.has(etag))
         {
-            return Err(Failure::new(ErrorKind::PreconditionFailed, "the value has another etag, or there is none"));
+            return Err(Failure::new(
+                ErrorKind::PreconditionFailed,
+                "the etag does not match `If-Match`, or there is no value",
+            ));
         }
         let Some(entry) = entry else { return Ok(()) };
         let same = self.if_none_match.as_ref().is_some_and(|listed| listed.has_weakly(etag));

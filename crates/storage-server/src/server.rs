@@ -177,7 +177,7 @@ async fn no_route(request: Request) -> Failure {
 }
 
 pub(crate) fn no_route_here() -> Failure {
-    let detail = "there is no such route; this server speaks `/files` and version 1 of the protocol, `/v1`";
+    let detail = "no such route; this server has `/files` and version 1 of the protocol, `/v1`";
     Failure::new(ErrorKind::NotFound, detail).code(code::NO_ROUTE)
 }
 

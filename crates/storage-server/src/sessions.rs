@@ -81,7 +81,7 @@ pub(crate) async fn rollback(call: Call) -> Result<Answer, Failure> {
 pub(crate) async fn settle(call: Call) -> Result<Answer, Failure> {
     call.no_params()?;
     if !call.grant.access.write {
-        return Err(Failure::denied("the token has not the scope `write`"));
+        return Err(Failure::denied("the token lacks the scope `write`"));
     }
     let id: WriteId = call.uri.path().rsplit('/').next().unwrap_or_default().parse()?;
     let outcome = call.app.writes.settle(&call.grant.name, &id, "")?.outcome().await?;

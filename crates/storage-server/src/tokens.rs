@@ -127,10 +127,11 @@ impl Tokens {
     /// What the header `Authorization` allows.
     pub(crate) fn grant(&self, authorization: Option<&str>) -> Result<Arc<Grant>, Failure> {
         let refused = |detail: &str| Failure::new(ErrorKind::Unauthenticated, detail);
-        let header = authorization.ok_or_else(|| refused("a token is needed; send `Authorization: Bearer TOKEN`"))?;
+        let header =
+            authorization.ok_or_else(|| refused("authentication required; send `Authorization: Bearer TOKEN`"))?;
         let token = match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
-            _ => return Err(refused("another kind of authorization than `Bearer` is not known here")),
+            _ => return Err(refused("unsupported authorization scheme; send `Authorization: Bearer TOKEN`")),
         };
         let given = digest(&SHA256, token.as_bytes());
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
@@ -142,7 +143,7 @@ impl Tokens {
             }
         }
         match found {
-            None => Err(refused("the token is not known")),
+            None => Err(refused("unknown token")),
             Some(known) if known.expires.is_some_and(|end| end <= DateTime::<Utc>::from(SystemTime::now())) => {
                 Err(refused("the token has expired"))
             }

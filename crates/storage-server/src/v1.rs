@@ -69,13 +69,13 @@ pub(crate) async fn head(call: Call) -> Result<Response, Failure> {
     objects::head(call, key, params).await
 }
 
-/// Writes a value.
+/// Writes a value; or begins a resumable upload (experimental), with the header `Upload-Complete: ?0` and perhaps `Upload-Length`.
 #[utoipa::path(put, path = "/v1/objects/{key}", tag = "v1",
     params(("key" = String, Path, description = "the key in base64url", pattern = "^[A-Za-z0-9_-]+$", max_length = 1366)),
     request_body(content = Vec<u8>, content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "it was written", body = EntryJson),
-        (status = 201, description = "it was created", body = EntryJson),
+        (status = 201, description = "it was created; or an upload was begun, where `Location` says, without a body", body = EntryJson),
         (status = "default", description = "an error", content_type = "application/problem+json", body = Problem),
     ))]
 pub(crate) async fn put(call: Call, body: Body) -> Result<Answer, Failure> {

@@ -8,8 +8,10 @@ mod support;
 
 use std::{env, process::Command};
 
+use storage_core::Storage;
+use storage_memory::Memory;
 use storage_server::Config;
-use support::start;
+use support::start_uploads;
 
 /// What Schemathesis is to look at. That a body of frames is written as described it cannot know.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
@@ -25,14 +27,16 @@ async fn every_answer_is_as_described() {
     }
     let mut config = Config::default();
     config.allow_clear = true;
-    let server = start(config).await;
+    let server = start_uploads(Storage::new(Memory::new()), Storage::new(Memory::new()), config, 0).await;
     let examples = env::var("STORAGE_TEST_SCHEMATHESIS_EXAMPLES").unwrap_or_else(|_| "20".into());
     let mut command = Command::new(program);
     command.args(["run", &server.url("/openapi.json"), "--no-color", "--checks", CHECKS, "--max-examples", &examples]);
-    command.args(["--exclude-path", "/v1/batch/put"]).current_dir(env::temp_dir());
+    // Nor can it write bodies of these types.
+    command.args(["--exclude-path", "/v1/batch/put", "--exclude-operation-id", "append"]).current_dir(env::temp_dir());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");
     // It counts what it has tried.
-    assert!(said.contains("Test cases:"), "{said}");
+    let counted = said.lines().find(|line| line.contains(" generated, "));
+    println!("{}", counted.unwrap_or_else(|| panic!("{said}")).trim());
 }

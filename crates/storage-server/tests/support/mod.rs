@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod uploads;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode};
