@@ -7,6 +7,7 @@ use storage_core::{
 };
 
 use crate::{
+    dialect::Begin,
     read::{Found, damaged, find_all},
     session::Session,
     versions,
@@ -102,7 +103,8 @@ impl Session {
         let mut items = items.into_iter().peekable();
         while items.peek().is_some() {
             let some: Vec<_> = items.by_ref().take(most).collect();
-            let deleted = self.write_batch(options.atomic, move |mut db| {
+            let begin = if options.atomic { Begin::Deletes } else { Begin::Write };
+            let deleted = self.write_batch(begin, move |mut db| {
                 let some = some.clone();
                 Box::pin(async move {
                     if let Some(keys) = unconditional(&some).filter(|_| db.store.versions.is_none()) {
@@ -126,7 +128,8 @@ impl Session {
 
     /// Writes these in one transaction.
     async fn write_all(&self, items: Vec<Item>, atomic: bool) -> Result<Vec<Result<Entry>>> {
-        let write = self.write_batch(atomic, move |mut db| {
+        let begin = if atomic { Begin::Isolated } else { Begin::Write };
+        let write = self.write_batch(begin, move |mut db| {
             let items = items.clone();
             Box::pin(async move {
                 let written = write_all(&mut db, &items).await?;

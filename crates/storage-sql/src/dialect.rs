@@ -37,6 +37,8 @@ pub(crate) enum Begin {
     Write,
     /// A batch that is a transaction, as isolated from callers' transactions as these from one another.
     Isolated,
+    /// The same for a batch of deletes: a key that it finds without a value has none until its end.
+    Deletes,
     /// A caller's transaction, which sees the database as it is now.
     Snapshot,
 }

@@ -169,9 +169,9 @@ impl Session {
         self.run(job, Some(Begin::Write)).await
     }
 
-    /// The same for a batch; an atomic one is a transaction like those of callers.
-    pub(crate) async fn write_batch<T: Send + 'static>(&self, atomic: bool, job: impl Job<T>) -> Result<T> {
-        self.run(job, Some(if atomic { Begin::Isolated } else { Begin::Write })).await
+    /// The same for a batch, in a transaction that begins so.
+    pub(crate) async fn write_batch<T: Send + 'static>(&self, begin: Begin, job: impl Job<T>) -> Result<T> {
+        self.run(job, Some(begin)).await
     }
 
     /// Runs a job that writes by one statement, which is a transaction of its own where that is possible.

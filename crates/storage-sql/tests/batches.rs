@@ -3,10 +3,11 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
 use storage_core::{BatchOptions, DeleteOptions, ErrorKind, Isolation, PutOptions};
 use support::{Place, kind};
+use tokio::time::sleep;
 
 fn atomic() -> BatchOptions {
     BatchOptions::new().atomic(true)
@@ -69,5 +70,40 @@ async fn an_atomic_batch_that_meets_a_conflict_is_made_again() {
         let values = storage.get_batch(["a", "b", "c"]).await.unwrap();
         let distinct: BTreeSet<_> = values.values().collect();
         assert_eq!((values.len(), distinct.len()), (3, 1), "{values:?}");
+    }
+}
+
+/// A batch of deletes that finds no value for one key, and waits for the other, may not be told apart from the writer of both.
+#[tokio::test]
+async fn a_batch_of_deletes_is_of_one_moment() {
+    let all = || Place::all().into_iter();
+    for (place, versions) in all().map(|place| (place, None)).chain(all().map(|place| (place, NonZeroU32::new(3)))) {
+        let mut config = place.config();
+        config.versions = versions;
+        let storage = place.connect(config).await;
+        for first in [("a", "b"), ("b", "a")] {
+            for key in ["a", "b"] {
+                storage.delete(key).await.unwrap();
+            }
+            let tx = storage.begin().await.unwrap();
+            tx.put(first.0, "new").await.unwrap();
+            let deleting = tokio::spawn({
+                let (storage, items) = (storage.clone(), [first.1, first.0].map(|key| (key, DeleteOptions::new())));
+                async move { storage.delete_batch_with(items, atomic()).await }
+            });
+            // Long enough for the batch to wait for the transaction; where it does not, nothing is asked of it.
+            sleep(Duration::from_millis(200)).await;
+            let written = async {
+                tx.put(first.1, "new").await?;
+                tx.commit().await
+            };
+            let written = written.await;
+            deleting.await.unwrap().unwrap();
+            let left = storage.get_batch(["a", "b"]).await.unwrap().len();
+            match &written {
+                Ok(()) => assert_ne!(left, 1, "{:?}, versions: {versions:?}", place.engine),
+                Err(e) => assert_eq!((e.kind(), left), (ErrorKind::Conflict, 0), "{:?}: {e}", place.engine),
+            }
+        }
     }
 }

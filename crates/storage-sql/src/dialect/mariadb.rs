@@ -119,6 +119,9 @@ impl Dialect for MariaDbDialect {
         match begin {
             // Nobody sees a part of it, and what it replaces it locks.
             Begin::Write | Begin::Isolated => "START TRANSACTION".into(),
+            // At READ COMMITTED the place of a key without a value is not locked, so that a batch of puts could come between two
+            // keys of this one.
+            Begin::Deletes => "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION".into(),
             Begin::Snapshot => {
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; START TRANSACTION WITH CONSISTENT SNAPSHOT".into()
             }

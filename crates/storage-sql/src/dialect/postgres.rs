@@ -103,7 +103,7 @@ impl Dialect for PostgresDialect {
             Begin::Write => "BEGIN ISOLATION LEVEL READ COMMITTED".into(),
             // What a transaction sees is settled by its first statement but a lock, so that it sees every index whose making
             // does not wait for it.
-            Begin::Snapshot | Begin::Isolated => {
+            Begin::Snapshot | Begin::Isolated | Begin::Deletes => {
                 let Tables { indexes, meta, .. } = tables;
                 format!(
                     "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE {indexes} IN ACCESS SHARE MODE; SELECT one FROM {meta}"

@@ -135,7 +135,7 @@ impl Dialect for SqliteDialect {
 
     fn begin(&self, tables: &Tables, begin: Begin) -> String {
         match begin {
-            Begin::Write | Begin::Isolated => "BEGIN IMMEDIATE".into(),
+            Begin::Write | Begin::Isolated | Begin::Deletes => "BEGIN IMMEDIATE".into(),
             // A transaction that is not immediate sees the database as it is at its first statement.
             Begin::Snapshot => format!("BEGIN; SELECT one FROM {}", tables.meta),
         }
