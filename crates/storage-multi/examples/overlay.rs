@@ -9,7 +9,7 @@ use storage_core::{
     BackendInfo, Body, Capabilities, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, ListOptions, ListStream,
     Object, PutOptions, Result, StatOptions, StorageBackend, async_trait, defaults,
 };
-use storage_multi::{MultiFactory, Store, Strategy};
+use storage_multi::{Config, MultiFactory, Store, Strategy};
 use storage_registry::Registry;
 
 /// Makes an [`Overlay`] of two stores.
@@ -22,7 +22,7 @@ impl Strategy for Overlaying {
         "overlay"
     }
 
-    async fn open(&self, stores: Vec<Store>, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+    async fn open(&self, stores: Vec<Store>, _: &Config, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         let [upper, lower] = stores.as_slice() else {
             return Err(Error::new(ErrorKind::Config, "an overlay has two stores"));
         };

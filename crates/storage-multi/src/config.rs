@@ -7,7 +7,7 @@ use serde::Deserialize;
 use storage_config::{BackendFactory, ConnectionConfig, StorageContext, StoreConfig};
 use storage_core::{Result, StorageBackend, async_trait};
 
-use crate::{Store, Strategy, error::wrong, sharded::Sharding, store::is_name};
+use crate::{Store, Strategy, error::wrong, redundant::Redundancy, sharded::Sharding, store::is_name};
 
 /// Which stores become one, and how.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -18,6 +18,8 @@ pub struct Config {
     pub strategy: Option<String>,
     /// The stores, in place of those in the URI.
     pub stores: Vec<StoreEntry>,
+    /// Of `redundant`: how many stores must have a write before it is acknowledged; more than half of them unless set.
+    pub write_quorum: Option<usize>,
 }
 
 /// One of the stores in a configuration.
@@ -98,7 +100,7 @@ impl MultiFactory {
     /// With the strategies of this crate.
     #[must_use]
     pub fn new() -> Self {
-        Self { strategies: BTreeMap::new() }.strategy(Sharding)
+        Self { strategies: BTreeMap::new() }.strategy(Sharding).strategy(Redundancy)
     }
 
     /// Adds a strategy, your own or a third party's. A name that is taken goes to the new one.
@@ -121,6 +123,9 @@ impl BackendFactory for MultiFactory {
             let known = self.strategies.keys().copied().collect::<Vec<_>>().join("`, `");
             wrong(format!("the option `strategy` must name how the stores become one; known are `{known}`"))
         })?;
-        strategy.open(config.stores(context)?, context).await
+        if config.write_quorum.is_some() && strategy.name() != "redundant" {
+            return Err(wrong("the option `write_quorum` is of the strategy `redundant` alone"));
+        }
+        strategy.open(config.stores(context)?, &config, context).await
     }
 }

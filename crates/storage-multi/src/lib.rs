@@ -5,6 +5,7 @@ mod config;
 mod store;
 mod strategy;
 
+mod redundant;
 mod sharded;
 
 mod marker;
@@ -14,6 +15,7 @@ mod streams;
 mod error;
 
 pub use config::{Config, MultiFactory, StoreEntry};
+pub use redundant::{Redundant, RedundantOptions, Repaired, StoreStatus};
 pub use sharded::Sharded;
 pub use store::Store;
 pub use strategy::Strategy;

@@ -27,7 +27,7 @@ pub(crate) struct Marker {
     pub(crate) incarnation: String,
     /// Where values are: names and weights of all stores, in the order of the names.
     pub(crate) layout: Vec<(String, u32)>,
-    /// Whether every store of the set has its marker.
+    /// Whether every store of the set has its marker. From the first one that says so on, a store without one was emptied.
     pub(crate) complete: bool,
 }
 
@@ -47,7 +47,7 @@ impl Marker {
 
     /// The marker of another store of the same set.
     pub(crate) fn beside(&self, store: &str) -> Self {
-        Self { store: store.into(), incarnation: random(), complete: true, ..self.clone() }
+        Self { store: store.into(), incarnation: random(), complete: false, ..self.clone() }
     }
 
     /// Reads the marker of a store; `None` where there is none.
@@ -88,8 +88,21 @@ impl Marker {
     ///
     /// # Errors
     /// Those of the store.
-    pub(crate) async fn replace(&self, backend: &Arc<dyn StorageBackend>) -> Result<()> {
+    async fn replace(&self, backend: &Arc<dyn StorageBackend>) -> Result<()> {
         backend.put(&key()?, self.body()?, PutOptions::new()).await.map(drop)
+    }
+
+    /// Says in these that every store has its marker.
+    ///
+    /// # Errors
+    /// Those of the stores.
+    pub(crate) async fn complete(of: Vec<(Arc<dyn StorageBackend>, Self)>) -> Result<()> {
+        for (backend, marker) in of {
+            if !marker.complete {
+                Self { complete: true, ..marker }.replace(&backend).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Removes it.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use storage_config::StorageContext;
 use storage_core::{Result, StorageBackend};
 
-use crate::Store;
+use crate::{Config, Store};
 
 /// A way to make one store of several. [`MultiFactory::strategy`](crate::MultiFactory::strategy) makes it known by its name.
 ///
@@ -18,9 +18,14 @@ pub trait Strategy: Debug + Send + Sync + 'static {
     fn name(&self) -> &'static str;
 
     /// Makes one store of these, whose names differ and which are at least one. They need not be open: a strategy that can do without one of
-    /// them asks for it again later.
+    /// them asks for it again later. Of the configuration it need look at no more than options that it has a use for; the stores in it are these.
     ///
     /// # Errors
     /// `Config` for stores that do not fit together; those of the stores.
-    async fn open(&self, stores: Vec<Store>, context: &StorageContext) -> Result<Arc<dyn StorageBackend>>;
+    async fn open(
+        &self,
+        stores: Vec<Store>,
+        config: &Config,
+        context: &StorageContext,
+    ) -> Result<Arc<dyn StorageBackend>>;
 }

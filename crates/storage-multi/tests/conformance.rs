@@ -1,4 +1,4 @@
-//! The conformance suite on stores in files: sharded over three of SQLite.
+//! The conformance suite: sharded over three of SQLite, redundant over three in memory.
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::Arc;
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use storage_conformance::{Namespace, Target};
 use storage_core::{Capabilities, Key, Result, StorageBackend};
-use storage_multi::{Sharded, Store};
+use storage_memory::Memory;
+use storage_multi::{Redundant, RedundantOptions, Sharded, Store};
 use storage_sql::{Config, Sql};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
@@ -18,6 +19,12 @@ async fn sharded(ns: Namespace) -> Result<Sharded> {
         stores.push(Store::new(name, Arc::new(backend) as Arc<dyn StorageBackend>)?);
     }
     Sharded::open(stores).await
+}
+
+/// Over three in memory.
+async fn redundant(_: Namespace) -> Result<Redundant> {
+    let store = |name| Store::new(name, Arc::new(Memory::new()));
+    Redundant::open(NAMES.into_iter().map(store).collect::<Result<_>>()?, RedundantOptions::new()).await
 }
 
 /// Writes metadata that nobody can read into the row of a key, in whichever store it is.
@@ -38,5 +45,9 @@ storage_conformance::main!(
             Capabilities::new().atomic().streaming().conditional().conditional_delete().version_etags().queryable()
         )
         .damage(damage)
-        .group("multi"),
+        .group("sharded"),
+    Target::new("redundant-memory", redundant)
+        .volatile()
+        .requires(Capabilities::new().atomic().version_etags().distributed())
+        .group("redundant"),
 );

@@ -183,7 +183,7 @@ async fn mistakes_are_told_and_nothing_is_repeated() {
     let registry = Registry::new().register(MultiFactory::new());
     for (uri, why) in [
         ("multi:a=memory:", "`strategy` must name"),
-        ("multi:a=memory:?strategy=s3cret", "known are `sharded`"),
+        ("multi:a=memory:?strategy=s3cret", "known are `redundant`, `sharded`"),
         ("multi:?strategy=sharded", "no stores are given"),
         ("multi:s3cret?strategy=sharded", "a URI names stores as in"),
         ("multi:a=memory:,a=memory:?strategy=sharded", "the same name"),

@@ -10,7 +10,7 @@ use storage_core::{
 
 use super::{Child, Inner, Placement, Sharded};
 use crate::{
-    Store, Strategy,
+    Config, Store, Strategy,
     error::{above, wrong},
     marker::Marker,
     names,
@@ -42,7 +42,7 @@ impl Strategy for Sharding {
         NAME
     }
 
-    async fn open(&self, stores: Vec<Store>, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+    async fn open(&self, stores: Vec<Store>, _: &Config, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
         Ok(Arc::new(Sharded::open(stores).await?))
     }
 }
@@ -101,8 +101,8 @@ async fn join(children: &[Child]) -> Result<()> {
         let names = names.collect::<Vec<_>>().join(", ");
         return Err(wrong(format!("the values are laid out over the stores {names}; open it with these")));
     }
-    // The first store's marker is the first to be written and says when all others are.
-    let complete = markers[0].as_ref().is_some_and(|marker| marker.complete);
+    let complete = markers.iter().flatten().any(|marker| marker.complete);
+    let mut all = Vec::new();
     for (child, marker) in children.iter().zip(markers) {
         let marker = match marker {
             Some(marker) => marker,
@@ -128,14 +128,9 @@ async fn join(children: &[Child]) -> Result<()> {
         if marker.set != leader.set {
             return Err(wrong(format!("the store `{}` belongs to another set of stores", child.name)));
         }
+        all.push(marker);
     }
-    if !complete {
-        let done = Marker { complete: true, ..leader.clone() };
-        if leader.store == *first.name {
-            done.replace(&first.backend).await.map_err(|e| above(&first.name, e))?;
-        }
-    }
-    Ok(())
+    Marker::complete(children.iter().map(|child| child.backend.clone()).zip(all).collect()).await
 }
 
 /// What is there already would not be found: it may lie in the wrong store.

@@ -1,0 +1,43 @@
+//! How the stores have fared.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::Redundant;
+
+/// How one of the stores has fared since it was connected.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StoreStatus {
+    /// Its name.
+    pub name: Arc<str>,
+    /// It has lost its marker: it was emptied, or another was put in its place. It is not read and counts for no quorum until
+    /// [`Redundant::repair`] has rebuilt it.
+    pub fenced: bool,
+    /// How long its answers take, smoothed; zero before the first.
+    pub latency: Duration,
+    /// Calls that failed because of the store.
+    pub failures: u64,
+    /// How many of them since it last answered.
+    pub failing: u64,
+    /// Values that were not those that had been written, by their digest.
+    pub wrong_values: u64,
+}
+
+impl Redundant {
+    /// How each of the stores has fared, in the order of their names.
+    #[must_use]
+    pub fn status(&self) -> Vec<StoreStatus> {
+        let status = self.0.children.iter().map(|child| StoreStatus {
+            name: child.store.name().clone(),
+            fenced: child.is_fenced(),
+            latency: Duration::from_micros(child.latency.load(Ordering::Relaxed)),
+            failures: child.failures.load(Ordering::Relaxed),
+            failing: child.failing.load(Ordering::Relaxed),
+            wrong_values: child.wrong_values.load(Ordering::Relaxed),
+        });
+        status.collect()
+    }
+}

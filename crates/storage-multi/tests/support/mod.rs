@@ -1,0 +1,115 @@
+//! A store in memory that can be made to fail, to lose answers, to take its time and to stop, as one instance of the whole meets it.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::{
+    future::pending,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use fastrand::Rng;
+use storage_core::{BackendInfo, Error, ErrorKind, Result, StorageBackend, async_trait};
+use storage_memory::Memory;
+use tokio::time::sleep;
+
+/// How a store behaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct How {
+    /// It cannot be reached.
+    pub(crate) gone: bool,
+    /// It answers nothing, and does nothing.
+    pub(crate) paused: bool,
+    /// It takes no more writes.
+    pub(crate) full: bool,
+    /// Milliseconds that a call takes at most, before it is carried out and again before it is answered.
+    pub(crate) delay: u64,
+    /// How often of a thousand a call fails before it is carried out.
+    pub(crate) refused: u32,
+    /// How often of a thousand the answer is lost.
+    pub(crate) lost: u32,
+}
+
+/// What of a store several instances share: what it holds, and how it behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    pub(crate) memory: Memory,
+    pub(crate) how: Arc<Mutex<How>>,
+    rng: Arc<Mutex<Rng>>,
+    /// The instance that uses it was killed: nothing that it began goes on.
+    pub(crate) killed: Arc<Mutex<bool>>,
+}
+
+impl Part {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            memory: Memory::new(),
+            how: Arc::default(),
+            rng: Arc::new(Mutex::new(Rng::with_seed(seed))),
+            killed: Arc::default(),
+        }
+    }
+
+    /// The same store for another instance, all of whose stores stop when it is killed.
+    pub(crate) fn for_instance(&self, killed: &Arc<Mutex<bool>>) -> Self {
+        Self { killed: killed.clone(), ..self.clone() }
+    }
+
+    pub(crate) fn set(&self, how: How) {
+        *self.how.lock().unwrap() = how;
+    }
+
+    fn chance(&self, of_thousand: u32) -> bool {
+        of_thousand > 0 && self.rng.lock().unwrap().u32(0..1000) < of_thousand
+    }
+
+    async fn take_time(&self) {
+        let delay = self.how.lock().unwrap().delay;
+        if delay > 0 {
+            let millis = self.rng.lock().unwrap().u64(0..=delay);
+            sleep(Duration::from_millis(millis)).await;
+        }
+        while self.how.lock().unwrap().paused {
+            sleep(Duration::from_millis(100)).await;
+        }
+        if *self.killed.lock().unwrap() {
+            pending::<()>().await;
+        }
+    }
+
+    async fn before(&self, write: bool) -> Result<()> {
+        self.take_time().await;
+        let how = *self.how.lock().unwrap();
+        if how.gone || self.chance(how.refused) || (how.full && write) {
+            return Err(Error::new(ErrorKind::Unavailable, "the store does not answer"));
+        }
+        Ok(())
+    }
+
+    async fn after<T>(&self, write: bool, done: Result<T>) -> Result<T> {
+        self.take_time().await;
+        let how = *self.how.lock().unwrap();
+        if done.is_ok() && (how.gone || self.chance(how.lost)) {
+            let lost = Error::new(ErrorKind::Timeout, "the answer was lost");
+            return Err(if write { lost.ambiguous() } else { lost });
+        }
+        done
+    }
+}
+
+macro_rules! faulty {
+    ($($name:ident [$($parameter:tt)*] [$($argument:ident),*] -> $result:ty;)*) => {
+        #[async_trait]
+        impl StorageBackend for Part {
+            fn info(&self) -> &BackendInfo {
+                self.memory.info()
+            }
+            $(async fn $name(&self, $($parameter)*) -> $result {
+                let write = matches!(stringify!($name), "put" | "delete" | "put_batch" | "delete_batch" | "clear" | "copy" | "rename");
+                self.before(write).await?;
+                let done = self.memory.$name($($argument),*).await;
+                self.after(write, done).await
+            })*
+        }
+    };
+}
+storage_core::each_method!(faulty);
