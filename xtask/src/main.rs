@@ -69,6 +69,7 @@ cargo xtask COMMAND
       --backend NAME            which backend (default: fs)
       --seed N                  the seed of an earlier run
       --manifest-path FILE      the Cargo.toml of a crate or workspace outside this one
+  soak server [OPTIONS]       storage-server under load, killed, and met by Schemathesis; see docs/soak.md
   soak stream [OPTIONS]       writes and reads a large stream in bounded memory; see docs/soak.md
       --backend A,B             which backends (default: all that this machine can run)
       --mib N                   how large (default: 1024)

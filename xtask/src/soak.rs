@@ -1,5 +1,6 @@
 //! Long runs, whose last results stand in `docs/soak.md`.
 
+mod server;
 mod suite;
 
 use std::{fs, time::Instant};
@@ -14,7 +15,7 @@ use crate::{
     shell::{cargo, metadata, root, step, target_dir, today},
 };
 
-const KNOWN: &str = "suite, kill9, stream, slatedb, nonces, drops, saboteurs and slow";
+const KNOWN: &str = "suite, kill9, stream, slatedb, nonces, drops, server, saboteurs and slow";
 
 const HEAD: &str = "\
 # Long runs
@@ -84,6 +85,7 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
         Some("slatedb") => slatedb(args),
         Some("nonces") => nonces(args),
         Some("drops") => drops(args),
+        Some("server") => server::run(args),
         Some("saboteurs") => suite(args, "each_saboteur_fails_exactly_its_checks", "MATRIX", "1"),
         Some("slow") => suite(args, "a_slow_backend_passes", "LATENCY_MS", "200"),
         Some(name) => Err(format!("there is no long run `{name}`; known are {KNOWN}").into()),
@@ -259,13 +261,14 @@ fn record(section: usize, backend: &str, row: &str) -> Result<()> {
         let rows = text.lines().skip_while(|line| !line.starts_with("|---")).skip(1);
         rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     });
-    let mut tables: [Vec<String>; 5] = std::array::from_fn(|_| sections.next().unwrap_or_default());
+    let mut tables: [Vec<String>; 6] = std::array::from_fn(|_| sections.next().unwrap_or_default());
     let date = today()?;
     tables[section].retain(|line| !line.starts_with(&own));
     tables[section].push(format!("{own}{date} | {row} |"));
     tables.iter_mut().for_each(|rows| rows.sort());
-    let [kills, streams, slatedb, nonces, drops] =
+    let [kills, streams, slatedb, nonces, drops, servers] =
         tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
-    fs::write(path, format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}{DROPS}{drops}"))?;
+    let before = format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}{DROPS}{drops}");
+    fs::write(path, format!("{before}{}{servers}", server::HEAD))?;
     Ok(())
 }

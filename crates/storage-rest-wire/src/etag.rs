@@ -8,13 +8,23 @@ use storage_core::{Error, ErrorKind, Etag, Result};
 /// The etag as a strong one of HTTP, in quotes. What cannot stand there, and `%`, is percent-encoded.
 #[must_use]
 pub fn quoted(etag: &Etag) -> String {
-    format!("\"{}\"", token(etag.as_str()))
+    let text = etag.as_str();
+    let mut quoted = String::with_capacity(text.len() + 2);
+    quoted.push('"');
+    encode(text, &mut quoted);
+    quoted.push('"');
+    quoted
 }
 
 /// A text of an opaque token without quotes: visible ASCII, the rest percent-encoded, and `%` and `"` too.
 #[must_use]
 pub fn token(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
+    encode(text, &mut encoded);
+    encoded
+}
+
+fn encode(text: &str, encoded: &mut String) {
     for byte in text.bytes() {
         match byte {
             b'!'..=b'~' if byte != b'"' && byte != b'%' => encoded.push(byte.into()),
@@ -22,7 +32,6 @@ pub fn token(text: &str) -> String {
             _ => drop(write!(encoded, "%{byte:02X}")),
         }
     }
-    encoded
 }
 
 /// The text that [`token`] encodes.

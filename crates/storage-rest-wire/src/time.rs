@@ -1,6 +1,6 @@
 //! Moments as RFC 3339 has them, to the nanosecond.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -20,7 +20,12 @@ pub fn parse(text: &str) -> Option<SystemTime> {
 /// The moment as HTTP has it, to the second: `Sun, 06 Nov 1994 08:49:37 GMT`.
 #[must_use]
 pub fn http(time: SystemTime) -> String {
-    DateTime::<Utc>::from(time).format("%a, %d %b %Y %H:%M:%S GMT").to_string()
+    // Other years than these it refuses by a panic.
+    let known = UNIX_EPOCH..UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+    match known.contains(&time) {
+        true => httpdate::fmt_http_date(time),
+        false => DateTime::<Utc>::from(time).format("%a, %d %b %Y %H:%M:%S GMT").to_string(),
+    }
 }
 
 pub(crate) fn serialize<S: Serializer>(time: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {

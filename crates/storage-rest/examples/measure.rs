@@ -290,6 +290,10 @@ async fn load(seconds: u64) {
         beside * 1e3,
         beside / alone
     );
+    if beside > 2.0 * alone || grown > 64.0 || left > 0 {
+        println!("that is more than it may be: 2×, 64 MiB, no descriptor");
+        std::process::exit(1);
+    }
 }
 
 /// The time within which 99 of 100 requests of 64 clients are answered.

@@ -13,6 +13,9 @@ use serde::Serialize;
 use storage_core::{Entry, Error, ErrorKind};
 use storage_rest_wire::{EntryJson, Problem, code, etag, headers};
 
+/// The version of a value.
+const VERSION: HeaderName = HeaderName::from_static(headers::VERSION);
+
 /// An answer whose body is in memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
@@ -139,12 +142,15 @@ where
 
 /// Etag and version as headers.
 pub(crate) fn validators(entry: &Entry) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    if let Some(tag) = &entry.etag {
-        set(&mut map, ETAG, &etag::quoted(tag));
+    // Room for all that values have, so that it need not grow.
+    let mut map = HeaderMap::with_capacity(16);
+    if let Some(tag) = entry.etag.as_ref().and_then(|tag| HeaderValue::try_from(etag::quoted(tag)).ok()) {
+        map.insert(ETAG, tag);
     }
-    if let Some(version) = &entry.version {
-        set(&mut map, headers::VERSION, &etag::token(version.as_str()));
+    if let Some(version) = &entry.version
+        && let Ok(version) = HeaderValue::try_from(etag::token(version.as_str()))
+    {
+        map.insert(VERSION, version);
     }
     map
 }

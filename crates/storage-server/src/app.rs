@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     Config,
     answer::Failure,
+    config::Caching,
     tokens::{Grant, Tokens},
     transactions::Transactions,
     uploads::Uploads,
@@ -19,6 +20,7 @@ pub(crate) struct App {
     pub(crate) storage: Storage,
     pub(crate) config: Config,
     pub(crate) door: Door,
+    pub(crate) caching: Caching,
     pub(crate) writes: Writes,
     pub(crate) transactions: Arc<Transactions>,
     /// Where there is a store for their parts.
@@ -48,6 +50,7 @@ impl App {
         };
         Ok(Self {
             storage,
+            caching: Caching::new(&config),
             config,
             door,
             writes: Writes::new(),

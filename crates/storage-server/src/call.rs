@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, Query},
-    http::{HeaderMap, Uri, header::HeaderName, request::Parts},
+    http::{HeaderMap, Method, Uri, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use storage_core::{Key, Storage};
@@ -28,7 +28,7 @@ pub(crate) struct Call {
     pub(crate) headers: HeaderMap,
     pub(crate) uri: Uri,
     write_id: Option<WriteId>,
-    target: String,
+    method: Method,
 }
 
 impl FromRequestParts<Arc<App>> for Call {
@@ -41,19 +41,21 @@ impl FromRequestParts<Arc<App>> for Call {
             .cloned()
             .ok_or_else(|| Failure::denied("the request was not authenticated"))?;
         let headers = std::mem::take(&mut parts.headers);
-        let unknown =
-            |name: &HeaderName| name.as_str().starts_with("storage-") && !headers::OF_REQUESTS.contains(&name.as_str());
-        if let Some(name) = headers.keys().find(|name| unknown(name)) {
-            return Err(Failure::invalid(format!("the header `{name}` is not known here; see the protocol")));
+        let mut ours = headers.keys().filter(|name| name.as_str().starts_with("storage-")).peekable();
+        let has_ours = ours.peek().is_some();
+        if let Some(name) = ours.find(|name| !headers::OF_REQUESTS.contains(&name.as_str())) {
+            return Err(Failure::invalid(format!("unknown header `{name}`; see the protocol")));
         }
-        let lease = match text(&headers, headers::TRANSACTION)? {
+        // Most requests have none of them.
+        let ours = |name| if has_ours { text(&headers, name) } else { Ok(None) };
+        let lease = match ours(headers::TRANSACTION)? {
             Some(id) => Some(Arc::new(app.transactions.lease(id, &grant.name)?)),
             None => None,
         };
-        let write_id = text(&headers, headers::WRITE_ID)?.map(str::parse).transpose()?;
+        let write_id = ours(headers::WRITE_ID)?.map(str::parse).transpose()?;
         let storage = lease.as_ref().map_or_else(|| app.storage.clone(), |lease| lease.storage());
-        let target = format!("{} {}", parts.method, parts.uri);
-        Ok(Self { app: app.clone(), grant, storage, lease, headers, uri: parts.uri.clone(), write_id, target })
+        let (method, uri) = (parts.method.clone(), std::mem::take(&mut parts.uri));
+        Ok(Self { app: app.clone(), grant, storage, lease, headers, uri, write_id, method })
     }
 }
 
@@ -138,7 +140,8 @@ impl Call {
     where
         F: Future<Output = Result<Answer, Failure>> + Send + 'static,
     {
-        let Self { app, grant, storage, lease, write_id, target, .. } = self;
+        let Self { app, grant, storage, lease, write_id, method, uri, .. } = self;
+        let target = write_id.as_ref().map(|_| format!("{method} {uri}")).unwrap_or_default();
         let work = work(storage);
         let (sender, answer) = tokio::sync::oneshot::channel();
         let owner = app.clone();

@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use axum::http::HeaderValue;
 use serde::{Deserialize, Deserializer, de};
 use storage_core::{Error, ErrorKind, Result};
 
@@ -142,24 +143,44 @@ impl Config {
         if self.tokens.is_some() && self.allow_clear {
             return Err(wrong("`allow_clear` is for servers without tokens; give a token the scope `clear`"));
         }
-        let legal =
-            |rule: &CacheRule| axum::http::HeaderValue::from_str(&rule.control).is_ok() && !rule.control.is_empty();
+        let legal = |rule: &CacheRule| HeaderValue::from_str(&rule.control).is_ok() && !rule.control.is_empty();
         if !self.cache.iter().all(legal) {
             return Err(wrong("the `control` of each rule in `cache` must be a value of the header `Cache-Control`"));
         }
         Ok(())
     }
+}
 
-    /// What caches may do with the value of a key.
-    pub(crate) fn cache_control(&self, key: &str, private: bool) -> String {
-        let rule = self.cache.iter().find(|rule| key.starts_with(&rule.prefix));
-        // Nothing is transformed on its way: a weakened etag helps nobody, and ranges are those of the stored bytes.
-        let control = rule.map_or("no-cache", |rule| rule.control.as_str());
-        let is_private = control.split(',').any(|word| word.trim() == "private");
-        match private && !is_private {
-            true => format!("private, {}, no-transform", without_public(control)),
-            false => format!("{control}, no-transform"),
-        }
+/// What caches may do with values: the header of each rule, ready to be sent.
+pub(crate) struct Caching {
+    rules: Vec<(String, HeaderValue)>,
+    other: HeaderValue,
+}
+
+impl Caching {
+    pub(crate) fn new(config: &Config) -> Self {
+        // The values of all rules were checked.
+        let header = |control: &str| {
+            let text = cache_control(control, config.tokens.is_some());
+            HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static("no-store"))
+        };
+        let rules = config.cache.iter().map(|rule| (rule.prefix.clone(), header(&rule.control))).collect();
+        Self { rules, other: header("no-cache") }
+    }
+
+    /// That for the value of a key.
+    pub(crate) fn of(&self, key: &str) -> HeaderValue {
+        let rule = self.rules.iter().find(|(prefix, _)| key.starts_with(prefix));
+        rule.map_or(&self.other, |(_, control)| control).clone()
+    }
+}
+
+fn cache_control(control: &str, private: bool) -> String {
+    // Nothing is transformed on its way: a weakened etag helps nobody, and ranges are those of the stored bytes.
+    let is_private = control.split(',').any(|word| word.trim() == "private");
+    match private && !is_private {
+        true => format!("private, {}, no-transform", without_public(control)),
+        false => format!("{control}, no-transform"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What every request goes through: its id, who it comes from, how many there are, what is logged and measured.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,54 +12,130 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderValue, Method, StatusCode,
+        HeaderName, HeaderValue, Method, StatusCode,
         header::{AUTHORIZATION, HOST, ORIGIN},
     },
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use data_encoding::HEXLOWER;
+use futures_util::future::BoxFuture;
+use http_body::{Body as _, Frame, SizeHint};
 use storage_core::ErrorKind;
 use storage_rest_wire::headers;
 use tokio::sync::OwnedSemaphorePermit;
+use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::{
-    answer::{Failure, set},
+    answer::Failure,
     app::{App, Door},
     tokens::Grant,
 };
 
 /// The header with the id of a request, which the client may choose.
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Answers of at most so many bytes are as good as sent.
+const SMALL: u64 = 64 << 10;
 
 /// Around every route.
-pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let begun = Instant::now();
-    let id = request_id(&request);
-    let method = known(request.method());
-    let route = request.extensions().get::<MatchedPath>().map_or("none", |path| path.as_str()).to_owned();
-    let path = request.uri().path().to_owned();
-    metrics::gauge!("storage_server_requests_in_flight").increment(1.0);
-    let mut who = String::new();
-    let mut response = match admit(&app, &request) {
-        Err(failure) => failure.into_response(),
-        Ok((grant, permit)) => {
-            who.clone_from(&grant.name);
-            request.extensions_mut().insert(grant);
-            next.run(request).await.map(|body| Body::new(Held { body, _permit: permit }))
-        }
-    };
-    metrics::gauge!("storage_server_requests_in_flight").decrement(1.0);
-    set(response.headers_mut(), REQUEST_ID, &id);
-    let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
-    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
-    metrics::counter!("storage_server_requests_total", &labels).increment(1);
-    metrics::histogram!("storage_server_request_seconds", &labels).record(seconds);
-    // Neither headers nor parameters: there may be secrets in both.
-    let error = response.headers().get(headers::ERROR).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-    tracing::info!(target: "storage_server::access", id, who, method, path, status, error, seconds);
-    response
+#[derive(Clone)]
+pub(crate) struct Guard(pub(crate) Arc<App>);
+
+/// A route that is guarded. Unlike a function as middleware it takes no copy of the route for each request.
+#[derive(Clone)]
+pub(crate) struct Guarded<S> {
+    app: Arc<App>,
+    route: S,
+}
+
+impl<S> Layer<S> for Guard {
+    type Service = Guarded<S>;
+
+    fn layer(&self, route: S) -> Guarded<S> {
+        Guarded { app: self.0.clone(), route }
+    }
+}
+
+impl<S> Service<Request> for Guarded<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Send + 'static,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.route.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request) -> Self::Future {
+        let begun = Instant::now();
+        let id = request_id(&request);
+        let (method, uri) = (known(request.method()), request.uri().clone());
+        let route = request.extensions().get::<MatchedPath>().cloned();
+        let under_way = UnderWay::new();
+        let admitted = admit(&self.app, &request).map(|(grant, permit)| {
+            request.extensions_mut().insert(grant.clone());
+            (grant, permit, self.route.call(request))
+        });
+        Box::pin(async move {
+            let (who, mut response) = match admitted {
+                Err(failure) => (None, failure.into_response()),
+                Ok((grant, permit, answered)) => (Some(grant), held(answered.await?, permit)),
+            };
+            drop(under_way);
+            let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
+            let route = route.as_ref().map_or("none", MatchedPath::as_str);
+            measure(method, route, &response, seconds);
+            // Neither headers nor parameters: there may be secrets in both.
+            let error = response.headers().get(headers::ERROR).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+            let who = who.as_ref().map_or("", |grant| grant.name.as_str());
+            let (shown, path) = (id.to_str().unwrap_or_default(), uri.path());
+            tracing::info!(target: "storage_server::access", id = shown, who, method, path, status, error, seconds);
+            response.headers_mut().insert(REQUEST_ID, id);
+            Ok(response)
+        })
+    }
+}
+
+/// Counts a request, also one whose client has gone before it is answered.
+struct UnderWay(metrics::Gauge);
+
+impl UnderWay {
+    fn new() -> Self {
+        let gauge = metrics::gauge!("storage_server_requests_in_flight");
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}
+
+/// A request counts towards the limit of its token until the end of its answer, unless that is small and has its end in sight.
+fn held(response: Response, permit: OwnedSemaphorePermit) -> Response {
+    match response.body().size_hint().exact() {
+        Some(len) if len <= SMALL => response,
+        _ => response.map(|body| Body::new(Held { body, _permit: permit })),
+    }
+}
+
+fn measure(method: &'static str, route: &str, response: &Response, seconds: f64) {
+    let text = |text: &str| metrics::SharedString::from_owned(text.to_owned());
+    let status = text(response.status().as_str());
+    let labels = vec![
+        metrics::Label::from_static_parts("method", method),
+        metrics::Label::new("route", text(route)),
+        metrics::Label::new("status", status),
+    ];
+    metrics::counter!("storage_server_requests_total", labels.clone()).increment(1);
+    metrics::histogram!("storage_server_request_seconds", labels).record(seconds);
 }
 
 /// Around routes that need no token, such as `/health`: whoever comes from another page is turned away all the same.
@@ -75,10 +152,13 @@ fn known(method: &Method) -> &'static str {
     all.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
 }
 
-fn request_id(request: &Request) -> String {
-    let legal = |id: &&str| (1..=64).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic());
-    let given = request.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
-    given.filter(legal).map_or_else(|| format!("{:016x}", fastrand::u64(..)), str::to_owned)
+fn request_id(request: &Request) -> HeaderValue {
+    let legal = |id: &&HeaderValue| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
+    let random = || {
+        let id = HEXLOWER.encode(&fastrand::u64(..).to_be_bytes());
+        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+    };
+    request.headers().get(REQUEST_ID).filter(legal).cloned().unwrap_or_else(random)
 }
 
 fn admit(app: &App, request: &Request) -> Result<(Arc<Grant>, OwnedSemaphorePermit), Failure> {
@@ -99,9 +179,16 @@ fn is_at_home(app: &App, request: &Request) -> Result<(), Failure> {
     let (Door::Local(_), Some(port)) = (&app.door, app.port.get()) else { return Ok(()) };
     let text = |name| request.headers().get(name).map(HeaderValue::as_bytes);
     let hosts = ["localhost", "127.0.0.1", "[::1]"];
+    let is_port = |digits: &[u8]| {
+        let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
+        number == Some(*port) && digits.first().is_some_and(|first| (b'1'..=b'9').contains(first))
+    };
     let names = |host: &[u8]| {
-        let named =
-            |name: &&str| host == format!("{name}:{port}").as_bytes() || (*port == 80 && host == name.as_bytes());
+        let named = |name: &&str| match host.strip_prefix(name.as_bytes()) {
+            Some([b':', digits @ ..]) => is_port(digits),
+            Some(rest) => rest.is_empty() && *port == 80,
+            None => false,
+        };
         hosts.iter().any(named)
     };
     if !text(HOST).is_some_and(names) {

@@ -295,10 +295,10 @@ fn not_modified(call: &Call, key: &Key, tag: Option<&storage_core::Etag>) -> Res
 /// What caches may do with the answer.
 fn caching(call: &Call, key: &Key, map: &mut HeaderMap) {
     let control = match call.lease {
-        Some(_) => "no-store".to_owned(),
-        None => call.app.config.cache_control(key.as_str(), call.app.is_private()),
+        Some(_) => HeaderValue::from_static("no-store"),
+        None => call.app.caching.of(key.as_str()),
     };
-    set(map, CACHE_CONTROL, &control);
+    map.insert(CACHE_CONTROL, control);
     map.insert(VARY, HeaderValue::from_static("authorization"));
 }
 
@@ -311,12 +311,14 @@ fn entry_headers(call: &Call, entry: &Entry, whole: bool) -> HeaderMap {
     map.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     map.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     let media = entry.metadata.as_ref().and_then(|metadata| metadata.content_type.as_deref());
-    set(&mut map, CONTENT_TYPE, Metadata::DEFAULT_CONTENT_TYPE);
+    map.insert(CONTENT_TYPE, HeaderValue::from_static(Metadata::DEFAULT_CONTENT_TYPE));
     if let Some(media) = media.filter(|media| media.is_ascii() && media.contains('/')) {
         set(&mut map, CONTENT_TYPE, media);
     }
-    if let Some(modified) = entry.modified {
-        set(&mut map, LAST_MODIFIED, &time::http(modified));
+    if let Some(modified) = entry.modified
+        && let Ok(modified) = HeaderValue::try_from(time::http(modified))
+    {
+        map.insert(LAST_MODIFIED, modified);
     }
     if whole {
         if let Some(metadata) = entry.metadata.as_ref().filter(|metadata| !metadata.is_empty()) {

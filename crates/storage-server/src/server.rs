@@ -158,7 +158,7 @@ fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(metrics))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .layer(from_fn_with_state(app.clone(), guard::guard));
+        .layer(guard::Guard(app.clone()));
     open.merge(guarded).with_state(app)
 }
 
