@@ -262,13 +262,15 @@ fn record(section: usize, backend: &str, row: &str) -> Result<()> {
         rows.filter(|line| line.starts_with("| ")).map(str::to_owned).collect::<Vec<_>>()
     });
     let mut tables: [Vec<String>; 6] = std::array::from_fn(|_| sections.next().unwrap_or_default());
+    // What stands behind is written by hand.
+    let by_hand = before.match_indices("\n## ").nth(tables.len()).map_or("", |(at, _)| &before[at..]);
     let date = today()?;
     tables[section].retain(|line| !line.starts_with(&own));
     tables[section].push(format!("{own}{date} | {row} |"));
     tables.iter_mut().for_each(|rows| rows.sort());
     let [kills, streams, slatedb, nonces, drops, servers] =
         tables.map(|rows| rows.iter().map(|row| format!("{row}\n")).collect::<String>());
-    let before = format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}{DROPS}{drops}");
-    fs::write(path, format!("{before}{}{servers}", server::HEAD))?;
+    let all = format!("{HEAD}{kills}{STREAMS}{streams}{SLATEDB}{slatedb}{NONCES}{nonces}{DROPS}{drops}");
+    fs::write(path, format!("{all}{}{servers}{by_hand}", server::HEAD))?;
     Ok(())
 }
