@@ -31,6 +31,7 @@ use tower_service::Service;
 use crate::{
     answer::Failure,
     app::{App, Door},
+    linger::Lingering,
     tokens::Grant,
 };
 
@@ -71,8 +72,9 @@ where
         self.route.poll_ready(cx)
     }
 
-    fn call(&mut self, mut request: Request) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let begun = Instant::now();
+        let mut request = request.map(Lingering::around);
         let id = request_id(&request);
         let (method, uri) = (known(request.method()), request.uri().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();

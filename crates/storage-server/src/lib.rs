@@ -8,6 +8,7 @@ mod io;
 
 mod app;
 mod guard;
+mod linger;
 mod tokens;
 mod call;
 mod writes;

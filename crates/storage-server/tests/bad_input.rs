@@ -200,6 +200,23 @@ impl<S: futures_util::Stream<Item = Result<&'static str, std::io::Error>>> http_
 }
 
 #[tokio::test]
+async fn a_refusal_reaches_a_client_that_still_sends() {
+    let server = start(Config::default()).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let refused = "content-encoding: gzip\r\ncontent-length: 200000\r\n\r\n";
+    stream.write_all(head(&server, refused).as_bytes()).await.unwrap();
+    for _ in 0..20 {
+        // Long after the answer, which is read last.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        stream.write_all(&[0; 10_000]).await.unwrap();
+    }
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 415");
+    assert_eq!(server.count().await, 0);
+}
+
+#[tokio::test]
 async fn slow_clients_are_given_up() {
     let mut config = Config::default();
     (config.body_timeout, config.header_timeout) = (Duration::from_millis(300), Duration::from_millis(300));
