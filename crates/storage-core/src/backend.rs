@@ -46,7 +46,7 @@ pub trait StorageBackend: Debug + Send + Sync + 'static {
     ///
     /// # For backend authors
     /// [`ByteRange::resolve`](crate::ByteRange::resolve) has the rules for ranges. An absent key is `PreconditionFailed`
-    /// under `if_match` and `None` under `if_none_match`. Where `whole` is set, a body of one piece saves a copy. Where `entry` is
+    /// under `if_match` and `None` under `if_none_match`. Where `prefer_buffered` is set, a body of one piece saves a copy. Where `entry` is
     /// not set, key, size, etag and version are enough of the entry. Declare `streaming` if the body of a large value is a stream.
     ///
     /// # Errors
