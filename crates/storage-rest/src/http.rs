@@ -46,6 +46,12 @@ impl Progress {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
+    /// When to ask for the outcome of a write that is not answered, and when to give up.
+    pub(crate) fn until(&self, timeout: Duration) -> (Instant, Instant) {
+        let last = self.last();
+        (last + timeout * 4 / 5, last + timeout)
+    }
+
     fn last(&self) -> Instant {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

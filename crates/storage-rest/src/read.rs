@@ -68,6 +68,10 @@ impl Remote {
                 (None, size)
             }
         };
+        if !options.entry && text(&map, ETAG.as_str()).is_some_and(|tag| tag.starts_with("W/")) {
+            // It was weakened on its way; with the whole entry comes the store's own.
+            return Box::pin(self.read(key, options.entry(true))).await;
+        }
         let entry = described(key, &map, size, options.entry)?;
         // What stands between may have left the conditions out.
         if options.if_match.is_some() && options.if_match != entry.etag {
@@ -187,7 +191,7 @@ fn described(key: &Key, map: &HeaderMap, size: u64, whole: bool) -> Result<Entry
     }
     let mut entry = Entry::new(key.clone(), size);
     entry.etag = match text(map, ETAG.as_str()).map(Listed::parse) {
-        Some(Ok(Listed::These(etags))) => etags.into_iter().next().map(|(etag, _)| etag),
+        Some(Ok(Listed::These(etags))) => etags.into_iter().next().filter(|(_, weak)| !weak).map(|(etag, _)| etag),
         _ => None::<Etag>,
     };
     entry.version = text(map, headers::VERSION).map(etag::parse_token).transpose()?.map(VersionId::from);

@@ -1,6 +1,6 @@
 //! Writes: each has an id, so that the server can say what became of it when its answer was lost.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use reqwest::{Method, StatusCode, header::CONTENT_TYPE, header::HeaderMap};
@@ -9,6 +9,7 @@ use storage_core::{
     pending::{Commit, Keys},
 };
 use storage_rest_wire::{WrittenJson, code, headers};
+use tokio::time::{timeout, timeout_at};
 
 use crate::{
     connect::{Remote, set},
@@ -93,8 +94,9 @@ impl Remote {
                 None => (std::mem::take(&mut write.body), false),
             };
             let mut request = self.build(&write)?;
-            set(&mut request, headers::WRITE_ID, &id.to_string())?;
-            let lost = match self.send(request, body, &commit).await {
+            let id = id.to_string();
+            set(&mut request, headers::WRITE_ID, &id)?;
+            let lost = match self.send(request, body, &id, &commit).await {
                 Sent::Answer(answer) if is_stale(&answer) => {
                     // It was the first request with this id, so nothing was done: the server was started anew.
                     self.learn().await?;
@@ -108,9 +110,10 @@ impl Remote {
                 Sent::Lost(e) => e,
             };
             if lost.kind() == ErrorKind::Timeout {
+                // It was asked already, and there is no time left.
                 return Err(lost.ambiguous());
             }
-            let was_not_done = match self.settle(&id.to_string()).await {
+            let was_not_done = match self.settle(&id).await {
                 Ok(Settled::Done(answer)) => return answer.success(),
                 Ok(Settled::Not) => true,
                 Ok(Settled::Unknown) => self.still_holds(write.condition.as_ref()).await,
@@ -135,7 +138,7 @@ impl Remote {
         Ok(request)
     }
 
-    async fn send(&self, mut request: reqwest::Request, body: Body, commit: &Arc<Commit>) -> Sent {
+    async fn send(&self, mut request: reqwest::Request, body: Body, id: &str, commit: &Arc<Commit>) -> Sent {
         let (state, progress) = (Arc::new(State::default()), Progress::new());
         let small = body.len().is_some_and(|len| len <= SMALL);
         let streamed = match body.into_buffer() {
@@ -156,9 +159,35 @@ impl Remote {
                 true
             }
         };
-        let answered = match self.http().send(request, &progress).await {
-            Ok(response) => self.http().collect(response).await.map_err(|error| Lost { error, sent: true }),
-            Err(lost) => Err(lost),
+        let is_whole = || !streamed || state.is_whole();
+        let mut answering = pin!(async {
+            let response = self.http().send(request, &progress).await?;
+            self.http().collect(response).await.map_err(|error| Lost { error, sent: true })
+        });
+        let answered = loop {
+            let (ask_at, end) = progress.until(self.http().timeout);
+            match timeout_at(ask_at, &mut answering).await {
+                Ok(answered) => break answered,
+                Err(_) if progress.until(self.http().timeout).0 > ask_at => {}
+                // Without its last bytes the server has nothing to tell of.
+                Err(_) if !is_whole() => {
+                    if let Ok(answered) = timeout(self.http().timeout / 5, &mut answering).await {
+                        break answered;
+                    }
+                }
+                // The answer may be under way still: whichever comes first tells.
+                Err(_) => tokio::select! {
+                    answered = &mut answering => break answered,
+                    settled = timeout_at(end, self.settle(id)) => match settled {
+                        Ok(Ok(Settled::Done(answer))) => return Sent::Answer(answer),
+                        Ok(Ok(Settled::Not)) => return Sent::Not(error::timed_out()),
+                        Ok(Ok(Settled::Unknown) | Err(_)) | Err(_) => {
+                            let late = || Err(Lost { error: error::timed_out(), sent: true });
+                            break timeout_at(end, answering).await.unwrap_or_else(|_| late());
+                        }
+                    },
+                },
+            }
         };
         if let Some(e) = state.failed() {
             return Sent::Not(e);
@@ -166,7 +195,7 @@ impl Remote {
         match answered {
             Ok(answer) if answer.status.is_success() || error::is_of_server(&answer.headers) => Sent::Answer(answer),
             Ok(answer) => Sent::Lost(error::from_answer(answer.status, &answer.headers, &answer.body)),
-            Err(Lost { error, sent }) if !sent || (streamed && !state.is_whole()) => Sent::Not(error),
+            Err(Lost { error, sent }) if !sent || !is_whole() => Sent::Not(error),
             Err(Lost { error, .. }) => Sent::Lost(error),
         }
     }

@@ -24,9 +24,7 @@ use tokio::{
 };
 
 async fn serve(storage: &Storage, port: u16) -> Running {
-    let mut config = storage_server::Config::default();
-    config.tokens = Some(support::tokens());
-    Running::start(storage.clone(), config, port).await
+    Running::start(storage.clone(), port).await
 }
 
 async fn connect(address: &str) -> Storage {

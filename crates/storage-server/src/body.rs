@@ -1,7 +1,7 @@
 //! Bodies of requests: neither too large nor too slow, and as their digests say.
 
 use std::{
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll, ready},
     time::Duration,
@@ -21,7 +21,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::{answer::Failure, app::App, call::Call};
 use axum::http::{
     StatusCode,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, TRAILER},
 };
 
 /// Bodies of at most so many bytes are read before the store is asked.
@@ -59,9 +59,15 @@ impl Incoming {
     }
 }
 
-/// That the bytes of the request are those to store.
+/// That the bytes of the request are those to store, and no digest comes behind them, which nobody would look at.
 pub(crate) fn no_coding(call: &Call) -> Result<(), Failure> {
-    match call.header(CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
+    let is_digest = |name: &str| name.trim().to_ascii_lowercase().ends_with("-digest");
+    if call.header(TRAILER)?.is_some_and(|names| names.split(',').any(is_digest)) {
+        return Err(Failure::unsupported("digests in trailers; send them as headers"));
+    }
+    // Some SDKs of S3 leave the coding out.
+    let framed = call.headers.contains_key("x-amz-decoded-content-length");
+    match framed || call.header(CONTENT_ENCODING)?.is_some_and(|coding| !coding.eq_ignore_ascii_case("identity")) {
         false => Ok(()),
         true => {
             let detail =
@@ -100,7 +106,8 @@ pub(crate) async fn whole(call: &Call, body: Body) -> Result<Vec<u8>, Failure> {
     if body.size_hint().lower() > most {
         return Err(too_large(most));
     }
-    let mut pieces = pin!(Paced::new(&call.app, body, most, failed.clone()));
+    let mut pieces = Paced::new(&call.app, body, most, failed.clone());
+    pieces.digests = digests(call, &["content-digest", "repr-digest"])?;
     let mut whole = Vec::new();
     while let Some(piece) = pieces.next().await {
         whole.extend_from_slice(&piece.map_err(|e| explained(e, &failed))?);

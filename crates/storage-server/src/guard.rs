@@ -12,8 +12,8 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode,
-        header::{AUTHORIZATION, HOST, ORIGIN},
+        HeaderName, HeaderValue, Method, StatusCode, Version,
+        header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN},
     },
     middleware::Next,
     response::{IntoResponse, Response},
@@ -78,6 +78,7 @@ where
         let id = request_id(&request);
         let (method, uri) = (known(request.method()), request.uri().clone());
         let route = request.extensions().get::<MatchedPath>().cloned();
+        let token = request.headers().get(AUTHORIZATION).cloned();
         let under_way = UnderWay::new();
         let admitted = admit(&self.app, &request).map(|(grant, permit)| {
             request.extensions_mut().insert(grant.clone());
@@ -92,12 +93,18 @@ where
             let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
             measure(method, route, &response, seconds);
-            // Neither headers nor parameters: there may be secrets in both.
-            let error = response.headers().get(headers::ERROR).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-            let who = who.as_ref().map_or("", |grant| grant.name.as_str());
-            let (shown, path) = (id.to_str().unwrap_or_default(), uri.path());
-            tracing::info!(target: "storage_server::access", id = shown, who, method, path, status, error, seconds);
-            response.headers_mut().insert(REQUEST_ID, id);
+            if tracing::enabled!(target: "storage_server::access", tracing::Level::INFO) {
+                let error =
+                    response.headers().get(headers::ERROR).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+                let who = who.as_ref().map_or("", |grant| grant.name.as_str());
+                // Neither headers nor parameters: there may be secrets in both.
+                let (shown, path) = (id.to_str().unwrap_or_default(), shown_path(route, uri.path(), who, &token));
+                tracing::info!(target: "storage_server::access", id = shown, who, method, path, status, error, seconds);
+            }
+            let headers = response.headers_mut();
+            headers.insert(REQUEST_ID, id);
+            // A cache keeps what says nothing of it, errors too.
+            headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
             Ok(response)
         })
     }
@@ -148,6 +155,17 @@ pub(crate) async fn local(State(app): State<Arc<App>>, request: Request, next: N
     }
 }
 
+/// What the log shows of a path: that of a value, unless it holds the token or comes from somebody without one. Elsewhere the route is enough: in
+/// its place there may be an id by which somebody else could go on, or what was meant for another server.
+fn shown_path<'p>(route: &'p str, path: &'p str, who: &str, token: &Option<HeaderValue>) -> &'p str {
+    let names_a_value = ["/files", "/v1/objects/", "/v1/entries/", "/v1/versions/"];
+    let token = token.as_ref().and_then(|header| header.to_str().ok()?.split(' ').next_back());
+    match names_a_value.iter().any(|begin| route.starts_with(begin)) && !who.is_empty() {
+        true if token.is_none_or(|token| token.is_empty() || !path.contains(token)) => path,
+        _ => route,
+    }
+}
+
 /// The method, so that nobody fills the measurements with names of his own.
 fn known(method: &Method) -> &'static str {
     let all = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
@@ -164,6 +182,15 @@ fn request_id(request: &Request) -> HeaderValue {
 }
 
 fn admit(app: &App, request: &Request) -> Result<(Arc<Grant>, OwnedSemaphorePermit), Failure> {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    if line + request.headers().iter().map(size).sum::<usize>() > app.config.max_header {
+        let failure = Failure::new(ErrorKind::TooLarge, "the headers of the request are too large");
+        return Err(failure.status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
+    }
+    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+        return Err(Failure::invalid("a request of HTTP/1.1 must have the header `Host` once"));
+    }
     is_at_home(app, request)?;
     let grant = app.grant(request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok()))?;
     let permit = grant.requests.clone().try_acquire_owned().map_err(|_| {

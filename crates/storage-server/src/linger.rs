@@ -15,6 +15,8 @@ use tokio::{runtime::Handle, time::timeout};
 
 /// How long the rest of a body is read on.
 const LONGEST: Duration = Duration::from_secs(2);
+/// How many bytes of it are read on at most, so that nobody keeps the server busy with what it has refused.
+const MOST: usize = 16 << 20;
 
 /// A body of which the rest is read and forgotten for a while where a request is answered before its end. The connection ends when it
 /// is dropped, and a client that still sends would then meet a broken connection, and not the answer.
@@ -39,7 +41,15 @@ impl Drop for Lingering {
         }
         let Ok(runtime) = Handle::try_current() else { return };
         let mut rest = mem::take(&mut self.body).into_data_stream();
-        runtime.spawn(timeout(LONGEST, async move { while let Some(Ok(_)) = rest.next().await {} }));
+        runtime.spawn(timeout(LONGEST, async move {
+            let mut read = 0;
+            while let Some(Ok(piece)) = rest.next().await {
+                read += piece.len();
+                if read > MOST {
+                    break;
+                }
+            }
+        }));
     }
 }
 

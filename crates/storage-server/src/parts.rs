@@ -1,4 +1,4 @@
-//! The body of a resumable upload, cut into parts that are stored as they come: what came before a break is kept.
+//! The body of a resumable upload, cut into parts that are stored as they come: what came before a break is kept; and how they are read again.
 
 use std::{
     pin::Pin,
@@ -8,8 +8,8 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt, stream};
-use storage_core::Error;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use storage_core::{ByteStream, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions, Storage};
 use storage_rest_wire::Problem;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
@@ -98,4 +98,56 @@ impl Source {
         }
         Poll::Ready(!self.left.is_empty())
     }
+}
+
+/// The keys that begin so, with the sizes of their values.
+pub(crate) fn list(
+    store: &Storage,
+    prefix: &str,
+) -> futures_util::stream::BoxStream<'static, Result<(Key, u64), Error>> {
+    let (store, options) = (store.clone(), ListOptions::new().prefix(prefix).etags(false));
+    let listing = stream::once(async move { store.list_with(options).await }).try_flatten();
+    let entries = listing.try_filter_map(|item| {
+        std::future::ready(Ok(match item {
+            ListItem::Entry(entry) => Some((entry.key, entry.size)),
+            _ => None,
+        }))
+    });
+    entries.boxed()
+}
+
+/// The parts below a prefix, one behind the other.
+pub(crate) fn bytes(store: Storage, prefix: String) -> ByteStream {
+    let parts = list(&store, &prefix).and_then(move |(key, _)| {
+        let store = store.clone();
+        async move {
+            let object = store.open(&key, GetOptions::new()).await?;
+            let lost = || Error::new(ErrorKind::Corrupt, "a part of the upload is gone; begin the upload again");
+            Ok(object.ok_or_else(lost)?.body.into_stream())
+        }
+    });
+    parts.try_flatten().boxed()
+}
+
+/// The same bytes, which fail at their end unless they have these digests.
+pub(crate) fn checked(bytes: ByteStream, digests: Digests, failed: Arc<OnceLock<Problem>>) -> ByteStream {
+    let begun = (bytes, Some(digests), failed);
+    stream::try_unfold(begun, |(mut bytes, mut digests, failed)| async move {
+        if let Some(piece) = bytes.try_next().await? {
+            if let Some(digests) = &mut digests {
+                digests.update(&piece);
+            }
+            return Ok(Some((piece, (bytes, digests, failed))));
+        }
+        match digests.take().map_or(Ok(()), Digests::check) {
+            Ok(()) => Ok(None),
+            Err(failure) => {
+                let e = Error::from(*failure.0.clone());
+                // Only the first counts.
+                let _ = failed.set(*failure.0);
+                Err(e)
+            }
+        }
+    })
+    .boxed()
 }

@@ -167,7 +167,8 @@ async fn connection<S>(
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(config.header_timeout)
-        .max_buf_size(config.max_header)
+        // Twice as much, so that what is too large by less is refused with problem details; what is larger still, without.
+        .max_buf_size(config.max_header.saturating_mul(2))
         .serve_connection(io, TowerToHyperService::new(router));
     if let Err(e) = watcher.watch(serving).await {
         tracing::debug!(target: "storage_server", error = %e, "a connection broke");

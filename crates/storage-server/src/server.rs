@@ -122,7 +122,8 @@ impl Bound {
 }
 
 fn router(app: Arc<App>) -> Router {
-    let open = Router::new().route("/health", get(v1::health)).layer(from_fn_with_state(app.clone(), guard::local));
+    let open = Router::new().route("/health", get(v1::health)).method_not_allowed_fallback(no_method);
+    let open = open.layer(from_fn_with_state(app.clone(), guard::local));
     let guarded = Router::new()
         .route("/files", get(files::list).delete(files::clear))
         .route("/files/", axum::routing::any(files::no_key))

@@ -14,7 +14,7 @@ use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use storage_core::{ErrorKind, Result};
 use storage_rest_wire::AccessJson;
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use tokio::sync::Semaphore;
 
 use crate::{answer::Failure, config::wrong};
@@ -54,8 +54,25 @@ struct Loaded {
     stamp: Option<(SystemTime, u64)>,
 }
 
+/// What is known of a secret. It cannot be compared by `==`, which would stop at the first byte that differs.
+#[derive(Clone, Copy)]
+struct Digest([u8; 32]);
+
+impl Digest {
+    fn of(secret: &str) -> Self {
+        let (mut bytes, digest) = ([0; 32], digest(&SHA256, secret.as_bytes()));
+        bytes.copy_from_slice(digest.as_ref());
+        Self(bytes)
+    }
+
+    /// Whether both are the same, in a time that does not depend on their bytes.
+    fn same(&self, other: &Self) -> Choice {
+        self.0.ct_eq(&other.0)
+    }
+}
+
 struct Token {
-    digest: [u8; 32],
+    digest: Digest,
     expires: Option<DateTime<Utc>>,
     grant: Arc<Grant>,
 }
@@ -133,16 +150,9 @@ impl Tokens {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => token.trim(),
             _ => return Err(refused("unsupported authorization scheme; send `Authorization: Bearer TOKEN`")),
         };
-        let given = digest(&SHA256, token.as_bytes());
+        let given = Digest::of(token);
         let now = self.now.read().unwrap_or_else(PoisonError::into_inner);
-        // All are compared, each in constant time, so that how long it takes tells nothing.
-        let mut found = None;
-        for known in &now.tokens {
-            if bool::from(known.digest.ct_eq(given.as_ref())) {
-                found = Some(known);
-            }
-        }
-        match found {
+        match find(&now.tokens, &given) {
             None => Err(refused("unknown token")),
             Some(known) if known.expires.is_some_and(|end| end <= DateTime::<Utc>::from(SystemTime::now())) => {
                 Err(refused("the token has expired"))
@@ -156,6 +166,17 @@ impl fmt::Debug for Tokens {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tokens").field("path", &self.path).finish_non_exhaustive()
     }
+}
+
+/// The token with this digest. All are compared, each in constant time, so that how long it takes tells nothing.
+fn find<'t>(tokens: &'t [Token], given: &Digest) -> Option<&'t Token> {
+    let mut found = None;
+    for known in tokens {
+        if bool::from(known.digest.same(given)) {
+            found = Some(known);
+        }
+    }
+    found
 }
 
 fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
@@ -180,10 +201,10 @@ fn read(path: &Path, requests: usize, old: &[Token]) -> Result<Loaded> {
     for entry in file.token {
         let name = entry.name.clone();
         let mut token = token(entry, requests)?;
-        if tokens.iter().any(|other| other.grant.name == name || other.digest == token.digest) {
+        if tokens.iter().any(|other| other.grant.name == name || other.digest.same(&token.digest).into()) {
             return Err(wrong(format!("the token {name:?} is there twice, or another has its name")));
         }
-        let kept = old.iter().find(|old| old.digest == token.digest && old.grant.access == token.grant.access);
+        let kept = find(old, &token.digest).filter(|old| old.grant.access == token.grant.access);
         if let Some(kept) = kept.filter(|kept| kept.grant.name == name) {
             token.grant = kept.grant.clone();
         }
@@ -196,15 +217,14 @@ fn token(entry: Entry, requests: usize) -> Result<Token> {
     let Entry { name, sha256, secret, scopes, prefix, expires } = entry;
     let about = |what: &str| wrong(format!("the token {name:?}: {what}"));
     let bytes = match (&sha256, &secret) {
-        (Some(hex), None) => HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok(),
+        (Some(hex), None) => HEXLOWER_PERMISSIVE.decode(hex.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()),
         (None, Some(secret)) if secret.len() < SHORTEST => {
             return Err(about("it is too short; take one of at least 16 characters"));
         }
-        (None, Some(secret)) => Some(digest(&SHA256, secret.as_bytes()).as_ref().to_vec()),
+        (None, Some(secret)) => Some(Digest::of(secret).0),
         _ => return Err(about("give its `sha256`, or the `secret` itself, and not both")),
     };
-    let digest = bytes.and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    let digest = digest.ok_or_else(|| about("its `sha256` must be 64 hexadecimal digits"))?;
+    let digest = bytes.map(Digest).ok_or_else(|| about("its `sha256` must be 64 hexadecimal digits"))?;
     let expires = expires.map(|text| DateTime::parse_from_rfc3339(&text)).transpose();
     let expires = expires.map_err(|_| about("`expires` must be as of RFC 3339, `2027-01-31T00:00:00Z`"))?;
     let access = AccessJson {
@@ -223,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_file_that_says_too_little_or_too_much_is_refused_without_repeating_a_token() {
-        let dir = std::env::temp_dir().join(format!("storage-server-tokens-{}", fastrand::u64(..)));
+        let file = tempfile::NamedTempFile::new().unwrap();
         for (text, hint) in [
             ("[[token]]\nname = 'a'\nscopes = ['read']\nsecret = 'hunter2'", "too short"),
             ("[[token]]\nname = 'a'\nscopes = ['read']", "`sha256`"),
@@ -231,11 +251,44 @@ mod tests {
             ("[[token]]\nname = 'a'\nscopes = []\nsha256 = 'hunter2'", "64 hexadecimal digits"),
             ("[[token]]\nname = 'a'\nscopes = []\nsecret = 'hunter2hunter2hunter2'\nexpires = 'soon'", "RFC 3339"),
         ] {
-            fs::write(&dir, text).unwrap();
-            let e = Tokens::load(&dir, 1).unwrap_err();
+            fs::write(file.path(), text).unwrap();
+            let e = Tokens::load(file.path(), 1).unwrap_err();
             assert!(e.kind() == ErrorKind::Config && e.to_string().contains(hint), "{e}");
             assert!(!format!("{e:?}").contains("hunter"), "{e:?}");
         }
-        fs::remove_file(&dir).unwrap();
+    }
+
+    #[test]
+    fn tokens_are_compared_in_constant_time_over_digests_of_one_length() {
+        // What compares is `subtle`'s, and takes two arrays of 32 bytes, whatever the length of the secrets.
+        let compare: fn(&Digest, &Digest) -> Choice = Digest::same;
+        let [short, long] = ["a", &"a".repeat(10_000)].map(Digest::of);
+        assert_eq!((short.0.len(), long.0.len()), (32, 32));
+        assert!(bool::from(compare(&short, &Digest::of("a"))) && !bool::from(compare(&short, &long)));
+        // There is no other way: digests have no `==`. The method of the trait wins over that of every type only for types that have it.
+        trait Other {
+            fn has_eq(&self) -> bool {
+                false
+            }
+        }
+        impl<T> Other for T {}
+        struct Probe<T>(std::marker::PhantomData<T>);
+        impl<T: PartialEq> Probe<T> {
+            #[allow(clippy::unused_self, reason = "it stands beside the method of the trait")]
+            fn has_eq(&self) -> bool {
+                true
+            }
+        }
+        assert!(Probe::<[u8; 32]>(std::marker::PhantomData).has_eq());
+        assert!(!Probe::<Digest>(std::marker::PhantomData).has_eq());
+        // All are looked at: of two alike the last is found, which a search that stops early would not do.
+        let grant = Arc::new(Grant::local(false, 1));
+        let tokens = [1, 2, 3].map(|n| Token {
+            digest: Digest::of("same"),
+            expires: None,
+            grant: if n == 3 { Arc::new(Grant::local(true, 1)) } else { grant.clone() },
+        });
+        assert!(find(&tokens, &Digest::of("same")).unwrap().grant.access.clear);
+        assert!(find(&tokens, &Digest::of("other")).is_none());
     }
 }

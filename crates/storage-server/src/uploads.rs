@@ -14,9 +14,9 @@ use std::{
 };
 
 use data_encoding::BASE64URL_NOPAD;
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::TryStreamExt;
 use serde::{Deserialize, Serialize};
-use storage_core::{Body, ByteStream, Error, ErrorKind, GetOptions, Key, ListItem, ListOptions, Metadata, Storage};
+use storage_core::{Body, Error, ErrorKind, Key, Metadata, Storage};
 use storage_rest_wire::{ConditionJson, Problem, code};
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     answer::Failure,
     body::Digests,
-    parts::{End, Parts},
+    parts::{End, Parts, bytes, checked, list},
 };
 
 /// How long it is known that an upload is complete, in seconds.
@@ -69,6 +69,7 @@ pub(crate) struct Upload {
     pub(crate) plan: Plan,
     /// In seconds after 1970.
     expires: AtomicU64,
+    /// Its place among those that are complete, the oldest first; 0 before.
     done: AtomicU64,
     state: tokio::sync::Mutex<State>,
     /// Of the request that came last: every other ends.
@@ -89,6 +90,8 @@ type All = Mutex<HashMap<String, Arc<Upload>>>;
 pub(crate) struct Uploads {
     store: Storage,
     all: OnceCell<All>,
+    /// The place of the next that is complete.
+    ended: AtomicU64,
 }
 
 /// The state of an upload, for one request.
@@ -99,7 +102,8 @@ pub(crate) struct Session<'u> {
 
 impl Uploads {
     pub(crate) fn new(store: Storage) -> Self {
-        Self { store, all: OnceCell::new() }
+        // Those of an earlier run come first.
+        Self { store, all: OnceCell::new(), ended: AtomicU64::new(2) }
     }
 
     /// Begins one.
@@ -193,22 +197,36 @@ impl Uploads {
     pub(crate) async fn done(&self, upload: &Upload, state: &mut State, phase: Phase) {
         state.phase = phase;
         upload.expires.fetch_min(now() + KEPT, Ordering::AcqRel);
-        upload.done.store(now(), Ordering::Release);
+        upload.done.store(self.ended.fetch_add(1, Ordering::AcqRel), Ordering::Release);
         let saved = self.save(upload, state).await;
         let deleted = self.store.clear_prefix(&upload.parts()).await.map_err(internal);
         if saved.and(deleted).is_err() {
             tracing::warn!(target: "storage_server", "the end of an upload cannot be kept; it is left for the next start");
         }
-        let Some(all) = self.all.get() else { return };
-        let oldest = {
-            let all = lock(all);
-            let done = all.values().filter(|upload| upload.is_done());
-            let oldest = done.clone().min_by_key(|upload| upload.done.load(Ordering::Acquire)).cloned();
-            oldest.filter(|oldest| done.count() > MOST_DONE && oldest.id != upload.id)
-        };
-        if let Some(oldest) = oldest {
-            oldest.expires.store(0, Ordering::Release);
+        for forgotten in self.beyond(upload) {
+            forgotten.expires.store(0, Ordering::Release);
+            // One that a request is at work on has to wait for the sweep.
+            if let Ok(mut state) = forgotten.state.try_lock()
+                && self.remove(&forgotten, &mut state).await.is_err()
+            {
+                return;
+            }
         }
+    }
+
+    /// The complete uploads that are too many to be known any longer, but never this one.
+    fn beyond(&self, last: &Upload) -> Vec<Arc<Upload>> {
+        let Some(all) = self.all.get() else { return Vec::new() };
+        let all = lock(all);
+        let done = || all.values().filter(|upload| upload.is_done());
+        let many = done().count().saturating_sub(MOST_DONE);
+        if many == 0 {
+            return Vec::new();
+        }
+        let mut done: Vec<_> = done().filter(|upload| upload.id != last.id).cloned().collect();
+        done.sort_by_key(|upload| upload.done.load(Ordering::Acquire));
+        done.truncate(many);
+        done
     }
 
     /// Deletes an upload and its bytes.
@@ -274,7 +292,7 @@ impl Uploads {
             if matches!(state.phase, Phase::Done { .. }) {
                 // Its bytes have gone.
                 state.offset = state.length.unwrap_or_default();
-                upload.done.store(now(), Ordering::Release);
+                upload.done.store(1, Ordering::Release);
             }
         }
         tracing::debug!(target: "storage_server", uploads = all.len(), "uploads were found in their store");
@@ -320,53 +338,6 @@ impl Upload {
     fn part(&self, offset: u64) -> String {
         format!("part/{}/{offset:020}", self.id)
     }
-}
-
-fn list(store: &Storage, prefix: &str) -> futures_util::stream::BoxStream<'static, Result<(Key, u64), Error>> {
-    let (store, options) = (store.clone(), ListOptions::new().prefix(prefix).etags(false));
-    let listing = stream::once(async move { store.list_with(options).await }).try_flatten();
-    let entries = listing.try_filter_map(|item| {
-        std::future::ready(Ok(match item {
-            ListItem::Entry(entry) => Some((entry.key, entry.size)),
-            _ => None,
-        }))
-    });
-    entries.boxed()
-}
-
-fn bytes(store: Storage, prefix: String) -> ByteStream {
-    let parts = list(&store, &prefix).and_then(move |(key, _)| {
-        let store = store.clone();
-        async move {
-            let object = store.open(&key, GetOptions::new()).await?;
-            let lost = || Error::new(ErrorKind::Corrupt, "a part of the upload is gone; begin the upload again");
-            Ok(object.ok_or_else(lost)?.body.into_stream())
-        }
-    });
-    parts.try_flatten().boxed()
-}
-
-/// The same bytes, which fail at their end unless they have these digests.
-fn checked(bytes: ByteStream, digests: Digests, failed: Arc<OnceLock<Problem>>) -> ByteStream {
-    let begun = (bytes, Some(digests), failed);
-    stream::try_unfold(begun, |(mut bytes, mut digests, failed)| async move {
-        if let Some(piece) = bytes.try_next().await? {
-            if let Some(digests) = &mut digests {
-                digests.update(&piece);
-            }
-            return Ok(Some((piece, (bytes, digests, failed))));
-        }
-        match digests.take().map_or(Ok(()), Digests::check) {
-            Ok(()) => Ok(None),
-            Err(failure) => {
-                let e = Error::from(*failure.0.clone());
-                // Only the first counts.
-                let _ = failed.set(*failure.0);
-                Err(e)
-            }
-        }
-    })
-    .boxed()
 }
 
 /// An error of the store of uploads, whose keys are nobody's business.

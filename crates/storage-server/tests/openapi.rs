@@ -1,7 +1,7 @@
 //! Schemathesis against the description of the routes: no answer is a failure of the server, and each is as described.
 //!
 //! It is a program of Python's, which is found by `STORAGE_TEST_SCHEMATHESIS` or in the path: `pip install schemathesis==4.32.5`.
-//! `STORAGE_TEST_SCHEMATHESIS_EXAMPLES` says how many cases of each route it makes.
+//! `STORAGE_TEST_SCHEMATHESIS_EXAMPLES` says how many cases of each route it makes, `STORAGE_TEST_SCHEMATHESIS_SEED` which.
 #![allow(clippy::unwrap_used, reason = "a test panics where it fails")]
 
 mod support;
@@ -32,7 +32,13 @@ async fn every_answer_is_as_described() {
     let mut command = Command::new(program);
     command.args(["run", &server.url("/openapi.json"), "--no-color", "--checks", CHECKS, "--max-examples", &examples]);
     // Nor can it write bodies of these types.
-    command.args(["--exclude-path", "/v1/batch/put", "--exclude-operation-id", "append"]).current_dir(env::temp_dir());
+    command.args(["--exclude-path", "/v1/batch/put", "--exclude-operation-id", "append"]);
+    if let Ok(seed) = env::var("STORAGE_TEST_SCHEMATHESIS_SEED") {
+        command.args(["--seed", &seed]);
+    }
+    // It leaves what it has seen where it runs.
+    let place = tempfile::tempdir().unwrap();
+    command.current_dir(place.path());
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");

@@ -13,7 +13,7 @@ use std::{
 };
 
 use reqwest::{Method, RequestBuilder};
-use storage_core::{Metadata, PutOptions};
+use storage_core::{Body, Bytes, Metadata, PutOptions};
 use storage_server::{CacheRule, Config};
 use support::{Running, TokenFile, start};
 
@@ -156,6 +156,80 @@ async fn is_kept(open: &Running, port: u16, how: fn(&str) -> bool) {
     assert_eq!(get().await.2, "again");
 }
 
+/// What has not changed comes without its bytes, and a range is cut out of what is kept, also of a value that came as a stream.
+async fn is_asked_for_by_its_etag(open: &Running, port: u16) {
+    let pieces = (0..120_u8).map(|n| Ok::<_, storage_core::Error>(Bytes::from(vec![n; 25_000])));
+    open.storage.put("public/large", Body::stream(futures_util::stream::iter(pieces))).await.unwrap();
+    let ask = |method: &str| ask(open, port, method, "/files/public%2Flarge");
+    let cache = |answer: &reqwest::Response| answer.headers()["x-cache"].to_str().unwrap().to_owned();
+    let first = ask("GET").send().await.unwrap();
+    assert_eq!((cache(&first).as_str(), &first.headers()["content-length"]), ("MISS", &"3000000".parse().unwrap()));
+    let (etag, value) = (first.headers()["etag"].clone(), first.bytes().await.unwrap());
+    let part = ask("GET").header("range", "bytes=24999-25000").send().await.unwrap();
+    assert_eq!((part.status().as_u16(), cache(&part).as_str()), (206, "HIT"));
+    assert_eq!(
+        (&part.headers()["etag"], part.headers()["content-range"].to_str().unwrap()),
+        (&etag, "bytes 24999-25000/3000000")
+    );
+    assert_eq!(part.bytes().await.unwrap(), [0, 1][..]);
+    let head = ask("HEAD").send().await.unwrap();
+    assert_eq!((cache(&head).as_str(), &head.headers()["content-length"]), ("HIT", &"3000000".parse().unwrap()));
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let again = ask("GET").send().await.unwrap();
+    assert_eq!((cache(&again).as_str(), &again.headers()["etag"]), ("REVALIDATED", &etag));
+    assert_eq!(again.bytes().await.unwrap(), value);
+}
+
+/// Varnish with nothing set but its backend: it keeps what does not say otherwise for 120 s, errors too, forgets nothing on `PUT` and `DELETE`,
+/// drops `If-Match` on reads, and asks for gzip. So each answer must say that it is not to be kept.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_varnish_as_it_comes() {
+    let open = start(open_config()).await;
+    let (port, place) = (free(), tempfile::tempdir().unwrap());
+    let vcl = format!(
+        "vcl 4.1;\nbackend default {{ .host = \"127.0.0.1\"; .port = \"{0}\"; }}\n\
+         sub vcl_backend_fetch {{ set bereq.http.Host = \"127.0.0.1:{0}\"; }}\n",
+        open.address.port()
+    );
+    fs::write(place.path().join("storage.vcl"), vcl).unwrap();
+    let mut varnish = Command::new("varnishd");
+    varnish.arg("-F").arg("-a").arg(format!("127.0.0.1:{port}")).arg("-f").arg(place.path().join("storage.vcl"));
+    varnish.arg("-n").arg(place.path()).args(["-s", "malloc,64m"]);
+    let Some(_proxy) = spawn(varnish, place, &[port]).await else { return };
+    let ask = |method: &str, path: &str| ask(&open, port, method, path).header("accept-encoding", "gzip");
+    let get = async |path: &str| {
+        let get = ask("GET", path).send().await.unwrap();
+        (get.status().as_u16(), get.text().await.unwrap())
+    };
+    for round in 0..3 {
+        // Absence, a refusal and a listing are looked at each time, and so are values.
+        assert_eq!(get("/files/k").await.0, 404, "{round}");
+        assert_eq!(get("/files").await.1, "{\"keys\":[]}", "{round}");
+        assert!(get("/v1/list").await.1.starts_with("{\"end\":0}"), "{round}");
+        for value in ["one", "two"] {
+            let put = ask("PUT", "/files/k").body(value).send().await.unwrap();
+            assert_eq!(put.status(), 200);
+            assert_eq!(get("/files/k").await, (200, value.to_owned()), "{round}");
+            assert!(get("/v1/entries/aw").await.1.contains("\"size\":3"));
+        }
+        assert_eq!(get("/files").await.1, "{\"keys\":[\"k\"]}", "{round}");
+        assert_eq!(get("/files/a%2F%2Fb").await.0, 400);
+        // Of the bytes that are stored, with the etag that they have.
+        let whole = ask("GET", "/files/k").send().await.unwrap();
+        assert!(
+            whole.headers()["etag"].to_str().unwrap().starts_with('"')
+                && !whole.headers().contains_key("content-encoding")
+        );
+        let part = ask("GET", "/files/k").header("range", "bytes=1-1").send().await.unwrap();
+        assert_eq!((part.status().as_u16(), part.text().await.unwrap().as_str()), (206, "w"));
+        let several = ask("GET", "/files/k").header("range", "bytes=0-0,2-2").send().await.unwrap();
+        // It refuses several ranges itself; never is one of them taken for the whole.
+        assert!(several.status() == 416 || several.text().await.unwrap() == "two");
+        assert_eq!(ask("PUT", "/files/k").header("if-match", "\"no\"").body("x").send().await.unwrap().status(), 412);
+        assert_eq!(ask("DELETE", "/files/k").send().await.unwrap().status(), 204);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_nginx() {
     let tokens = TokenFile::new(TOKENS);
@@ -181,6 +255,7 @@ async fn behind_nginx() {
     let Some(_proxy) = spawn(nginx, place, &[all, public]).await else { return };
     is_passed_on(&server, all).await;
     is_kept(&open, public, |cache| cache == "HIT").await;
+    is_asked_for_by_its_etag(&open, public).await;
     // Nothing but reads of what is public comes through.
     for (method, path) in
         [("PUT", "/files/public%2Fk"), ("DELETE", "/files/public%2Fk"), ("GET", "/files"), ("GET", "/v1")]

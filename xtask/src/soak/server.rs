@@ -1,6 +1,9 @@
 //! Long runs of `storage-server`: load, kills, and cases of Schemathesis.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
 
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -16,8 +19,8 @@ pub(super) const HEAD: &str = "
 `cargo xtask soak server [--run load,kills,cases] [--seconds N] [--kills N] [--cases N]`. **load**: 64 clients read 4 KiB from memory, alone and then
 beside 1,000 that send bodies by a few bytes a second; it fails if their p99 is more than doubled, resident memory grows by more than 64 MiB or a
 descriptor is left. **kills**: the program over files and over SQLite is killed by -9 so many times each while a client writes; everything that
-was acknowledged must be there. **cases**: Schemathesis makes at least so many requests from the OpenAPI document; it fails on a failure of the server
-or an answer that is not as described.
+was acknowledged must be there. **cases**: Schemathesis makes at least so many requests from the OpenAPI document, in rounds with seeds of their own; it
+fails on a failure of the server, on an answer that is not as described, and after an hour.
 
 | run | date | outcome |
 |---|---|---|
@@ -65,19 +68,43 @@ fn kill(kills: u64) -> Result<()> {
     done
 }
 
+/// Cases of one round: about 50 of each route, with those that come from the description itself.
+const EXAMPLES: &str = "50";
+/// A run of cases that takes longer has failed.
+const LONGEST: Duration = Duration::from_secs(60 * 60);
+
+/// Rounds of Schemathesis, each with a seed of its own, until there are so many cases.
 fn schemathesis(cases: u64) -> Result<()> {
-    let test = ["test", "--package", "storage-server", "--all-features", "--test", "openapi", "--", "--nocapture"];
-    let mut test = cargo(test);
-    // About 29 routes, each with so many examples.
-    test.env("STORAGE_TEST_SCHEMATHESIS_EXAMPLES", cases.div_ceil(25).to_string()).env("STORAGE_TEST_REQUIRE", "1");
-    let (said, done) = said(&mut test)?;
-    let counted = said.lines().find(|line| line.contains(" generated, ")).unwrap_or("failed").trim();
-    record(5, "cases", counted)?;
-    let count = counted.split(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap_or_default();
-    match count >= cases {
-        true => done,
-        false => done.and(Err(format!("only {count} cases were made").into())),
-    }
+    let (begun, first, mut counted, mut rounds) = (Instant::now(), std::process::id(), 0, 0);
+    let outcome = loop {
+        if begun.elapsed() > LONGEST {
+            break Err(format!("only {counted} cases were made within {} minutes", LONGEST.as_secs() / 60));
+        }
+        let seed = first + rounds;
+        let test = ["test", "--package", "storage-server", "--all-features", "--test", "openapi", "--", "--nocapture"];
+        let mut test = cargo(test);
+        test.env("STORAGE_TEST_SCHEMATHESIS_EXAMPLES", EXAMPLES)
+            .env("STORAGE_TEST_SCHEMATHESIS_SEED", seed.to_string());
+        let (said, done) = said(test.env("STORAGE_TEST_REQUIRE", "1"))?;
+        rounds += 1;
+        if let Err(e) = done {
+            break Err(format!("a case failed, seed {seed}: {e}"));
+        }
+        let of_round = said
+            .lines()
+            .filter(|line| line.contains(" generated, "))
+            .find_map(|line| line.trim().split(' ').next()?.replace(',', "").parse::<u64>().ok());
+        let Some(of_round) = of_round else { break Err("Schemathesis does not say how many cases it made".into()) };
+        counted += of_round;
+        println!("{counted} of {cases} cases after {} s", begun.elapsed().as_secs());
+        if counted >= cases {
+            break Ok(());
+        }
+    };
+    let seconds = begun.elapsed().as_secs();
+    let told = format!("{counted} cases in {rounds} rounds, {seconds} s, first seed {first}: ");
+    record(5, "cases", &(told + outcome.as_ref().err().map_or("every answer as described", String::as_str)))?;
+    Ok(outcome?)
 }
 
 /// What a program says, and whether it succeeded.

@@ -7,13 +7,14 @@ use std::{
     env,
     io::{BufRead, BufReader},
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, LazyLock, Mutex},
 };
 
 use storage_core::{Storage, StorageBackend};
 use storage_server::{Config, Server};
+use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
 /// What clients of the tests send.
@@ -23,18 +24,15 @@ pub(crate) const TOKEN: &str = "a-secret-of-the-tests-4711";
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap());
 
-/// A file with a token that may do everything.
-pub(crate) fn tokens() -> PathBuf {
-    static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
-        let path = env::temp_dir().join(format!("storage-rest-tokens-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let text = format!(
-            "[[token]]\nname = \"tests\"\nsecret = \"{TOKEN}\"\nscopes = [\"read\", \"write\", \"clear\"]\n\
-             [[token]]\nname = \"reader\"\nsecret = \"reader-{TOKEN}\"\nscopes = [\"read\"]\n"
-        );
-        std::fs::write(&path, text).unwrap();
-        path
-    });
-    FILE.clone()
+/// A file with a token that may do everything, and one that may read.
+fn tokens() -> NamedTempFile {
+    let file = NamedTempFile::new().unwrap();
+    let text = format!(
+        "[[token]]\nname = \"tests\"\nsecret = \"{TOKEN}\"\nscopes = [\"read\", \"write\", \"clear\"]\n\
+         [[token]]\nname = \"reader\"\nsecret = \"reader-{TOKEN}\"\nscopes = [\"read\"]\n"
+    );
+    std::fs::write(file.path(), text).unwrap();
+    file
 }
 
 /// A server that ends with this.
@@ -42,14 +40,43 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     end: Option<tokio::sync::oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
+    _tokens: Option<NamedTempFile>,
 }
 
 impl Running {
     /// Serves a store on a port of its own, or the one given.
-    pub(crate) async fn start(storage: Storage, config: Config, port: u16) -> Self {
+    pub(crate) async fn start(storage: Storage, port: u16) -> Self {
+        Self::start_with(storage, port, |server| server).await
+    }
+
+    /// The same with something more.
+    pub(crate) async fn start_with(
+        storage: Storage,
+        port: u16,
+        more: impl FnOnce(Server) -> Server + Send + 'static,
+    ) -> Self {
+        let (mut config, tokens) = (Config::default(), tokens());
+        config.tokens = Some(tokens.path().to_owned());
+        Self::run(storage, port, config, Some(tokens), more).await
+    }
+
+    /// Serves a store to every program on this machine.
+    pub(crate) async fn start_open(storage: Storage) -> Self {
+        let mut config = Config::default();
+        config.allow_clear = true;
+        Self::run(storage, 0, config, None, |server| server).await
+    }
+
+    async fn run(
+        storage: Storage,
+        port: u16,
+        config: Config,
+        tokens: Option<NamedTempFile>,
+        more: impl FnOnce(Server) -> Server + Send + 'static,
+    ) -> Self {
         let bound = RUNTIME.spawn(async move {
             let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-            Server::new(storage, config).unwrap().on(listener).unwrap()
+            more(Server::new(storage, config).unwrap()).on(listener).unwrap()
         });
         let bound = bound.await.unwrap();
         let address = bound.address().unwrap();
@@ -58,7 +85,7 @@ impl Running {
             // Dropping the sender ends it, too.
             let _ = told.await;
         }));
-        Self { address, end: Some(end), ended }
+        Self { address, end: Some(end), ended, _tokens: tokens }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -84,9 +111,7 @@ where
         return server.address.to_string();
     }
     let store = RUNTIME.spawn(open()).await.unwrap().unwrap();
-    let mut config = Config::default();
-    config.tokens = Some(tokens());
-    let server = Running::start(Storage::from_arc(store), config, 0).await;
+    let server = Running::start(Storage::from_arc(store), 0).await;
     let address = server.address.to_string();
     servers.insert(name.to_owned(), server);
     address
