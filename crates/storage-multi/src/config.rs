@@ -20,6 +20,9 @@ pub struct Config {
     pub stores: Vec<StoreEntry>,
     /// Of `redundant`: how many stores must have a write before it is acknowledged; more than half of them unless set.
     pub write_quorum: Option<usize>,
+    /// Of `sharded`: whether the stores and weights may be others than the set was made with, until
+    /// [`Sharded::rebalance`](crate::Sharded::rebalance) moves the values.
+    pub rebalance: bool,
 }
 
 /// One of the stores in a configuration.
@@ -31,7 +34,7 @@ pub struct StoreEntry {
     pub name: String,
     /// The store, with layers of its own: a URI or a table.
     pub store: StoreConfig,
-    /// Its share beside the others'; 1 unless set.
+    /// Its share beside the others'; 1 unless set, 0 for a store that `rebalance` empties.
     #[serde(default = "one")]
     pub weight: u32,
 }
@@ -125,6 +128,9 @@ impl BackendFactory for MultiFactory {
         })?;
         if config.write_quorum.is_some() && strategy.name() != "redundant" {
             return Err(wrong("the option `write_quorum` is of the strategy `redundant` alone"));
+        }
+        if config.rebalance && strategy.name() != "sharded" {
+            return Err(wrong("the option `rebalance` is of the strategy `sharded` alone"));
         }
         strategy.open(config.stores(context)?, &config, context).await
     }

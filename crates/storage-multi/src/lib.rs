@@ -16,6 +16,6 @@ mod error;
 
 pub use config::{Config, MultiFactory, StoreEntry};
 pub use redundant::{Redundant, RedundantOptions, Repaired, StoreStatus};
-pub use sharded::Sharded;
+pub use sharded::{RebalanceOptions, Rebalanced, Sharded, ShardedOptions};
 pub use store::Store;
 pub use strategy::Strategy;

@@ -44,13 +44,14 @@ impl Store {
         Ok(Self { name: checked(name)?, weight: 1, place: Arc::new(place) })
     }
 
-    /// The same store, which takes so many times the share of one with weight 1.
+    /// The same store, which takes so many times the share of one with weight 1. One of weight 0 takes no values, and
+    /// [`Sharded::rebalance`](crate::Sharded::rebalance) moves those that it has to the others.
     ///
     /// # Errors
-    /// `Config` for 0 and for more than 100.
+    /// `Config` for more than 100.
     pub fn with_weight(mut self, weight: u32) -> Result<Self> {
-        if !(1..=100).contains(&weight) {
-            return Err(wrong("the weight of a store must be at least 1 and at most 100"));
+        if weight > 100 {
+            return Err(wrong("the weight of a store must be at most 100"));
         }
         self.weight = weight;
         Ok(self)

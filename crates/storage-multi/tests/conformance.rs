@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use sqlx::{ConnectOptions, Connection, sqlite::SqliteConnectOptions};
 use storage_conformance::{Namespace, Target};
-use storage_core::{Capabilities, Key, Result, StorageBackend};
+use storage_core::{Capabilities, Key, Result, Storage, StorageBackend};
 use storage_memory::Memory;
 use storage_multi::{Redundant, RedundantOptions, Sharded, Store};
 use storage_sql::{Config, Sql};
@@ -19,6 +19,25 @@ async fn sharded(ns: Namespace) -> Result<Sharded> {
         stores.push(Store::new(name, Arc::new(backend) as Arc<dyn StorageBackend>)?);
     }
     Sharded::open(stores).await
+}
+
+/// Over three in memory, from which values are being moved to four.
+async fn moving(_: Namespace) -> Result<Sharded> {
+    let stores: Vec<_> = ["a", "b", "c", "d"].into_iter().map(|name| (name, Memory::new())).collect();
+    let open = |count: usize| {
+        let store = |(name, memory): &(&str, Memory)| Store::new(name, Arc::new(memory.clone()));
+        stores[..count].iter().map(store).collect::<Result<_>>()
+    };
+    Sharded::open(open(3)?).await?;
+    let marker = Storage::new(stores[0].1.clone()).get(".storage-multi/marker").await?.unwrap();
+    let marker = String::from_utf8(marker.to_vec()).unwrap();
+    let to = r#""epoch":3,"moving":{"phase":"moving","to":[["a",1],["b",1],["c",1],["d",1]]}"#;
+    let marker = marker.replace(r#""epoch":0"#, to);
+    for (name, memory) in &stores {
+        let own = marker.replace(r#""store":"a""#, &format!(r#""store":"{name}""#));
+        Storage::new(memory.clone()).put(".storage-multi/marker", own).await?;
+    }
+    Sharded::open(open(4)?).await
 }
 
 /// Over three in memory.
@@ -46,6 +65,10 @@ storage_conformance::main!(
         )
         .damage(damage)
         .group("sharded"),
+    Target::new("sharded-moving", moving)
+        .volatile()
+        .requires(Capabilities::new().atomic().conditional().conditional_delete().version_etags())
+        .group("moving"),
     Target::new("redundant-memory", redundant)
         .volatile()
         .requires(Capabilities::new().atomic().version_etags().distributed())

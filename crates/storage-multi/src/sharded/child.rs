@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use storage_core::{Condition, Entry, Error, ErrorKind, Etag, GetOptions, Object, Result, StorageBackend};
+use storage_core::{
+    Condition, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, StatOptions, StorageBackend,
+};
 
 use crate::{error, names};
 
@@ -33,8 +35,19 @@ impl Child {
         Ok(Object::new(self.entry(object.entry)?, body))
     }
 
+    /// The value under the store's own key, as the caller sees it.
+    pub(super) async fn get(&self, below: &Key, options: GetOptions) -> Result<Option<Object>> {
+        let Some(options) = self.reading(options) else {
+            // A damaged value is told as such, whatever the etag.
+            self.backend.stat(below, StatOptions::new()).await.map_err(|e| self.error(e))?;
+            return Err(Error::new(ErrorKind::PreconditionFailed, "the value has another etag, or there is none"));
+        };
+        let object = self.backend.get(below, options).await.map_err(|e| self.error(e))?;
+        object.map(|object| self.object(object)).transpose()
+    }
+
     /// The store's own etag; `None` for one of another store.
-    fn etag(&self, etag: &Etag) -> Option<Etag> {
+    pub(super) fn etag(&self, etag: &Etag) -> Option<Etag> {
         etag.as_str().strip_prefix(&*self.name)?.strip_prefix('/').map(Etag::new)
     }
 
@@ -52,7 +65,7 @@ impl Child {
     }
 
     /// The store's own options; `None` where they name an etag that no value of this store has.
-    pub(super) fn reading(&self, mut options: GetOptions) -> Option<GetOptions> {
+    fn reading(&self, mut options: GetOptions) -> Option<GetOptions> {
         if let Some(etag) = options.if_match.take() {
             options.if_match = Some(self.etag(&etag)?);
         }

@@ -7,12 +7,16 @@ use storage_config::StorageContext;
 use storage_core::{
     BackendInfo, Capabilities, Consistency, Key, KeyShape, Limits, ListOptions, Result, StorageBackend, async_trait,
 };
+use tokio::time::Instant;
 
-use super::{Child, Inner, Placement, Sharded};
+use super::{
+    Child, Inner, Sharded,
+    view::{View, Views},
+};
 use crate::{
     Config, Store, Strategy,
     error::{above, wrong},
-    marker::Marker,
+    marker::{Layout, Marker},
     names,
 };
 
@@ -42,8 +46,33 @@ impl Strategy for Sharding {
         NAME
     }
 
-    async fn open(&self, stores: Vec<Store>, _: &Config, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
-        Ok(Arc::new(Sharded::open(stores).await?))
+    async fn open(&self, stores: Vec<Store>, config: &Config, _: &StorageContext) -> Result<Arc<dyn StorageBackend>> {
+        let options = ShardedOptions::new().rebalance(config.rebalance);
+        Ok(Arc::new(Sharded::open_with(stores, options).await?))
+    }
+}
+
+/// How [`Sharded`] is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ShardedOptions {
+    /// Whether the stores and weights may be others than the set was made with. Values stay where they are, and new ones go by the set's
+    /// layout, until [`Sharded::rebalance`] moves them. Not unless set.
+    pub rebalance: bool,
+}
+
+impl ShardedOptions {
+    /// The defaults.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether the stores and weights may be others than the set was made with.
+    #[must_use]
+    pub fn rebalance(mut self, rebalance: bool) -> Self {
+        self.rebalance = rebalance;
+        self
     }
 }
 
@@ -54,7 +83,15 @@ impl Sharded {
     /// # Errors
     /// `Config` for stores that are not the set's, that hold values already, that are one and the same, or whose keys are too short;
     /// those of the stores.
-    pub async fn open(mut stores: Vec<Store>) -> Result<Self> {
+    pub async fn open(stores: Vec<Store>) -> Result<Self> {
+        Self::open_with(stores, ShardedOptions::new()).await
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). `Config` for a set whose values are being moved, unless the stores are all that it had and will have.
+    pub async fn open_with(mut stores: Vec<Store>, options: ShardedOptions) -> Result<Self> {
         stores.sort_by(|a, b| a.name().cmp(b.name()));
         if stores.is_empty() {
             return Err(wrong("no stores are given; name at least one"));
@@ -62,29 +99,47 @@ impl Sharded {
         if stores.windows(2).any(|pair| pair[0].name() == pair[1].name()) {
             return Err(wrong("two stores have the same name; give each its own"));
         }
+        if stores.iter().all(|store| store.weight() == 0) {
+            return Err(wrong("the weight of every store is 0; at least one must take values"));
+        }
         let opened = stores.iter().map(|store| async move {
             let backend = store.backend().await?.clone();
             Ok(Child { name: store.name().clone(), weight: store.weight(), backend })
         });
         let children: Vec<Child> = try_join_all(opened).await?;
         let info = info(&children)?;
-        join(&children).await?;
-        let placement = Placement::new(children.iter().map(|child| (&*child.name, child.weight)));
-        Ok(Self(Arc::new(Inner { info, children, placement })))
+        let read = Instant::now();
+        let marker = join(&children, &options).await?;
+        let views = Views::new(View::of(&marker, &children)?, read);
+        Ok(Self(Arc::new(Inner { info, children, set: marker.set, views })))
     }
 }
 
-/// Makes sure that these stores are the set, with the layout that it has. New ones become one.
-async fn join(children: &[Child]) -> Result<()> {
-    let layout: Vec<(String, u32)> = children.iter().map(|child| (child.name.to_string(), child.weight)).collect();
+/// The stores that take values.
+pub(super) fn layout_of(children: &[Child]) -> Layout {
+    let taking = children.iter().filter(|child| child.weight > 0);
+    taking.map(|child| (child.name.to_string(), child.weight)).collect()
+}
+
+fn listed(layout: &Layout) -> String {
+    let names = layout.iter().map(|(name, weight)| format!("`{name}` (weight {weight})"));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+/// Makes sure that these stores are the set, with the layout that it has. New ones become one. Answers the marker that is in force.
+async fn join(children: &[Child], options: &ShardedOptions) -> Result<Marker> {
+    let layout = layout_of(children);
     let read = |child: &Child| {
         let child = child.clone();
         async move { Marker::read(&child.backend).await.map_err(|e| above(&child.name, e)) }
     };
     let markers = try_join_all(children.iter().map(read)).await?;
-    let first = &children[0];
-    let leader = match markers.iter().flatten().next() {
+    let first = children.iter().find(|child| child.weight > 0).unwrap_or(&children[0]);
+    let leader = match markers.iter().flatten().max_by_key(|marker| marker.epoch) {
         None => {
+            if let Some(child) = children.iter().find(|child| child.weight == 0) {
+                return Err(wrong(format!("the store `{}` has the weight 0, but there is no set yet", child.name)));
+            }
             for child in children {
                 is_empty(child).await?;
             }
@@ -96,16 +151,35 @@ async fn join(children: &[Child]) -> Result<()> {
     if leader.strategy != NAME {
         return Err(wrong(format!("the stores belong to a set of the strategy `{}`", leader.strategy)));
     }
-    if leader.layout != layout {
-        let names = leader.layout.iter().map(|(name, weight)| format!("`{name}` (weight {weight})"));
-        let names = names.collect::<Vec<_>>().join(", ");
-        return Err(wrong(format!("the values are laid out over the stores {names}; open it with these")));
+    let of_set = |name: &str| {
+        let to = leader.moving.iter().flat_map(|moving| &moving.to);
+        leader.layout.iter().chain(to).any(|(other, _)| other == name)
+    };
+    let all_there = |layout: &Layout| layout.iter().all(|(name, _)| children.iter().any(|child| *child.name == **name));
+    match &leader.moving {
+        Some(moving) if moving.to != layout || !all_there(&leader.layout) => {
+            return Err(wrong(format!(
+                "the values are being moved from the stores {} to {}; open it with all of them, the new weights, and weight 0 for \
+                 those that are left",
+                listed(&leader.layout),
+                listed(&moving.to)
+            )));
+        }
+        Some(_) => {}
+        None if leader.layout != layout && !(options.rebalance && all_there(&leader.layout)) => {
+            return Err(wrong(format!(
+                "the values are laid out over the stores {}; open it with these, or with `rebalance` to change them",
+                listed(&leader.layout)
+            )));
+        }
+        None => {}
     }
     let complete = markers.iter().flatten().any(|marker| marker.complete);
     let mut all = Vec::new();
     for (child, marker) in children.iter().zip(markers) {
         let marker = match marker {
             Some(marker) => marker,
+            None if !of_set(&child.name) => continue,
             None if complete => {
                 return Err(wrong(format!(
                     "the store `{}` has no marker any more: it was emptied, or another was put in its place; restore it",
@@ -128,13 +202,14 @@ async fn join(children: &[Child]) -> Result<()> {
         if marker.set != leader.set {
             return Err(wrong(format!("the store `{}` belongs to another set of stores", child.name)));
         }
-        all.push(marker);
+        all.push((child.backend.clone(), marker));
     }
-    Marker::complete(children.iter().map(|child| child.backend.clone()).zip(all).collect()).await
+    Marker::complete(all).await?;
+    Ok(leader)
 }
 
 /// What is there already would not be found: it may lie in the wrong store.
-async fn is_empty(child: &Child) -> Result<()> {
+pub(super) async fn is_empty(child: &Child) -> Result<()> {
     let some = async { child.backend.list(ListOptions::new().limit(1).etags(false)).await?.try_next().await };
     if some.await.map_err(|e| above(&child.name, e))?.is_some() {
         return Err(wrong(format!(

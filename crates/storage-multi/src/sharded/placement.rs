@@ -10,7 +10,7 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
-    /// Of stores by name and weight. Everybody who opens the set must come to the same, in every version of this crate.
+    /// Of stores by name and weight, where one of weight 0 has no key. Everybody who opens the set must come to the same, in every version of this crate.
     pub(crate) fn new<'a>(stores: impl IntoIterator<Item = (&'a str, u32)>) -> Self {
         let places = stores
             .into_iter()

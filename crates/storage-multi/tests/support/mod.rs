@@ -33,6 +33,7 @@ pub(crate) struct How {
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     pub(crate) memory: Memory,
+    info: Arc<BackendInfo>,
     pub(crate) how: Arc<Mutex<How>>,
     rng: Arc<Mutex<Rng>>,
     /// The instance that uses it was killed: nothing that it began goes on.
@@ -41,8 +42,10 @@ pub(crate) struct Part {
 
 impl Part {
     pub(crate) fn new(seed: u64) -> Self {
+        let memory = Memory::new();
         Self {
-            memory: Memory::new(),
+            info: Arc::new(memory.info().clone()),
+            memory,
             how: Arc::default(),
             rng: Arc::new(Mutex::new(Rng::with_seed(seed))),
             killed: Arc::default(),
@@ -52,6 +55,14 @@ impl Part {
     /// The same store for another instance, all of whose stores stop when it is killed.
     pub(crate) fn for_instance(&self, killed: &Arc<Mutex<bool>>) -> Self {
         Self { killed: killed.clone(), ..self.clone() }
+    }
+
+    /// The same store, of which nobody knows that it deletes under conditions.
+    pub(crate) fn without_conditional_delete(mut self) -> Self {
+        let mut info = (*self.info).clone();
+        info.capabilities.conditional_delete = false;
+        self.info = Arc::new(info);
+        self
     }
 
     pub(crate) fn set(&self, how: How) {
@@ -101,7 +112,7 @@ macro_rules! faulty {
         #[async_trait]
         impl StorageBackend for Part {
             fn info(&self) -> &BackendInfo {
-                self.memory.info()
+                &self.info
             }
             $(async fn $name(&self, $($parameter)*) -> $result {
                 let write = matches!(stringify!($name), "put" | "delete" | "put_batch" | "delete_batch" | "clear" | "copy" | "rename");
