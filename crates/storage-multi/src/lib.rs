@@ -15,7 +15,7 @@ mod streams;
 mod error;
 
 pub use config::{Config, MultiFactory, StoreEntry};
-pub use redundant::{Redundant, RedundantOptions, Repaired, StoreStatus};
+pub use redundant::{Redundant, RedundantOptions, RepairOptions, Repaired, StoreStatus};
 pub use sharded::{RebalanceOptions, Rebalanced, Sharded, ShardedOptions};
 pub use store::Store;
 pub use strategy::Strategy;

@@ -1,12 +1,14 @@
 //! The strategy `redundant`: every store holds every value, and a quorum of them decides.
 
 mod backend;
+mod checkpoint;
 mod child;
 mod listing;
 mod open;
 mod quorum;
 mod record;
 mod repair;
+mod repaired;
 mod status;
 mod write;
 
@@ -25,7 +27,7 @@ use child::{Child, Locks};
 pub(crate) use open::Redundancy;
 pub use open::RedundantOptions;
 use record::WriteId;
-pub use repair::Repaired;
+pub use repaired::{RepairOptions, Repaired};
 pub use status::StoreStatus;
 
 /// The furthest that the clock of another writer may be ahead.

@@ -5,44 +5,90 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use storage_core::{Condition, DeleteOptions, Entry, Error, ErrorKind, Key, ListItem, ListOptions, Result};
 
-use super::{Child, Inner, Redundant, child::Seen, listing::in_order, record::time};
+use super::{
+    Child, Inner, Redundant,
+    checkpoint::Checkpoint,
+    child::Seen,
+    listing::in_order,
+    record::time,
+    repaired::{RepairOptions, Repaired},
+};
 use crate::{marker::Marker, names, streams};
 
 /// How long what stands for a deleted value is kept.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
-
-/// What a repair did.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Repaired {
-    /// Keys that were compared, deleted ones included.
-    pub keys: u64,
-    /// Values, and deletions, that were written to a store which had not the newest.
-    pub written: u64,
-    /// Values that were removed from a fenced store, for the others have none.
-    pub removed: u64,
-    /// Deleted keys that are forgotten, a week after they were deleted.
-    pub forgotten: u64,
-    /// Keys that could not be made equal; another repair tries them again.
-    pub failed: u64,
-    /// Stores that could not be reached and stay as they are.
-    pub unreachable: Vec<Arc<str>>,
-}
+/// After so many keys it is noted how far a repair is.
+const STRETCH: u64 = 1000;
 
 impl Redundant {
-    /// Compares the listings of all stores and gives each the newest of every key. A fenced store is rebuilt by that, and counts
-    /// again when nothing failed. Everything goes on meanwhile.
+    /// Compares the listings of all stores and gives each the newest of every key, as [`repair_with`](Self::repair_with) does by default.
+    ///
+    /// # Errors
+    /// As [`repair_with`](Self::repair_with).
+    pub async fn repair(&self) -> Result<Repaired> {
+        self.repair_with(RepairOptions::new()).await
+    }
+
+    /// Compares the listings of all stores, range by range, and gives each the newest of every key. A fenced store is rebuilt by that, and counts
+    /// again when nothing failed. Everything goes on meanwhile. Beside the listings, only values that differ are read. How far it is
+    /// stands in the stores, and one that was broken off is gone on with.
     ///
     /// # Errors
     /// `Unavailable` when fewer stores than a read needs can be reached; those of a listing.
-    pub async fn repair(&self) -> Result<Repaired> {
+    pub async fn repair_with(&self, options: RepairOptions) -> Result<Repaired> {
         let inner = &self.0;
         let mut report = Repaired::default();
+        let present = inner.reached(&mut report).await;
+        if present.iter().filter(|(_, child)| !child.is_fenced()).count() < inner.read_quorum {
+            return Err(inner.too_few(inner.read_quorum, None));
+        }
+        let mut checkpoint = Checkpoint::begin(&present, options.resume).await?;
+        report.resumed_after.clone_from(&checkpoint.after);
+        let mut items = inner.everything(&present, checkpoint.after.clone()).await?;
+        let mut group: Vec<(usize, Entry)> = Vec::new();
+        loop {
+            let next = items.try_next().await?;
+            let next = next.and_then(|(at, item): (usize, ListItem)| Some((at, item.into_entry()?)));
+            if let Some((_, first)) = group.first()
+                && next.as_ref().is_none_or(|(_, entry)| entry.key != first.key)
+            {
+                report.keys += 1;
+                let key = first.key.clone();
+                if inner.compare(std::mem::take(&mut group), &present, &mut report).await.is_err() {
+                    report.failed += 1;
+                }
+                // What failed is tried again by the next repair: it begins no later than there.
+                if report.failed == 0 && report.keys.is_multiple_of(STRETCH) {
+                    checkpoint.reach(&key, &present).await?;
+                    options.tell(&report);
+                }
+            }
+            match next {
+                Some(next) => group.push(next),
+                None => break,
+            }
+        }
+        options.tell(&report);
+        if report.failed == 0 {
+            checkpoint.end(&present).await?;
+            for (_, child) in present.iter().filter(|(_, child)| child.is_fenced()) {
+                let marker = Marker { complete: true, ..inner.marker.beside(child.name()) };
+                marker.claim(child.backend().await?).await.map_err(|e| child.error(e))?;
+                child.fenced.store(false, Ordering::Release);
+            }
+        }
+        Ok(report)
+    }
+}
+
+impl Inner {
+    /// The stores that can be reached, those included that have lost their markers.
+    async fn reached(&self, report: &mut Repaired) -> Vec<(usize, Arc<Child>)> {
         let mut present = Vec::new();
-        for (at, child) in inner.children.iter().enumerate() {
+        for (at, child) in self.children.iter().enumerate() {
             let reached = async {
                 if Marker::read(child.opened().await?).await.map_err(|e| child.error(e))?.is_none() {
                     child.fenced.store(true, Ordering::Release);
@@ -55,13 +101,20 @@ impl Redundant {
                 Err(_) => report.unreachable.push(child.store.name().clone()),
             }
         }
-        if present.iter().filter(|(_, child)| !child.is_fenced()).count() < inner.read_quorum {
-            return Err(inner.too_few(inner.read_quorum, None));
-        }
+        present
+    }
+
+    /// What all of these hold, in the order of the keys.
+    async fn everything(
+        &self,
+        present: &[(usize, Arc<Child>)],
+        after: Option<String>,
+    ) -> Result<BoxStream<'static, Result<(usize, ListItem)>>> {
+        let mut all = ListOptions::new().metadata(true);
+        all.start_after = after;
         let mut listings = Vec::new();
-        for (at, child) in &present {
+        for (at, child) in present {
             let (at, name) = (*at, child.store.name().clone());
-            let all = ListOptions::new().metadata(true);
             let items = streams::list(child.backend().await?.clone(), &all, |mut entry| {
                 entry.key = crate::names::key_above(entry.key)?;
                 Ok(Some(entry))
@@ -71,36 +124,9 @@ impl Redundant {
                 items.map(move |item| item.map(|item| (at, item)).map_err(|e| crate::error::above(&name, e))).boxed(),
             );
         }
-        let mut items = in_order(listings);
-        let mut group: Vec<(usize, Entry)> = Vec::new();
-        loop {
-            let next = items.try_next().await?;
-            let next = next.and_then(|(at, item): (usize, ListItem)| Some((at, item.into_entry()?)));
-            if let Some((_, first)) = group.first()
-                && next.as_ref().is_none_or(|(_, entry)| entry.key != first.key)
-            {
-                report.keys += 1;
-                if inner.compare(std::mem::take(&mut group), &present, &mut report).await.is_err() {
-                    report.failed += 1;
-                }
-            }
-            match next {
-                Some(next) => group.push(next),
-                None => break,
-            }
-        }
-        if report.failed == 0 {
-            for (_, child) in present.iter().filter(|(_, child)| child.is_fenced()) {
-                let marker = Marker { complete: true, ..inner.marker.beside(child.name()) };
-                marker.claim(child.backend().await?).await.map_err(|e| child.error(e))?;
-                child.fenced.store(false, Ordering::Release);
-            }
-        }
-        Ok(report)
+        Ok(in_order(listings))
     }
-}
 
-impl Inner {
     /// Makes one key equal in all stores.
     async fn compare(
         self: &Arc<Self>,
@@ -138,6 +164,7 @@ impl Inner {
         };
         let Some(record) = &newest.record else {
             report.written += present.len() as u64;
+            report.bytes += newest.entry.as_ref().map_or(0, |entry| entry.size) * present.len() as u64;
             return self.spread(&key, from).await.map(drop);
         };
         let metadata = record
@@ -152,6 +179,7 @@ impl Inner {
             }
             child.write(&key, record.id, &metadata, None, self.source(&key, from, &newest)).await?;
             report.written += 1;
+            report.bytes += newest.entry.as_ref().map_or(0, |entry| entry.size);
         }
         Ok(())
     }

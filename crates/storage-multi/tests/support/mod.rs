@@ -2,13 +2,15 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::{
+    any::Any,
+    collections::BTreeMap,
     future::pending,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use fastrand::Rng;
-use storage_core::{BackendInfo, Error, ErrorKind, Result, StorageBackend, async_trait};
+use storage_core::{BackendInfo, Error, ErrorKind, Object, Result, StorageBackend, async_trait};
 use storage_memory::Memory;
 use tokio::time::sleep;
 
@@ -36,6 +38,8 @@ pub(crate) struct Part {
     info: Arc<BackendInfo>,
     pub(crate) how: Arc<Mutex<How>>,
     rng: Arc<Mutex<Rng>>,
+    /// How often each method was called, and how many bytes of values it answered.
+    pub(crate) calls: Arc<Mutex<BTreeMap<&'static str, (u64, u64)>>>,
     /// The instance that uses it was killed: nothing that it began goes on.
     pub(crate) killed: Arc<Mutex<bool>>,
 }
@@ -47,6 +51,7 @@ impl Part {
             info: Arc::new(memory.info().clone()),
             memory,
             how: Arc::default(),
+            calls: Arc::default(),
             rng: Arc::new(Mutex::new(Rng::with_seed(seed))),
             killed: Arc::default(),
         }
@@ -67,6 +72,15 @@ impl Part {
 
     pub(crate) fn set(&self, how: How) {
         *self.how.lock().unwrap() = how;
+    }
+
+    fn count<T: 'static>(&self, name: &'static str, done: &Result<T>) {
+        let found = done.as_ref().ok().and_then(|done| (done as &dyn Any).downcast_ref::<Option<Object>>());
+        let bytes = found.and_then(Option::as_ref).map_or(0, |object| object.entry.size);
+        let mut calls = self.calls.lock().unwrap();
+        let (times, all) = calls.entry(name).or_default();
+        *times += 1;
+        *all += bytes;
     }
 
     fn chance(&self, of_thousand: u32) -> bool {
@@ -118,6 +132,7 @@ macro_rules! faulty {
                 let write = matches!(stringify!($name), "put" | "delete" | "put_batch" | "delete_batch" | "clear" | "copy" | "rename");
                 self.before(write).await?;
                 let done = self.memory.$name($($argument),*).await;
+                self.count(stringify!($name), &done);
                 self.after(write, done).await
             })*
         }
