@@ -20,6 +20,8 @@ pub struct Config {
     pub stores: Vec<StoreEntry>,
     /// Of `redundant`: how many stores must have a write before it is acknowledged; more than half of them unless set.
     pub write_quorum: Option<usize>,
+    /// Of `redundant`: seconds that what stands for a deleted value is kept at least; a week unless set.
+    pub tombstone_lifetime: Option<u64>,
     /// Of `sharded`: whether the stores and weights may be others than the set was made with, until
     /// [`Sharded::rebalance`](crate::Sharded::rebalance) moves the values.
     pub rebalance: bool,
@@ -126,8 +128,12 @@ impl BackendFactory for MultiFactory {
             let known = self.strategies.keys().copied().collect::<Vec<_>>().join("`, `");
             wrong(format!("the option `strategy` must name how the stores become one; known are `{known}`"))
         })?;
-        if config.write_quorum.is_some() && strategy.name() != "redundant" {
-            return Err(wrong("the option `write_quorum` is of the strategy `redundant` alone"));
+        let of_redundant = [
+            ("write_quorum", config.write_quorum.is_some()),
+            ("tombstone_lifetime", config.tombstone_lifetime.is_some()),
+        ];
+        if let Some((name, _)) = of_redundant.iter().find(|(_, set)| *set && strategy.name() != "redundant") {
+            return Err(wrong(format!("the option `{name}` is of the strategy `redundant` alone")));
         }
         if config.rebalance && strategy.name() != "sharded" {
             return Err(wrong("the option `rebalance` is of the strategy `sharded` alone"));

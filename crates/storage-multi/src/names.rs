@@ -3,6 +3,7 @@
 //! | key of the store | |
 //! |---|---|
 //! | `.storage-multi/marker` | whose store this is |
+//! | `.storage-multi/missed/STORE/DIGEST` | a key of which that store missed a write |
 //! | `.storage-multi/repair` | how far a repair is |
 //! | `.storage-multi/u/REST` | the value of `.storage-multi/REST` |
 //! | any other | the value of this key |
@@ -19,6 +20,8 @@ pub(crate) const RESERVED: &str = ".storage-multi/";
 pub(crate) const ESCAPED: &str = ".storage-multi/u/";
 /// Where the marker of a store lies.
 pub(crate) const MARKER: &str = ".storage-multi/marker";
+/// Where it stands what stores missed.
+pub(crate) const MISSED: &str = ".storage-multi/missed/";
 /// Where it stands how far a repair is.
 pub(crate) const REPAIR: &str = ".storage-multi/repair";
 /// Behind everything of our own, before the escaped keys.
@@ -88,6 +91,14 @@ mod tests {
         let names: Vec<_> = keys.iter().map(|key| below(key).into_owned()).collect();
         assert!(names.is_sorted() && names.iter().all(|name| !is_own(name)), "{names:?}");
         assert!(keys.iter().zip(&names).all(|(key, name)| above(name) == *key));
-        assert!(is_own(MARKER) && is_own(REPAIR) && REPAIR < BEHIND && MARKER < BEHIND && BEHIND < ESCAPED);
+        assert!(
+            is_own(MARKER)
+                && is_own(REPAIR)
+                && is_own(MISSED)
+                && MISSED < BEHIND
+                && REPAIR < BEHIND
+                && MARKER < BEHIND
+                && BEHIND < ESCAPED
+        );
     }
 }

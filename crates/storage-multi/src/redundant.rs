@@ -3,6 +3,7 @@
 mod backend;
 mod checkpoint;
 mod child;
+mod journal;
 mod listing;
 mod open;
 mod quorum;
@@ -26,6 +27,7 @@ use crate::marker::Marker;
 use child::{Child, Locks};
 pub(crate) use open::Redundancy;
 pub use open::RedundantOptions;
+use quorum::Hedges;
 use record::WriteId;
 pub use repaired::{RepairOptions, Repaired};
 pub use status::StoreStatus;
@@ -49,6 +51,9 @@ struct Inner {
     runtime: Handle,
     writes: Writes,
     locks: Locks,
+    hedges: Hedges,
+    /// How long what stands for a deleted value is kept.
+    tombstone_lifetime: Duration,
     clock: Arc<dyn Clock>,
     node: u64,
     /// The time of the last id.

@@ -44,7 +44,7 @@ async fn held(part: &Part) -> Vec<(String, Bytes, String)> {
         storage.list_with(ListOptions::new().metadata(true)).await.unwrap().try_collect().await.unwrap();
     let mut held = Vec::new();
     for entry in items.into_iter().filter_map(ListItem::into_entry) {
-        if entry.key.as_str() != ".storage-multi/marker" {
+        if !entry.key.as_str().starts_with(".storage-multi/m") {
             let value = storage.get(&entry.key).await.unwrap().unwrap();
             held.push((entry.key.to_string(), value, entry.metadata.unwrap().to_json()));
         }
@@ -233,16 +233,20 @@ impl Clock for Later {
 }
 
 #[tokio::test]
-async fn deletions_are_forgotten_after_a_week_by_a_repair_of_all() {
+async fn deletions_are_forgotten_after_their_time_by_a_repair_of_all() {
     let parts = parts();
     let clock = Arc::new(Later(Mutex::default()));
-    let storage = open_with(&parts, RedundantOptions::new().clock(clock.clone())).await.unwrap();
+    let days = |days: u64| Duration::from_secs(days * 24 * 3600);
+    let options = RedundantOptions::new().clock(clock.clone()).tombstone_lifetime(days(10));
+    let storage = open_with(&parts, options).await.unwrap();
     storage.put("k", "v").await.unwrap();
     storage.delete("k").await.unwrap();
     settle().await;
     assert_eq!(storage.backend().repair().await.unwrap().forgotten, 0);
     assert_eq!(held(&parts[0]).await.len(), 1);
-    *clock.0.lock().unwrap() = Duration::from_secs(8 * 24 * 3600);
+    *clock.0.lock().unwrap() = days(9);
+    assert_eq!(storage.backend().repair().await.unwrap().forgotten, 0);
+    *clock.0.lock().unwrap() = days(11);
     parts[2].set(GONE);
     assert_eq!(storage.backend().repair().await.unwrap().forgotten, 0);
     parts[2].set(How::default());
@@ -288,6 +292,8 @@ async fn what_does_not_fit_together_is_refused() {
     let parts = parts();
     refused(open_with(&parts, RedundantOptions::new().write_quorum(4)).await, "at most the 3 stores");
     refused(open_with(&parts, RedundantOptions::new().write_quorum(0)).await, "at least 1");
+    let short = RedundantOptions::new().tombstone_lifetime(Duration::from_secs(60));
+    refused(open_with(&parts, short).await, "at least an hour");
     let twice = [parts[0].clone(), parts[1].clone(), parts[0].clone()];
     refused(open_with(&twice, RedundantOptions::new()).await, "one and the same");
     open(&parts).await;

@@ -20,6 +20,10 @@ use crate::{Store, error, marker::Marker, names};
 
 /// How long a store that could not be opened is left alone.
 const OPEN_AGAIN: Duration = Duration::from_secs(1);
+/// After so many failures in a row it is not written to.
+const FAILURES: u64 = 5;
+/// For how long at most.
+const LONGEST: Duration = Duration::from_secs(10);
 /// How often a write that meets others is tried again.
 const TRIES: usize = 8;
 
@@ -39,6 +43,16 @@ pub(super) struct Child {
     /// Failures since it last answered.
     pub(super) failing: AtomicU64,
     pub(super) wrong_values: AtomicU64,
+    /// Writes that others have and it has not, as far as this instance knows.
+    pub(super) missed: AtomicU64,
+    breaker: Mutex<Breaker>,
+}
+
+/// Opens after some failures in a row: then nothing is written to the store for a while, and it is read only if the others do not suffice.
+#[derive(Debug, Default)]
+struct Breaker {
+    until: Option<Instant>,
+    wait: Duration,
 }
 
 /// What a store holds under a key.
@@ -99,7 +113,20 @@ impl Child {
             failures: AtomicU64::new(0),
             failing: AtomicU64::new(0),
             wrong_values: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+            breaker: Mutex::default(),
         }
+    }
+
+    /// Whether it failed so often in a row that it is left alone for now.
+    pub(super) fn is_open(&self) -> bool {
+        lock(&self.breaker).until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Notes that no answer came for so long.
+    pub(super) fn is_late(&self, begun: Instant) {
+        let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.latency.fetch_max(took, Ordering::Relaxed);
     }
 
     pub(super) fn name(&self) -> &str {
@@ -147,15 +174,27 @@ impl Child {
         Ok(backend)
     }
 
+    /// Notes a failure.
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        if self.failing.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES {
+            let mut breaker = lock(&self.breaker);
+            if breaker.until.is_none_or(|until| Instant::now() >= until) {
+                breaker.wait = (breaker.wait * 2).clamp(OPEN_AGAIN, LONGEST);
+                breaker.until = Some(Instant::now() + breaker.wait);
+            }
+        }
+    }
+
     /// Notes how a call went.
     pub(super) fn note<T>(&self, begun: Instant, result: &Result<T>) {
         match result {
             Err(e) if e.is_retryable() || matches!(e.kind(), ErrorKind::Other | ErrorKind::Closed) => {
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                self.failing.fetch_add(1, Ordering::Relaxed);
+                self.failed();
             }
             _ => {
                 self.failing.store(0, Ordering::Relaxed);
+                *lock(&self.breaker) = Breaker::default();
                 let took = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
                 let old = self.latency.load(Ordering::Relaxed);
                 let new = if old == 0 { took } else { (old * 7 + took) / 8 };

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use super::{
     Inner, Redundant,
     child::{Child, Locks},
+    quorum::Hedges,
     record,
 };
 use crate::{
@@ -27,6 +28,10 @@ use crate::{
 
 /// The name of the strategy.
 const NAME: &str = "redundant";
+/// How long what stands for a deleted value is kept, unless said otherwise.
+const LIFETIME: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// And at least: longer than any call takes.
+const SHORTEST: Duration = Duration::from_secs(60 * 60);
 
 /// Makes [`Redundant`] of stores.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,6 +51,7 @@ impl Strategy for Redundancy {
     ) -> Result<Arc<dyn StorageBackend>> {
         let mut options = RedundantOptions::new().clock(context.clock.clone());
         options.write_quorum = config.write_quorum;
+        options.tombstone_lifetime = config.tombstone_lifetime.map_or(LIFETIME, Duration::from_secs);
         Ok(Arc::new(Redundant::open(stores, options).await?))
     }
 }
@@ -57,6 +63,8 @@ pub struct RedundantOptions {
     /// How many stores must have a write before it is acknowledged; more than half of them unless set. A read asks so many that one of them
     /// has it.
     pub write_quorum: Option<usize>,
+    /// How long what stands for a deleted value is kept at least; a week unless set. A repair removes it after that, once every store has it.
+    pub tombstone_lifetime: Duration,
     /// Tells the time of writes.
     pub clock: Arc<dyn Clock>,
 }
@@ -71,13 +79,20 @@ impl RedundantOptions {
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self { write_quorum: None, clock: Arc::new(SystemClock) }
+        Self { write_quorum: None, tombstone_lifetime: LIFETIME, clock: Arc::new(SystemClock) }
     }
 
     /// How many stores must have a write before it is acknowledged.
     #[must_use]
     pub fn write_quorum(mut self, stores: usize) -> Self {
         self.write_quorum = Some(stores);
+        self
+    }
+
+    /// How long what stands for a deleted value is kept at least.
+    #[must_use]
+    pub fn tombstone_lifetime(mut self, lifetime: Duration) -> Self {
+        self.tombstone_lifetime = lifetime;
         self
     }
 
@@ -115,6 +130,9 @@ impl Redundant {
         if count == 0 || !(1..=count).contains(&write_quorum) {
             return Err(wrong(format!("the write quorum must be at least 1 and at most the {count} stores")));
         }
+        if options.tombstone_lifetime < SHORTEST {
+            return Err(wrong("`tombstone_lifetime` must be at least an hour"));
+        }
         let read_quorum = count + 1 - write_quorum;
         let looked = join_all(stores.into_iter().map(look)).await;
         let reached: Vec<_> =
@@ -138,6 +156,8 @@ impl Redundant {
             runtime: Handle::current(),
             writes: Writes::new(),
             locks: Locks::default(),
+            hedges: Hedges::new(),
+            tombstone_lifetime: options.tombstone_lifetime,
             clock: options.clock,
             node: fastrand::u64(1..),
             last: Mutex::new(0),

@@ -1,17 +1,20 @@
 //! Reads of a quorum: which write of a key is the newest, and that a quorum has it before anybody is told.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
 use futures_util::{
     FutureExt, StreamExt,
-    future::{Either, pending, select},
+    future::{Either, pending as never, select},
     stream::FuturesUnordered,
 };
 use storage_core::{Error, ErrorKind, Key, Result};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::{Child, Inner, child::Seen};
 
@@ -19,6 +22,44 @@ use super::{Child, Inner, child::Seen};
 const ROUNDS: usize = 16;
 /// A store is given at least this long before another one is asked in its place.
 const PATIENCE: Duration = Duration::from_millis(20);
+
+/// After so long another one is asked, however many were asked already.
+const LONG: Duration = Duration::from_secs(1);
+/// Of so many reads one may ask a store more because another is late.
+const HEDGE: u64 = 32;
+/// So many of these may come in a row.
+const HEDGES: u64 = 16;
+/// At every so manieth read the slowest store is asked too.
+const PROBE: u64 = 64;
+
+/// How many requests may be made beside those that are needed: of reads, less than one in twenty.
+#[derive(Debug)]
+pub(super) struct Hedges {
+    reads: AtomicU64,
+    /// In parts of one.
+    saved: AtomicU64,
+}
+
+impl Hedges {
+    pub(super) fn new() -> Self {
+        Self { reads: AtomicU64::new(0), saved: AtomicU64::new(HEDGE * HEDGES) }
+    }
+
+    fn earn(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+        let more = |saved| (saved < HEDGE * HEDGES).then_some(saved + 1);
+        let _ = self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    fn spend(&self) -> bool {
+        let less = |saved: u64| saved.checked_sub(HEDGE);
+        self.saved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn probes(&self) -> bool {
+        self.reads.load(Ordering::Relaxed).is_multiple_of(PROBE)
+    }
+}
 
 /// The newest that a quorum has, and which stores have it.
 pub(super) struct Newest {
@@ -33,7 +74,7 @@ impl Inner {
         let mut all: Vec<_> =
             self.children.iter().cloned().enumerate().filter(|(_, child)| !child.is_fenced()).collect();
         all.sort_by_key(|(_, child)| {
-            (child.failing.load(Ordering::Relaxed).min(1), child.latency.load(Ordering::Relaxed))
+            (child.is_open(), child.failing.load(Ordering::Relaxed).min(1), child.latency.load(Ordering::Relaxed))
         });
         all
     }
@@ -44,28 +85,45 @@ impl Inner {
     /// `Unavailable` when fewer answer; `Corrupt` when it is damage that keeps them from it.
     pub(super) async fn look(&self, key: &Key, need: usize) -> Result<Vec<(usize, Seen)>> {
         let children = self.ordered();
+        self.hedges.earn();
+        if let Some((_, child)) = children.last().filter(|_| children.len() > need && self.hedges.probes()) {
+            // One that has become fast again is found out by nobody else.
+            let (child, key) = (child.clone(), key.clone());
+            self.runtime.spawn(async move { child.look(&key).await.map(drop) });
+        }
         let mut rest = children.into_iter();
         let mut asked = FuturesUnordered::new();
         let ask = |(at, child): (usize, Arc<Child>)| async move { (at, child.look(key).await) }.boxed();
         let mut wait = PATIENCE;
+        let begun = Instant::now();
+        let mut pending: Vec<(usize, Arc<Child>)> = Vec::new();
         for child in rest.by_ref().take(need) {
             wait = wait.max(Duration::from_micros(child.1.latency.load(Ordering::Relaxed)) * 4);
+            pending.push(child.clone());
             asked.push(ask(child));
         }
         let (mut seen, mut failed) = (Vec::new(), None);
         while seen.len() < need {
-            let late = if rest.len() > 0 { sleep(wait).boxed() } else { pending().boxed() };
+            let late = if rest.len() > 0 { sleep(wait).boxed() } else { never().boxed() };
             match select(asked.next(), late).await {
                 Either::Left((Some((at, Ok(found))), _)) if found.damaged.is_none() => {
+                    pending.retain(|(other, _)| *other != at);
                     seen.push((at, found));
                     continue;
                 }
                 Either::Left((Some((_, Ok(found))), _)) => failed = failed.or(found.damaged),
                 Either::Left((Some((_, Err(e))), _)) => failed = Some(e),
                 Either::Left((None, _)) => return Err(self.too_few(need, failed)),
-                Either::Right(_) => {}
+                Either::Right(_) => {
+                    pending.iter().for_each(|(_, child)| child.is_late(begun));
+                    // Without a budget left it is waited for longer, but not for ever.
+                    if begun.elapsed() < LONG && !self.hedges.spend() {
+                        continue;
+                    }
+                }
             }
             if let Some(child) = rest.next() {
+                pending.push(child.clone());
                 asked.push(ask(child));
             }
         }

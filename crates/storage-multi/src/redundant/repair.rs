@@ -1,9 +1,6 @@
 //! Making all stores equal, those that were emptied included.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use futures_util::{StreamExt, TryStreamExt, stream::BoxStream};
 use storage_core::{Condition, DeleteOptions, Entry, Error, ErrorKind, Key, ListItem, ListOptions, Result};
@@ -12,14 +9,13 @@ use super::{
     Child, Inner, Redundant,
     checkpoint::Checkpoint,
     child::Seen,
+    journal::Missed,
     listing::in_order,
     record::time,
     repaired::{RepairOptions, Repaired},
 };
 use crate::{marker::Marker, names, streams};
 
-/// How long what stands for a deleted value is kept.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// After so many keys it is noted how far a repair is.
 const STRETCH: u64 = 1000;
 
@@ -44,6 +40,11 @@ impl Redundant {
         let present = inner.reached(&mut report).await;
         if present.iter().filter(|(_, child)| !child.is_fenced()).count() < inner.read_quorum {
             return Err(inner.too_few(inner.read_quorum, None));
+        }
+        let journal = inner.journal(&present).await?;
+        if options.missed_only {
+            inner.mend(journal, &present, &mut report, &options).await;
+            return Ok(report);
         }
         let mut checkpoint = Checkpoint::begin(&present, options.resume).await?;
         report.resumed_after.clone_from(&checkpoint.after);
@@ -74,6 +75,9 @@ impl Redundant {
         options.tell(&report);
         if report.failed == 0 {
             checkpoint.end(&present).await?;
+            if report.resumed_after.is_none() {
+                inner.settled(&journal, &present).await?;
+            }
             for (_, child) in present.iter().filter(|(_, child)| child.is_fenced()) {
                 let marker = Marker { complete: true, ..inner.marker.beside(child.name()) };
                 marker.claim(child.backend().await?).await.map_err(|e| child.error(e))?;
@@ -85,6 +89,41 @@ impl Redundant {
 }
 
 impl Inner {
+    /// Makes those keys equal of which a store is known to have missed a write.
+    async fn mend(
+        self: &Arc<Self>,
+        journal: Vec<Missed>,
+        present: &[(usize, Arc<Child>)],
+        report: &mut Repaired,
+        options: &RepairOptions,
+    ) {
+        for missed in journal {
+            report.keys += 1;
+            let done = async {
+                self.equalize(&missed.key, present, report).await?;
+                self.settled(std::slice::from_ref(&missed), present).await
+            };
+            if done.await.is_err() {
+                report.failed += 1;
+            }
+            if report.keys.is_multiple_of(STRETCH) {
+                options.tell(report);
+            }
+        }
+        options.tell(report);
+    }
+
+    /// Removes what is written down of stores that have it now.
+    async fn settled(&self, journal: &[Missed], present: &[(usize, Arc<Child>)]) -> Result<()> {
+        for missed in journal {
+            let Some((_, child)) = present.iter().find(|(_, child)| child.name() == missed.by) else { continue };
+            self.settle(missed).await?;
+            let less = |missed: u64| missed.checked_sub(1);
+            let _ = child.missed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        }
+        Ok(())
+    }
+
     /// The stores that can be reached, those included that have lost their markers.
     async fn reached(&self, report: &mut Repaired) -> Vec<(usize, Arc<Child>)> {
         let mut present = Vec::new();
@@ -143,10 +182,20 @@ impl Inner {
         if listed.len() == present.len() && equal(&listed) {
             return self.forget(&key, &listed, present, report).await;
         }
-        let _turn = self.locks.lock(&key).await;
+        self.equalize(&key, present, report).await
+    }
+
+    /// Makes one key equal in all stores, as they have it now.
+    async fn equalize(
+        self: &Arc<Self>,
+        key: &Key,
+        present: &[(usize, Arc<Child>)],
+        report: &mut Repaired,
+    ) -> Result<()> {
+        let _turn = self.locks.lock(key).await;
         let (mut seen, mut answered) = (Vec::new(), 0);
         for (at, child) in present {
-            let found = child.look(&key).await?;
+            let found = child.look(key).await?;
             answered += usize::from(!child.is_fenced() && found.damaged.is_none());
             seen.push((*at, found));
         }
@@ -157,7 +206,7 @@ impl Inner {
         let newest = trusted.max_by_key(|(_, seen)| seen.id()).filter(|(_, seen)| seen.entry.is_some());
         let Some((from, newest)) = newest.cloned() else {
             for (at, seen) in seen.iter().filter(|(_, seen)| seen.entry.is_some() || seen.damaged.is_some()) {
-                delete(&self.children[*at], &key, seen).await?;
+                delete(&self.children[*at], key, seen).await?;
                 report.removed += 1;
             }
             return Ok(());
@@ -165,7 +214,7 @@ impl Inner {
         let Some(record) = &newest.record else {
             report.written += present.len() as u64;
             report.bytes += newest.entry.as_ref().map_or(0, |entry| entry.size) * present.len() as u64;
-            return self.spread(&key, from).await.map(drop);
+            return self.spread(key, from).await.map(drop);
         };
         let metadata = record
             .attach(newest.entry.as_ref().and_then(|entry| entry.metadata.as_deref()).filter(|_| !record.deleted));
@@ -175,9 +224,9 @@ impl Inner {
                 continue;
             }
             if child.is_fenced() && seen.id() > newest.id() {
-                delete(child, &key, seen).await?;
+                delete(child, key, seen).await?;
             }
-            child.write(&key, record.id, &metadata, None, self.source(&key, from, &newest)).await?;
+            child.write(key, record.id, &metadata, None, self.source(key, from, &newest)).await?;
             report.written += 1;
             report.bytes += newest.entry.as_ref().map_or(0, |entry| entry.size);
         }
@@ -198,7 +247,7 @@ impl Inner {
         };
         let age = self.clock.now().duration_since(time(record.id.micros)).unwrap_or_default();
         let all = present.len() == self.children.len() && present.iter().all(|(_, child)| !child.is_fenced());
-        if age < FORGOTTEN_AFTER || !all {
+        if age < self.tombstone_lifetime || !all {
             return Ok(());
         }
         for (_, child) in present {

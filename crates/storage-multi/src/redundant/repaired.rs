@@ -11,6 +11,9 @@ type Progress = Arc<dyn Fn(&Repaired) + Send + Sync>;
 pub struct RepairOptions {
     /// Whether a repair that was broken off is gone on with, rather than begun again; it is unless this is `false`.
     pub resume: bool,
+    /// Whether only those keys are mended of which it is written down that a store missed a write, so that no listing of everything is
+    /// read. That finds what this crate noticed, and rebuilds no fenced store; it is not so unless this is `true`.
+    pub missed_only: bool,
     progress: Option<Progress>,
 }
 
@@ -24,13 +27,20 @@ impl RepairOptions {
     /// The defaults.
     #[must_use]
     pub fn new() -> Self {
-        Self { resume: true, progress: None }
+        Self { resume: true, missed_only: false, progress: None }
     }
 
     /// Whether a repair that was broken off is gone on with.
     #[must_use]
     pub fn resume(mut self, resume: bool) -> Self {
         self.resume = resume;
+        self
+    }
+
+    /// Whether only those keys are mended of which it is written down that a store missed a write.
+    #[must_use]
+    pub fn missed_only(mut self, missed_only: bool) -> Self {
+        self.missed_only = missed_only;
         self
     }
 
@@ -48,7 +58,10 @@ impl RepairOptions {
 
 impl fmt::Debug for RepairOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RepairOptions").field("resume", &self.resume).finish_non_exhaustive()
+        f.debug_struct("RepairOptions")
+            .field("resume", &self.resume)
+            .field("missed_only", &self.missed_only)
+            .finish_non_exhaustive()
     }
 }
 

@@ -24,6 +24,10 @@ pub struct StoreStatus {
     pub failing: u64,
     /// Values that were not those that had been written, by their digest.
     pub wrong_values: u64,
+    /// Writes that others have and that it missed, as far as this instance noticed, and until a repair has brought them to it.
+    pub missed: u64,
+    /// It failed so often in a row that nothing is written to it for up to ten seconds, and it is read only if the others do not suffice.
+    pub breaker_open: bool,
 }
 
 impl Redundant {
@@ -37,6 +41,8 @@ impl Redundant {
             failures: child.failures.load(Ordering::Relaxed),
             failing: child.failing.load(Ordering::Relaxed),
             wrong_values: child.wrong_values.load(Ordering::Relaxed),
+            missed: child.missed.load(Ordering::Relaxed),
+            breaker_open: child.is_open(),
         });
         status.collect()
     }

@@ -51,6 +51,25 @@ impl Writing {
     }
 }
 
+/// A write that is under way.
+struct Sent {
+    key: Key,
+    tasks: JoinSet<(usize, bool, Result<()>)>,
+    /// The stores that have not answered.
+    waiting: Vec<usize>,
+    /// The stores that have it.
+    has: Vec<usize>,
+}
+
+impl Sent {
+    fn ended(&mut self, at: usize, has: bool) {
+        self.waiting.retain(|other| *other != at);
+        if has {
+            self.has.push(at);
+        }
+    }
+}
+
 impl Inner {
     /// A write above all that a read quorum has.
     async fn begin(
@@ -166,33 +185,51 @@ impl Inner {
     }
 
     /// Begins to write to each of the stores.
-    fn send(&self, writing: Writing, body: impl Fn(usize) -> Bodies) -> JoinSet<(bool, Result<()>)> {
-        let mut tasks = JoinSet::new();
+    fn send(&self, writing: Writing, body: impl Fn(usize) -> Bodies) -> Sent {
+        let (mut tasks, mut waiting) = (JoinSet::new(), Vec::new());
         let writing = Arc::new(writing);
+        // A store that failed again and again is spared, if it can be done without.
+        let well = self.children.iter().filter(|child| !child.is_fenced() && !child.is_open()).count();
         for (at, child) in self.children.iter().enumerate() {
+            if child.is_open() && well >= self.write_quorum {
+                continue;
+            }
+            waiting.push(at);
             let (child, writing, body) = (child.clone(), writing.clone(), body(at));
-            tasks.spawn_on(async move { (!child.is_fenced(), store(&child, at, &writing, body).await) }, &self.runtime);
+            let write = async move { (at, !child.is_fenced(), store(&child, at, &writing, body).await) };
+            tasks.spawn_on(write, &self.runtime);
         }
-        tasks
+        Sent { key: writing.key.clone(), tasks, waiting, has: Vec::new() }
     }
 
-    /// Waits until a quorum has the write; what is left goes on for a while.
-    async fn quorum(&self, mut tasks: JoinSet<(bool, Result<()>)>, commit: Option<Commit>) -> Result<()> {
-        let done = self.gathered(&mut tasks).await;
-        match &done {
-            Ok(()) => {
-                self.runtime.spawn(async move {
-                    // What has not ended by then is dropped, and with it given up.
-                    let _ = timeout(STRAGGLER, async { while tasks.join_next().await.is_some() {} }).await;
-                });
-            }
-            Err(e) if e.is_ambiguous() => commit.into_iter().for_each(Commit::lose),
-            Err(_) => {}
+    /// Waits until a quorum has the write; what is left goes on for a while. What a store missed is written down.
+    async fn quorum(self: &Arc<Self>, mut sent: Sent, commit: Option<Commit>) -> Result<()> {
+        let done = self.gathered(&mut sent).await;
+        if done.is_err() {
+            sent.tasks = JoinSet::new();
+        }
+        let inner = self.clone();
+        self.runtime.spawn(async move {
+            // What has not ended by then is dropped, and with it given up.
+            let rest = async {
+                while let Some(next) = sent.tasks.join_next().await {
+                    if let Ok((at, _, stored)) = next {
+                        sent.ended(at, stored.is_ok());
+                    }
+                }
+            };
+            let _ = timeout(STRAGGLER, rest).await;
+            drop(sent.tasks);
+            sent.waiting.iter().for_each(|at| inner.children[*at].failed());
+            inner.note_missed(&sent.key, &sent.has).await;
+        });
+        if done.as_ref().is_err_and(Error::is_ambiguous) {
+            commit.into_iter().for_each(Commit::lose);
         }
         done
     }
 
-    async fn gathered(&self, tasks: &mut JoinSet<(bool, Result<()>)>) -> Result<()> {
+    async fn gathered(&self, sent: &mut Sent) -> Result<()> {
         let (mut done, mut maybe, mut failed) = (0, false, None);
         let late = sleep(QUORUM);
         tokio::pin!(late);
@@ -200,18 +237,20 @@ impl Inner {
             let next = tokio::select! {
                 // So that a simulation repeats itself.
                 biased;
-                next = tasks.join_next() => next,
+                next = sent.tasks.join_next() => next,
                 () = &mut late => None,
             };
             match next {
-                Some(Ok((counts, Ok(())))) => {
+                Some(Ok((at, counts, Ok(())))) => {
                     maybe = true;
+                    sent.ended(at, true);
                     done += usize::from(counts);
                     if done >= self.write_quorum {
                         return Ok(());
                     }
                 }
-                Some(Ok((_, Err(e)))) => {
+                Some(Ok((at, _, Err(e)))) => {
+                    sent.ended(at, false);
                     maybe |= e.is_ambiguous();
                     failed = Some(e);
                 }
@@ -219,7 +258,7 @@ impl Inner {
                 None => break,
             }
         }
-        maybe |= !tasks.is_empty();
+        maybe |= !sent.tasks.is_empty();
         let known = failed.as_ref().filter(|e| !e.is_retryable() && !maybe);
         if let Some(e) = known.filter(|e| !matches!(e.kind(), ErrorKind::Other | ErrorKind::Config)) {
             return Err(e.clone());

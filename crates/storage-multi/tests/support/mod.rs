@@ -77,10 +77,7 @@ impl Part {
     fn count<T: 'static>(&self, name: &'static str, done: &Result<T>) {
         let found = done.as_ref().ok().and_then(|done| (done as &dyn Any).downcast_ref::<Option<Object>>());
         let bytes = found.and_then(Option::as_ref).map_or(0, |object| object.entry.size);
-        let mut calls = self.calls.lock().unwrap();
-        let (times, all) = calls.entry(name).or_default();
-        *times += 1;
-        *all += bytes;
+        self.calls.lock().unwrap().entry(name).or_default().1 += bytes;
     }
 
     fn chance(&self, of_thousand: u32) -> bool {
@@ -130,6 +127,7 @@ macro_rules! faulty {
             }
             $(async fn $name(&self, $($parameter)*) -> $result {
                 let write = matches!(stringify!($name), "put" | "delete" | "put_batch" | "delete_batch" | "clear" | "copy" | "rename");
+                self.calls.lock().unwrap().entry(stringify!($name)).or_default().0 += 1;
                 self.before(write).await?;
                 let done = self.memory.$name($($argument),*).await;
                 self.count(stringify!($name), &done);
