@@ -47,7 +47,7 @@ pub(crate) fn from_driver(e: &mongodb::error::Error) -> Error {
         Driver::IncompatibleServer { .. } | Driver::SessionsNotSupported => {
             (ErrorKind::Config, "the server is too old; MongoDB 4.4 or newer is needed")
         }
-        Driver::InvalidResponse { .. } => (ErrorKind::Unavailable, "the answer of the server is not readable"),
+        Driver::InvalidResponse { .. } => return unreadable(),
         Driver::Transaction { .. } => (ErrorKind::Conflict, FASTER),
         _ => (ErrorKind::Other, "the database driver failed"),
     };
@@ -116,6 +116,10 @@ pub(crate) fn is_definite(e: &mongodb::error::Error) -> bool {
 pub(crate) fn may_be_committed(e: &mongodb::error::Error) -> bool {
     let is_out_of_time = matches!(&*e.kind, Driver::Command(e) if e.code == 50);
     e.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) && !is_out_of_time
+}
+
+pub(crate) fn unreadable() -> Error {
+    Error::new(ErrorKind::Unavailable, "the answer of the server is not readable")
 }
 
 pub(crate) fn timed_out() -> Error {

@@ -151,7 +151,7 @@ async fn one(store: &Store, collection: String, filter: Document, projection: Do
     let find = doc! { "find": collection, "filter": filter, "projection": projection, "limit": 1, "singleBatch": true };
     let answer = store.command(find).await?;
     let batch = answer.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
-    let batch = batch.map_err(|_| Error::new(ErrorKind::Unavailable, "the answer of the server is not readable"))?;
+    let batch = batch.map_err(|_| crate::error::unreadable())?;
     Ok(batch.first().and_then(|document| document.as_document()).cloned())
 }
 

@@ -1,7 +1,10 @@
 //! Reading one key.
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use mongodb::bson::{Document, doc, oid::ObjectId};
+use mongodb::{
+    bson::{Document, RawBsonRef, RawDocument, doc, oid::ObjectId},
+    raw_batch_cursor::RawBatch,
+};
 use storage_core::{
     Body, Bytes, Entry, Error, ErrorKind, GetOptions, Key, Object, Result, StatOptions, VersionId, pending::Keys,
 };
@@ -111,21 +114,18 @@ impl Session {
         };
         // The chunks of a file never change, so no transaction is needed to read them.
         self.store.check_open()?;
-        let (store, cut) = (self.store.clone(), part.clone());
-        let task = self.store.tasks.runtime.spawn(async move { store.command(find).await.map_err(Error::from) });
+        let store = self.store.clone();
+        let task = self.store.tasks.runtime.spawn(async move { store.batch(find).await.map_err(Error::from) });
         let answer =
             task.await.map_err(|e| Error::new(ErrorKind::Closed, "the runtime has ended").with_source(e))??;
-        let mut batch = answer;
-        let chunks = match batch.get_document_mut("cursor").ok().and_then(|cursor| cursor.remove("firstBatch")) {
-            Some(mongodb::bson::Bson::Array(chunks)) => chunks,
-            _ => return Err(Error::new(ErrorKind::Unavailable, "the answer of the server is not readable")),
+        let Some(chunks) = chunks_of(answer, begin) else {
+            return Err(self.missing(&part.key, part.file).await);
         };
         let mut pieces = Vec::with_capacity(chunks.len());
-        for (n, chunk) in (begin..).zip(chunks) {
-            let Some(bytes) = chunk_of(chunk, n) else { return Err(self.missing(&cut.key, cut.file).await) };
-            let (from, len) = (n * cut.chunk, bytes.len() as u64);
-            if len != cut.chunk.min(cut.size - from) {
-                return Err(self.missing(&cut.key, cut.file).await);
+        for (n, bytes) in (begin..).zip(chunks) {
+            let (from, len) = (n * part.chunk, bytes.len() as u64);
+            if len != part.chunk.min(part.size - from) {
+                return Err(self.missing(&part.key, part.file).await);
             }
             // Both lie within the chunk.
             let (start, end) = (part.next - from, (part.end - from).min(len));
@@ -134,7 +134,7 @@ impl Session {
         }
         match pieces.len() as u64 == behind - begin {
             true => Ok(pieces),
-            false => Err(self.missing(&cut.key, cut.file).await),
+            false => Err(self.missing(&part.key, part.file).await),
         }
     }
 
@@ -153,12 +153,29 @@ impl Session {
     }
 }
 
-fn chunk_of(chunk: mongodb::bson::Bson, n: u64) -> Option<Bytes> {
-    let mongodb::bson::Bson::Document(mut chunk) = chunk else { return None };
-    let number = chunk.get_i32("n").map(i64::from).or_else(|_| chunk.get_i64("n")).ok()?;
-    match chunk.remove("data") {
-        Some(mongodb::bson::Bson::Binary(data)) if number == n.cast_signed() => Some(data.bytes.into()),
-        _ => None,
+/// The bytes of the chunks from number `begin` on, where the answer has them, which they share with it.
+fn chunks_of(answer: RawBatch, begin: u64) -> Option<Vec<Bytes>> {
+    let bytes = Bytes::from_owner(Answer(answer));
+    let cursor = RawDocument::from_bytes(&bytes).ok()?.get_document("cursor").ok()?;
+    let mut chunks = Vec::new();
+    for (n, chunk) in (begin..).zip(cursor.get_array("firstBatch").ok()?) {
+        let chunk = chunk.ok()?.as_document()?;
+        let number = match chunk.get("n").ok()?? {
+            RawBsonRef::Int32(number) => i64::from(number),
+            RawBsonRef::Int64(number) => number,
+            _ => return None,
+        };
+        let data = chunk.get_binary("data").ok().filter(|_| number == n.cast_signed())?;
+        chunks.push(bytes.slice_ref(data.bytes));
+    }
+    Some(chunks)
+}
+
+struct Answer(RawBatch);
+
+impl AsRef<[u8]> for Answer {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_raw_document().as_bytes()
     }
 }
 

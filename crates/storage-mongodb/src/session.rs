@@ -9,9 +9,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::TryStreamExt;
 use mongodb::{
     Client, Database,
     bson::{DateTime, Document, doc},
+    raw_batch_cursor::RawBatch,
 };
 use storage_core::{
     BackendInfo, Error, ErrorKind, Result, VersionId,
@@ -94,6 +96,22 @@ impl Store {
         let mut command = command;
         command.insert("maxTimeMS", i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
         self.plain(command).await
+    }
+
+    /// What a query answers with its first batch, as it came from the network.
+    pub(crate) async fn batch(&self, command: Document) -> Result<RawBatch, Failed> {
+        let mut command = command;
+        command.insert("maxTimeMS", i64::try_from(self.timeout.as_millis()).unwrap_or(i64::MAX));
+        let batch = async {
+            let mut answers = self.database.run_cursor_command(command).batch().await?;
+            answers.try_next().await
+        };
+        match time::timeout(self.timeout, batch).await {
+            Ok(Ok(Some(batch))) => Ok(batch),
+            Ok(Ok(None)) => Err(Failed { error: error::unreadable(), definite: false }),
+            Ok(Err(e)) => Err(Failed { error: error::from_driver(&e), definite: error::is_definite(&e) }),
+            Err(_) => Err(Failed { error: error::timed_out(), definite: false }),
+        }
     }
 
     /// The same for commands that do not take `maxTimeMS`.
@@ -190,12 +208,12 @@ impl Db {
         let mut answer = self.read(command).await?;
         let mut cursor = match answer.remove("cursor") {
             Some(mongodb::bson::Bson::Document(cursor)) => cursor,
-            _ => return Err(Error::new(ErrorKind::Unavailable, "the answer of the server is not readable")),
+            _ => return Err(error::unreadable()),
         };
         let id = cursor.get_i64("id").unwrap_or_default();
         let batch = match cursor.remove("firstBatch") {
             Some(mongodb::bson::Bson::Array(batch)) => batch,
-            _ => return Err(Error::new(ErrorKind::Unavailable, "the answer of the server is not readable")),
+            _ => return Err(error::unreadable()),
         };
         if id != 0 && !self.in_transaction() {
             // The next page is a `find` of its own, which any server can answer.

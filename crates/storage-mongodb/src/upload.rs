@@ -18,7 +18,7 @@ pub(crate) const CHUNK: usize = 255 * 1024;
 /// How many chunks one answer has.
 pub(crate) const CHUNKS: usize = 16;
 /// How many of them one insert has: each is copied for the wire, while the next are received.
-const SENT: usize = 8;
+const SENT: usize = 4;
 
 /// A file that is being written. Dropped before [`keep`](Upload::keep), it is deleted.
 pub(crate) struct Upload {
