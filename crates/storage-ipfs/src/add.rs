@@ -38,8 +38,8 @@ impl Form {
         format!("multipart/form-data; boundary={}", self.0)
     }
 
-    fn head(&self) -> Bytes {
-        let disposition = "Content-Disposition: form-data; name=\"file\"; filename=\"value\"";
+    fn head(&self, file: &str) -> Bytes {
+        let disposition = format!("Content-Disposition: form-data; name=\"file\"; filename=\"{file}\"");
         format!("--{}\r\n{disposition}\r\nContent-Type: application/octet-stream\r\n\r\n", self.0).into()
     }
 
@@ -48,17 +48,26 @@ impl Form {
     }
 }
 
-/// A form with this file: its content type, and its bytes.
-pub(crate) fn form(value: &[u8]) -> (String, Vec<u8>) {
+/// A form with this file, which is called so: its content type, and its bytes.
+pub(crate) fn form(file: &str, value: &[u8]) -> (String, Vec<u8>) {
     let form = Form::new();
-    (form.content_type(), [&form.head(), value, &form.tail()].concat())
+    (form.content_type(), [&form.head(file), value, &form.tail()].concat())
 }
 
-/// The last line of the answer.
+/// A line of the answer: first the file's, then that of the directory that holds it, which has no name.
 #[derive(Deserialize)]
-struct Added {
+struct Line {
+    #[serde(rename = "Name", default)]
+    name: String,
     #[serde(rename = "Hash", default)]
     hash: String,
+}
+
+/// Content that the node has added, and the directory with it that the node has pinned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Added {
+    pub(crate) cid: Cid,
+    pub(crate) pin: Cid,
 }
 
 impl Node {
@@ -66,36 +75,38 @@ impl Node {
         // Everything that names depend on, since the node's configuration may say otherwise.
         let query = format!(
             "cid-version=1&raw-leaves=true&hash=sha2-256&chunker=size-{CHUNK}&max-file-links={WIDTH}&trickle=false&inline=false\
-             &nocopy=false&wrap-with-directory=false&preserve-mode=false&preserve-mtime=false&only-hash=false&fscache=false\
+             &nocopy=false&wrap-with-directory=true&preserve-mode=false&preserve-mtime=false&only-hash=false&fscache=false\
              &progress=false&silent=false&quieter=false&pin=true&pin-name={}",
             arg(name)
         );
         self.request("add", &query)
     }
 
-    /// Adds a value of at most [`CHUNK`] bytes.
-    pub(crate) async fn add_small(&self, value: &[u8], cid: &Cid, name: &str) -> Result<()> {
-        let (kind, body) = form(value);
+    /// Adds a value of at most [`CHUNK`] bytes under the name of a file, and pins the directory with that file.
+    pub(crate) async fn add_small(&self, file: &str, value: &[u8], expected: Added, name: &str) -> Result<()> {
+        let (kind, body) = form(file, value);
         let request = self.add_request(name).header(CONTENT_TYPE, kind).body(body);
         let response = timeout(self.timeout, request.send()).await.map_err(|_| error::timed_out())?;
-        same(*cid, added(response.map_err(error::from_http)?, self.timeout).await?)
+        same(expected, added(response.map_err(error::from_http)?, self.timeout).await?)
     }
 
-    /// Adds a value that comes in pieces. Before the node can pin it, `before` is told its name.
+    /// Adds a value that comes in pieces, as the other does. Before the node can pin it, `before` is told what it is, and says what is pinned
+    /// for that.
     ///
     /// # Errors
     /// The value's own, and those of the node. Something may be pinned then: what it is, is told if it is known.
     pub(crate) async fn add_stream(
         &self,
+        file: &str,
         first: Vec<Bytes>,
         rest: BodyStream,
         name: &str,
-        before: impl FnOnce(Part) -> BoxFuture<'static, Result<()>> + Send + 'static,
-    ) -> Result<Part, (Error, Option<Cid>)> {
+        before: impl FnOnce(Part, u64) -> BoxFuture<'static, (Cid, Result<()>)> + Send + 'static,
+    ) -> Result<(Part, Cid), (Error, Option<Added>)> {
         let progress = Arc::new(Progress::default());
         let form = Form::new();
         let request = self.add_request(name).header(CONTENT_TYPE, form.content_type());
-        let body = upload(form, first, rest, progress.clone(), before);
+        let body = upload((form, file.to_owned()), first, rest, progress.clone(), before);
         let send = request.body(reqwest::Body::wrap_stream(body)).send();
         let answered = async {
             let response = send.await.map_err(error::from_http)?;
@@ -106,14 +117,15 @@ impl Node {
             () = progress.stands_still(self.timeout) => Err(error::timed_out()),
         };
         let mut state = progress.state();
-        let cid = added.as_ref().ok().copied().or(state.part.map(|part| part.cid));
+        let expected = state.part.map(|(part, pin)| Added { cid: part.cid, pin });
+        let known = added.as_ref().ok().copied().or(expected);
         if let Some(e) = state.failed.take() {
-            return Err((e, cid));
+            return Err((e, known));
         }
-        match (added, state.part) {
-            (Ok(cid), Some(part)) => same(part.cid, cid).map(|()| part).map_err(|e| (e, Some(cid))),
-            (Ok(cid), None) => Err((broken(), Some(cid))),
-            (Err(e), _) => Err((e, cid)),
+        match (added, state.part.zip(expected)) {
+            (Ok(stored), Some((part, expected))) => same(expected, stored).map(|()| part).map_err(|e| (e, known)),
+            (Ok(_), None) => Err((broken(), known)),
+            (Err(e), _) => Err((e, known)),
         }
     }
 }
@@ -127,7 +139,7 @@ pub(crate) async fn send(request: reqwest::RequestBuilder, pieces: ByteStream, l
         *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.clone());
         e
     });
-    let (head, tail) = (stream::iter([Ok(form.head())]), stream::iter([Ok(form.tail())]));
+    let (head, tail) = (stream::iter([Ok(form.head("value"))]), stream::iter([Ok(form.tail())]));
     let request = request.header(CONTENT_TYPE, form.content_type());
     let body = reqwest::Body::wrap_stream(head.chain(pieces).chain(tail));
     let answer = match request.body(body).send().await {
@@ -140,19 +152,20 @@ pub(crate) async fn send(request: reqwest::RequestBuilder, pieces: ByteStream, l
     }
 }
 
-/// The name that the node answers. Earlier lines tell of the progress.
-async fn added(response: reqwest::Response, limit: Duration) -> Result<Cid> {
+/// What the node answers, to the end: only then is it pinned.
+async fn added(response: reqwest::Response, limit: Duration) -> Result<Added> {
     let answer = lines(Answer::of(response, limit).await?);
     futures_util::pin_mut!(answer);
-    let mut last = None;
+    let (mut file, mut directory) = (None, None);
     while let Some(line) = answer.next().await.transpose()? {
-        last = Some(line);
+        let line: Line = serde_json::from_slice(&line).map_err(|_| error::unreadable())?;
+        let cid = Cid::try_from(line.hash.as_str()).map_err(|_| error::unreadable())?;
+        *if line.name.is_empty() { &mut directory } else { &mut file } = Some(cid);
     }
-    let line: Added = serde_json::from_slice(&last.unwrap_or_default()).map_err(|_| error::unreadable())?;
-    Cid::try_from(line.hash.as_str()).map_err(|_| error::unreadable())
+    file.zip(directory).map(|(cid, pin)| Added { cid, pin }).ok_or_else(error::unreadable)
 }
 
-fn same(sent: Cid, stored: Cid) -> Result<()> {
+fn same(sent: Added, stored: Added) -> Result<()> {
     if sent == stored {
         return Ok(());
     }
@@ -177,7 +190,7 @@ struct Progress {
 
 #[derive(Default)]
 struct State {
-    part: Option<Part>,
+    part: Option<(Part, Cid)>,
     failed: Option<Error>,
 }
 
@@ -221,14 +234,14 @@ enum Step<F> {
 /// The form, piece by piece. When the value fails, the form ends as if it had not: then the node says what it has stored, so that it
 /// can be removed.
 fn upload<F>(
-    form: Form,
+    form: (Form, String),
     first: Vec<Bytes>,
     rest: BodyStream,
     progress: Arc<Progress>,
     before: F,
 ) -> impl Stream<Item = Result<Bytes, Error>> + Send + 'static
 where
-    F: FnOnce(Part) -> BoxFuture<'static, Result<()>> + Send + 'static,
+    F: FnOnce(Part, u64) -> BoxFuture<'static, (Cid, Result<()>)> + Send + 'static,
 {
     let first: Vec<Result<Bytes>> = first.into_iter().map(Ok).collect();
     let step = Step::Head(stream::iter(first).chain(rest), before);
@@ -239,7 +252,7 @@ where
             match step {
                 Step::Head(source, before) => {
                     progress.touch(false);
-                    Some((form.head(), (Step::Value(source, Box::default(), before), progress)))
+                    Some((form.0.head(&form.1), (Step::Value(source, Box::default(), before), progress)))
                 }
                 Step::Value(mut source, mut builder, before) => {
                     progress.touch(true);
@@ -252,14 +265,14 @@ where
                         }
                         Some(Err(e)) => {
                             progress.state().failed = Some(e);
-                            Some((form.tail(), (Step::End, progress)))
+                            Some((form.0.tail(), (Step::End, progress)))
                         }
                         None => {
-                            let part = builder.finish();
-                            let told = before(part).await;
-                            progress.state().part = Some(part);
+                            let (part, total) = builder.finish();
+                            let (pin, told) = before(part, total).await;
+                            progress.state().part = Some((part, pin));
                             progress.state().failed = told.err();
-                            Some((form.tail(), (Step::End, progress)))
+                            Some((form.0.tail(), (Step::End, progress)))
                         }
                     }
                 }

@@ -64,12 +64,24 @@ impl Blocks {
 
     /// The block of a part, which has as many bytes of the value as its parent says.
     pub(crate) async fn block(&self, part: &Part) -> Result<Block> {
-        let block = Block::read(&part.cid, self.fetch(&part.cid).await?)?;
-        if block.size() == part.size {
-            return Ok(block);
-        }
-        Err(Error::new(ErrorKind::Corrupt, "the content does not have the size that is recorded for it"))
+        sized(part, Block::read(&part.cid, self.fetch(&part.cid).await?)?)
     }
+
+    /// The same, if it is here.
+    pub(crate) async fn here(&self, part: &Part) -> Result<Block> {
+        let bytes = match self {
+            Self::Node(node) => node.block(&part.cid, true).await?,
+            Self::Gateway { .. } => self.fetch(&part.cid).await?,
+        };
+        sized(part, Block::read(&part.cid, bytes)?)
+    }
+}
+
+fn sized(part: &Part, block: Block) -> Result<Block> {
+    if block.size() == part.size {
+        return Ok(block);
+    }
+    Err(Error::new(ErrorKind::Corrupt, "the content does not have the size that is recorded for it"))
 }
 
 /// A gateway's words are not those of a node.

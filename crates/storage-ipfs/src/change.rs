@@ -7,15 +7,15 @@ use std::{
 
 use cid::Cid;
 use storage_core::{
-    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, Metadata, PutOptions,
-    Result, StatOptions, StorageBackend,
+    BatchOptions, Body, Condition, DeleteOptions, Entry, Error, ErrorKind, Etag, GetOptions, Key, Metadata, Object,
+    PutOptions, Result, StatOptions, StorageBackend,
 };
 
 use crate::{
-    pinned::{Pinned, check_pinned, found},
+    pinned::{Pinned, check_pinned},
     read,
     record::{self, Count, Names, State},
-    store::Failure,
+    store::{self, Failure, Found, etag_of},
     unixfs::Part,
 };
 
@@ -31,7 +31,8 @@ pub(crate) struct Change {
 #[derive(Clone)]
 pub(crate) struct Value {
     pub(crate) part: Part,
-    pub(crate) pinned: Option<Pinned>,
+    /// What was pinned for it, if that was done for this write.
+    pub(crate) pinned: Option<(Cid, Pinned)>,
     pub(crate) metadata: Option<Arc<Metadata>>,
 }
 
@@ -48,6 +49,16 @@ pub(crate) async fn current(view: &dyn StorageBackend, names: &Names, key: &Key)
     }
 }
 
+/// What there is of a key, by its record that was read.
+pub(crate) fn current_of(key: &Key, names: &Names, read: Result<Option<Object>>) -> Result<Option<Entry>> {
+    match read {
+        Ok(None) => Ok(None),
+        Ok(Some(object)) => record::entry(object.entry, names).map(Some),
+        Err(e) if e.kind() == ErrorKind::Corrupt => Ok(Some(Entry::new(key.clone(), 0).into_damaged(e))),
+        Err(e) => Err(e),
+    }
+}
+
 async fn all_current(view: &dyn StorageBackend, names: &Names, changes: &[Change]) -> Result<Vec<Option<Entry>>> {
     if let [change] = changes {
         return Ok(vec![current(view, names, &change.key).await?]);
@@ -58,18 +69,32 @@ async fn all_current(view: &dyn StorageBackend, names: &Names, changes: &[Change
     }
     let mut all = Vec::with_capacity(changes.len());
     for (found, change) in view.get_batch(keys).await?.into_iter().zip(changes) {
-        all.push(match found {
-            Ok(None) => None,
-            Ok(Some(object)) => Some(record::entry(object.entry, names)?),
-            Err(e) if e.kind() == ErrorKind::Corrupt => Some(Entry::new(change.key.clone(), 0).into_damaged(e)),
-            Err(e) => return Err(e),
-        });
+        all.push(current_of(&change.key, names, found)?);
     }
     Ok(all)
 }
 
 pub(crate) async fn source(view: &dyn StorageBackend, names: &Names, from: &Key) -> Result<Entry> {
     current(view, names, from).await?.ok_or_else(|| no_source(from))?.sound().map_err(|e| e.with_key(from))
+}
+
+/// What there was before some changes: of their keys, and of the content that comes and goes.
+#[derive(Clone, Default)]
+pub(crate) struct Before {
+    pub(crate) entries: Vec<Option<Entry>>,
+    pub(crate) counts: BTreeMap<Cid, Found>,
+}
+
+/// What changes write to the index.
+pub(crate) struct Plan {
+    pub(crate) puts: Vec<(Key, Body, PutOptions)>,
+    deletes: Vec<(Key, DeleteOptions)>,
+    /// Of each change its failure, or `None` so far.
+    results: Vec<Changed>,
+    /// The changes that the first of the puts are the records of.
+    places: Vec<usize>,
+    /// Whether content has lost its last key.
+    queued: bool,
 }
 
 /// Changes records and counts, within a transaction of the index. Also says whether content has lost its last key.
@@ -79,10 +104,37 @@ pub(crate) async fn apply(
     changes: &[Change],
     atomic: bool,
 ) -> Result<(Vec<Changed>, bool), Failure> {
-    let before = all_current(view, names, changes).await?;
+    let mut before = Before { entries: all_current(view, names, changes).await?, ..Before::default() };
+    for (change, entry) in changes.iter().zip(&before.entries) {
+        before.counts.extend(touched(change, entry.as_ref()).map(|cid| (cid, None)));
+    }
+    read_counts(view, &mut before.counts).await?;
+    let mut plan = plan(names, changes, before, atomic, false)?;
+    let (puts, deletes) = (std::mem::take(&mut plan.puts), std::mem::take(&mut plan.deletes));
+    let written = write(view, puts, deletes).await.map_err(Failure::Broken)?;
+    Ok(plan.done(changes, written)?)
+}
+
+/// The content that a change of this entry gives a key, or takes one from.
+pub(crate) fn touched(change: &Change, before: Option<&Entry>) -> impl Iterator<Item = Cid> + use<> {
+    // What a damaged record named is not known; its content stays.
+    let before = before.and_then(|entry| read::part(entry).ok());
+    [change.value.as_ref().map(|value| value.part.cid), before.map(|part| part.cid)].into_iter().flatten()
+}
+
+/// What is to be written where it was so `before`, of changes of different keys. If `conditional`, each write has the condition that it still
+/// is so.
+pub(crate) fn plan(
+    names: &Names,
+    changes: &[Change],
+    before: Before,
+    atomic: bool,
+    conditional: bool,
+) -> Result<Plan, Failure> {
+    let Before { entries, mut counts } = before;
     let mut results: Vec<Changed> = Vec::with_capacity(changes.len());
     let mut moves: BTreeMap<Cid, i64> = BTreeMap::new();
-    for (change, before) in changes.iter().zip(&before) {
+    for (change, before) in changes.iter().zip(&entries) {
         if let Some(Err(e)) = change.condition.as_ref().map(|condition| condition.check(before.as_ref())) {
             if atomic {
                 return Err(e.with_key(&change.key).into());
@@ -94,60 +146,79 @@ pub(crate) async fn apply(
         if let Some(value) = &change.value {
             *moves.entry(value.part.cid).or_default() += 1;
         }
-        // What a damaged record named is not known; its content stays.
         if let Some(part) = before.as_ref().and_then(|entry| read::part(entry).ok()) {
             *moves.entry(part.cid).or_default() -= 1;
         }
     }
-    let mut counts: BTreeMap<Cid, Option<(Count, Entry)>> = BTreeMap::new();
-    for cid in moves.keys() {
-        counts.insert(*cid, None);
-    }
-    read_counts(view, &mut counts).await?;
+    let mut pins: BTreeMap<Cid, Cid> = BTreeMap::new();
     for (change, result) in changes.iter().zip(&results) {
         if let (Some(value), Ok(_)) = (&change.value, result) {
             let count = counts.get(&value.part.cid).and_then(Option::as_ref);
-            check_pinned(&value.part, value.pinned.as_ref(), count)?;
+            check_pinned(&value.part, value.pinned.as_ref().map(|(_, pinned)| pinned), count)?;
+            pins.extend(value.pinned.as_ref().map(|(pin, _)| (value.part.cid, *pin)));
         }
     }
-    let (mut puts, mut deletes, mut places, mut queued) = (Vec::new(), Vec::new(), Vec::new(), false);
-    for (at, change) in changes.iter().enumerate().filter(|(at, _)| results[*at].is_ok()) {
+    let mut plan = Plan { puts: Vec::new(), deletes: Vec::new(), results, places: Vec::new(), queued: false };
+    let options = |etag: Option<Etag>| {
+        let mut options = PutOptions::new();
+        options.condition = conditional.then(|| etag.map_or(Condition::IfAbsent, Condition::IfMatch));
+        options
+    };
+    for (at, change) in changes.iter().enumerate().filter(|(at, _)| plan.results[*at].is_ok()) {
         let key = names.key(&change.key)?;
         match &change.value {
             Some(value) => {
                 let metadata = record::metadata(&value.part, value.metadata.as_deref());
-                puts.push((key, Body::default(), PutOptions::new().metadata(metadata)));
-                places.push((at, value));
+                let etag = entries[at].as_ref().and_then(|entry| entry.etag.clone());
+                plan.puts.push((key, Body::default(), options(etag).metadata(metadata)));
+                plan.places.push(at);
             }
-            None if before[at].is_some() => deletes.push((key, DeleteOptions::new())),
+            None if entries[at].is_some() => plan.deletes.push((key, DeleteOptions::new())),
             None => {}
         }
     }
     for (cid, moved) in moves {
         let found = counts.remove(&cid).flatten();
         let pinned_anew = found.as_ref().is_none_or(|(count, _)| !count.is_pinned());
+        let etag = etag_of(found.as_ref());
         let count = found.map(|(count, _)| count).unwrap_or_default();
         let keys = count.keys.saturating_add_signed(moved);
         if moved == 0 && !pinned_anew {
             continue;
         }
         if keys == 0 {
-            puts.push((record::queue_key(&cid)?, Body::default(), PutOptions::new()));
-            queued = true;
+            plan.puts.push((record::queue_key(&cid)?, Body::default(), PutOptions::new()));
+            plan.queued = true;
         }
-        let count = Count { keys, state: State::Kept, foreign: count.foreign };
-        puts.push((record::count_key(&cid)?, count.write().into(), PutOptions::new()));
+        let count = match pins.get(&cid).filter(|_| pinned_anew) {
+            Some(pin) => Count { keys, pin: Some(*pin), ..Count::default() },
+            None => Count { keys, state: State::Kept, ..count },
+        };
+        plan.puts.push((record::count_key(&cid)?, count.write().into(), options(etag)));
     }
-    let mut written = write(view, puts, deletes).await.map_err(Failure::Broken)?.into_iter();
-    for (at, value) in places {
-        let record = written.next().ok_or_else(record::damaged)?;
-        let mut entry = Entry::new(changes[at].key.clone(), value.part.size);
-        (entry.etag, entry.modified, entry.created) = (record.etag, record.modified, record.created);
-        entry.metadata = Some(value.metadata.clone().unwrap_or_default());
-        entry.attributes.insert("cid", value.part.cid.to_string());
-        results[at] = Ok(Some(entry));
+    Ok(plan)
+}
+
+impl Plan {
+    /// Whether one batch of puts does it all.
+    pub(crate) fn is_puts(&self) -> bool {
+        self.deletes.is_empty()
     }
-    Ok((results, queued))
+
+    /// The outcome of each change, and whether content has lost its last key, after the puts have written these records.
+    pub(crate) fn done(mut self, changes: &[Change], written: Vec<Entry>) -> Result<(Vec<Changed>, bool)> {
+        let mut written = written.into_iter();
+        for at in self.places {
+            let record = written.next().ok_or_else(record::damaged)?;
+            let value = changes[at].value.as_ref().ok_or_else(record::damaged)?;
+            let mut entry = Entry::new(changes[at].key.clone(), value.part.size);
+            (entry.etag, entry.modified, entry.created) = (record.etag, record.modified, record.created);
+            entry.metadata = Some(value.metadata.clone().unwrap_or_default());
+            entry.attributes.insert("cid", value.part.cid.to_string());
+            self.results[at] = Ok(Some(entry));
+        }
+        Ok((self.results, self.queued))
+    }
 }
 
 async fn write(
@@ -170,11 +241,11 @@ async fn write(
 
 pub(crate) async fn read_counts(
     view: &dyn StorageBackend,
-    counts: &mut BTreeMap<Cid, Option<(Count, Entry)>>,
+    counts: &mut BTreeMap<Cid, Found>,
 ) -> Result<()> {
     if counts.len() == 1 {
         for (cid, count) in counts {
-            *count = found(view, cid).await?;
+            *count = store::count(view, cid).await?;
         }
         return Ok(());
     }
@@ -186,9 +257,7 @@ pub(crate) async fn read_counts(
         return Ok(());
     }
     for (object, count) in view.get_batch(keys).await?.into_iter().zip(counts.values_mut()) {
-        if let Some(object) = object? {
-            *count = Some((Count::read(&object.body.bytes(1 << 20).await?)?, object.entry));
-        }
+        *count = store::counted(object?).await?;
     }
     Ok(())
 }

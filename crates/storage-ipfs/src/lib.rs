@@ -10,6 +10,7 @@ mod task;
 mod transaction;
 
 mod change;
+mod commits;
 mod export;
 mod pinned;
 mod query;

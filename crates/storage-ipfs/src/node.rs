@@ -199,6 +199,38 @@ impl Node {
         if pinned.pins.unwrap_or_default().iter().any(of_it) { Ok(()) } else { Err(error::unreadable()) }
     }
 
+    /// Pins a directory, whose block this is, with the content that it holds.
+    pub(crate) async fn pin_directory(&self, (cid, block): &(Cid, Bytes), name: &str, offline: bool) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Put {
+            #[serde(rename = "Key")]
+            key: String,
+        }
+        let begun = tokio::time::Instant::now();
+        let (mut pause, mut misses) = (Duration::from_millis(2), 0);
+        loop {
+            let query = format!("cid-codec=dag-pb&mhtype=sha2-256&pin=false&{}", self.bounded());
+            let (kind, body) = crate::add::form("block", block);
+            let request = self.request("block/put", &query).header(::http::header::CONTENT_TYPE, kind).body(body);
+            let put: Put = Answer::to(request, self.timeout).await?.json().await?;
+            if !Cid::try_from(put.key.as_str()).is_ok_and(|put| put == *cid) {
+                return Err(error::unreadable());
+            }
+            match self.pin_add(cid, name, offline).await {
+                // Either the content is not there, or the node has collected the directory before it was pinned.
+                Err(e) if error::is_not_found(&e) => {
+                    misses += u32::from(self.block(cid, true).await.is_ok());
+                    if misses > 1 || begun.elapsed() > self.timeout {
+                        return Err(e);
+                    }
+                }
+                pinned => return pinned,
+            }
+            tokio::time::sleep(pause.mul_f64(fastrand::f64())).await;
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
     /// Unpins content; it need not be pinned. It does not take longer than this.
     pub(crate) async fn pin_rm(&self, cid: &Cid, limit: Duration) -> Result<()> {
         let removed = match &self.plain {
@@ -259,10 +291,17 @@ impl Node {
     /// Writes a small file of MFS, and the directories above it.
     pub(crate) async fn write(&self, path: &str, content: &str) -> Result<()> {
         let query = format!("arg={}&create=true&parents=true&truncate=true&flush=true&{}", arg(path), self.bounded());
-        let (kind, body) = crate::add::form(content.as_bytes());
+        let (kind, body) = crate::add::form("value", content.as_bytes());
         let request = self.request("files/write", &query).header(::http::header::CONTENT_TYPE, kind).body(body);
         Answer::to(request, self.timeout).await?.whole(MAX_BLOCK).await.map(drop)
     }
+}
+
+/// What a pin is called that keeps this content: after the store, and after the content if there is room for that.
+pub(crate) fn pin_name(store: &str, content: &Cid) -> String {
+    const MOST: usize = 255;
+    let name = format!("{store}:{content}");
+    if name.len() <= MOST { name } else { store.to_owned() }
 }
 
 /// The lines of an answer. One that ends within a line has broken off.

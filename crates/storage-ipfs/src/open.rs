@@ -15,7 +15,7 @@ use crate::{
     blocks::Blocks,
     error::wrong,
     node::Node,
-    record::{KEY_OVERHEAD, METADATA_OVERHEAD, SCHEMA},
+    record::{KEY_OVERHEAD, METADATA_OVERHEAD, OLDEST_SCHEMA, SCHEMA},
     store::Store,
     sweep::Sweeper,
     task::Tasks,
@@ -45,7 +45,7 @@ pub(crate) async fn open(config: Config, index: Arc<dyn StorageBackend>, own: bo
             Blocks::Node(Arc::new(node))
         }
     };
-    let id = identity(&*index).await?;
+    let id = identity(&*index, blocks.node().is_some()).await?;
     if let Some(node) = blocks.node() {
         mark(&config, node, &id).await?;
     }
@@ -102,20 +102,31 @@ fn info(config: &Config, index: &BackendInfo) -> Result<BackendInfo> {
     Ok(info)
 }
 
-/// The id of the store whose index this is; a new one for an empty index.
-async fn identity(index: &dyn StorageBackend) -> Result<String> {
+/// The id of the store whose index this is; a new one for an empty index. One that is going to be written says which version does so.
+async fn identity(index: &dyn StorageBackend, writes: bool) -> Result<String> {
     let key = Key::parse("s/store")?;
-    for _ in 0..2 {
+    for _ in 0..3 {
         if let Some(object) = index.get(&key, GetOptions::new()).await? {
             let foreign = || wrong("the index is not one of an IPFS store; name another store, or an empty one");
             let bytes = object.body.bytes(1 << 16).await.map_err(|_| foreign())?;
-            let identity: Identity = serde_json::from_slice(&bytes).map_err(|_| foreign())?;
-            if identity.schema != SCHEMA {
+            let mut identity: Identity = serde_json::from_slice(&bytes).map_err(|_| foreign())?;
+            if !(OLDEST_SCHEMA..=SCHEMA).contains(&identity.schema) {
                 return Err(wrong(
                     "the index was written by another version of storage-ipfs; use that, or rebuild the index",
                 ));
             }
-            return Ok(identity.id);
+            if identity.schema == SCHEMA || !writes {
+                return Ok(identity.id);
+            }
+            identity.schema = SCHEMA;
+            let record = serde_json::to_string(&identity).unwrap_or_default();
+            let unchanged = object.entry.etag.as_ref().map_or(PutOptions::new(), |etag| PutOptions::new().if_match(etag));
+            match index.put(&key, Body::from(record), unchanged).await {
+                Ok(_) => return Ok(identity.id),
+                // Another process was first.
+                Err(e) if e.kind() == ErrorKind::PreconditionFailed => continue,
+                Err(e) => return Err(e),
+            }
         }
         let mut first = index.list(ListOptions::new().limit(1)).await?;
         if first.next().await.transpose()?.is_some_and(|item| item.position() != "s/store") {
@@ -137,7 +148,7 @@ async fn identity(index: &dyn StorageBackend) -> Result<String> {
 pub(crate) async fn adopt(index: &dyn StorageBackend, id: &str) -> Result<()> {
     let mut first = index.list(ListOptions::new().limit(1)).await?;
     if first.next().await.transpose()?.is_some() {
-        return match identity(index).await? {
+        return match identity(index, true).await? {
             own if own == id => Ok(()),
             _ => Err(wrong("the index is another store's; name an empty one")),
         };

@@ -1,5 +1,8 @@
 //! Content on its way to a name: received, on the node, pinned.
 //!
+//! What is pinned is a directory with nothing but the content, under a file name that only this store uses: so nobody else's pin is ever
+//! the same, and nobody need be asked whether there is one.
+//!
 //! What is pinned and has no name yet can be taken for left behind by a sweep. The sweep leaves a trace of that in the count of the
 //! content: whoever pins first looks at the count, and names only what has the same count then, or keys that keep it pinned.
 
@@ -9,22 +12,26 @@ use std::{
 };
 
 use bytes::Bytes;
+use cid::Cid;
 use futures_util::{FutureExt, StreamExt};
-use storage_core::{Body, Condition, Entry, Error, ErrorKind, Etag, PutOptions, Result, StorageBackend};
+use storage_core::{Body, Condition, Entry, Error, ErrorKind, Etag, PutOptions, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::{
+    add::Added,
     error,
-    node::{Node, about_content},
-    record::{self, Count, State},
-    store::{self, Failure, Session, Store, etag_of},
+    node::{Node, about_content, pin_name},
+    record::{self, Count, Names, State},
+    store::{Failure, Found, Session, Store, etag_of},
     sweep::{CLAIM, InUse, TRACE},
-    unixfs::{Block, CHUNK, Part, leaf},
+    unixfs::{Block, CHUNK, Part, directory, leaf, total},
 };
 
 /// A value, and what is known of its content on the node.
 pub(crate) struct Content {
     pub(crate) part: Part,
+    /// The directory that is pinned for it, with its block.
+    directory: (Cid, Bytes),
     form: Form,
     pinned: Option<Pinned>,
     /// What takes it off the node again, unless it is named.
@@ -52,7 +59,7 @@ impl Form {
 }
 
 /// That content was pinned, and what its count was before that.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pinned {
     at: Instant,
     under: Option<Etag>,
@@ -86,18 +93,31 @@ impl Drop for Abandoned {
 }
 
 impl Content {
-    fn new(part: Part, form: Form) -> Self {
-        Self { part, form, pinned: None, abandoned: Abandoned(None), in_use: None }
+    /// A file that has `total` bytes in all its blocks.
+    fn new(names: &Names, part: Part, total: u64, form: Form) -> Self {
+        let directory = directory(names.file(), &part.cid, total);
+        Self { part, directory, form, pinned: None, abandoned: Abandoned(None), in_use: None }
     }
 
-    pub(crate) fn pinned(&self) -> Option<Pinned> {
-        self.pinned.clone()
+    fn small(names: &Names, value: Bytes) -> Self {
+        let size = value.len() as u64;
+        Self::new(names, Part { cid: leaf(&value), size }, size, Form::Small(value))
+    }
+
+    /// What is pinned for it.
+    pub(crate) fn pin(&self) -> Cid {
+        self.directory.0
+    }
+
+    /// What was pinned for it, if anything was.
+    pub(crate) fn pinned(&self) -> Option<(Cid, Pinned)> {
+        self.pinned.clone().map(|pinned| (self.pin(), pinned))
     }
 
     /// Equal content was pinned so.
-    pub(crate) fn pinned_with(&mut self, pinned: Option<Pinned>) {
+    pub(crate) fn pinned_with(&mut self, pinned: Option<(Cid, Pinned)>) {
         if self.pinned.is_none() {
-            self.pinned = pinned;
+            self.pinned = pinned.map(|(_, pinned)| pinned);
         }
     }
 
@@ -114,9 +134,9 @@ impl Session {
         if let Some(source) = &options.source {
             return self.source(node, source).await;
         }
-        if body.len().is_some_and(|len| len <= CHUNK as u64) && body.is_in_memory() {
+        if is_small(&body) {
             let value = body.bytes(CHUNK as u64).await?;
-            return Ok(small(value));
+            return Ok(Content::small(&self.store.names, value));
         }
         let again = body.try_clone();
         let mut stream = match body.into_buffer() {
@@ -134,7 +154,7 @@ impl Session {
         let (mut first, mut len) = (Vec::new(), 0);
         while len <= CHUNK {
             let Some(piece) = stream.next().await.transpose()? else {
-                return Ok(small(joined(first)));
+                return Ok(Content::small(&self.store.names, joined(first)));
             };
             len += piece.len();
             first.push(piece);
@@ -144,41 +164,37 @@ impl Session {
 
     async fn send(&self, first: Vec<Bytes>, rest: storage_core::BodyStream, again: Option<Body>) -> Result<Content> {
         let store = &self.store;
-        let found: Arc<std::sync::OnceLock<Looked>> = Arc::default();
-        let looked = found.clone();
-        let (session, mut abandoned) = (self.clone(), Abandoned(Some(store.clone())));
-        let used: Arc<Mutex<Option<InUse>>> = Arc::default();
-        let using = used.clone();
-        let before = move |part: Part| {
+        let looked = Arc::new(Mutex::new(None::<(Content, Option<Pinned>)>));
+        let (session, set, mut abandoned) = (self.clone(), looked.clone(), Abandoned(Some(store.clone())));
+        let before = move |part: Part, total: u64| {
             async move {
-                *using.lock().unwrap_or_else(PoisonError::into_inner) = Some(session.store.sweeper.using(part.cid));
+                let mut content = Content::new(&session.store.names, part, total, Form::Sent(None));
+                content.in_use = Some(session.store.sweeper.using(part.cid));
+                let pin = content.pin();
                 // The node collects nothing while it takes an upload, and unpins nothing while it wants to collect: it must not wait.
-                let seen = session.look(&part, false).await?;
-                let _ = looked.set(seen);
-                Ok(())
+                let found = session.look(part.cid, None, false).await;
+                let told = found.map(|pinned| *set.lock().unwrap_or_else(PoisonError::into_inner) = Some((content, pinned)));
+                (pin, told)
             }
             .boxed()
         };
-        match store.node()?.add_stream(first, rest, &store.pin_name, before).await {
-            Ok(part) => {
-                let looked = found.get().cloned().unwrap_or_default();
-                if let Some(name) = &looked.foreign {
-                    // Somebody else's pin is called what it was.
-                    store.node()?.pin_add(&part.cid, name, true).await?;
-                }
-                let mut content = Content::new(part, Form::Sent(again));
-                content.pinned = Some(looked.pinned.unwrap_or_else(|| Pinned::now(None)));
+        let added = store.node()?.add_stream(store.names.file(), first, rest, &store.pin_name, before).await;
+        let looked = looked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let e = match (added, looked) {
+            (Ok(_), Some((mut content, pinned))) => {
+                content.form = Form::Sent(again);
+                content.pinned = Some(pinned.unwrap_or_else(|| Pinned::now(None)));
                 content.abandoned = abandoned;
-                content.in_use = used.lock().unwrap_or_else(PoisonError::into_inner).take();
-                Ok(content)
+                return Ok(content);
             }
-            Err((e, Some(cid))) => {
-                abandoned.0 = None;
-                store.sweeper.discard(cid);
-                Err(e)
-            }
-            Err((e, None)) => Err(e),
-        }
+            // An upload that ended well was looked at.
+            (Ok(_), None) => return Err(collected()),
+            (Err((e, None)), _) => return Err(e),
+            (Err((e, Some(added))), _) => (e, added),
+        };
+        abandoned.0 = None;
+        store.sweeper.discard(e.1);
+        Err(e.0)
     }
 
     /// A value by the name of its content, which the node fetches if it can.
@@ -192,6 +208,7 @@ impl Session {
             Err(e) if error::is_not_found(&e) => node.block(&cid, false).await.map_err(about_content)?,
             root => root?,
         };
+        let all = total(&cid, &root);
         let size = Block::read(&cid, root).map_err(|e| match e.kind() {
             ErrorKind::Corrupt => {
                 Error::new(ErrorKind::InvalidInput, "the source is not a file that can be verified").with_source(e)
@@ -202,12 +219,13 @@ impl Session {
         if i64::try_from(size).is_err() {
             return Err(Error::new(ErrorKind::InvalidInput, "the source says that it is larger than any value"));
         }
-        Ok(Content::new(Part { cid, size }, Form::Named))
+        Ok(Content::new(&self.store.names, Part { cid, size }, all, Form::Named))
     }
 
-    /// Makes sure that content is pinned, or that a key keeps it so. `again` if it was found out that it is not.
-    pub(crate) async fn ensure(&self, content: &mut Content, again: bool) -> Result<()> {
-        self.ensure_on_node(content, again).await?;
+    /// Makes sure that content is pinned, or that a key keeps it so. `seen` is its count, if that was just read; `again` if it was found out
+    /// that it is not pinned.
+    pub(crate) async fn ensure(&self, content: &mut Content, seen: Option<Found>, again: bool) -> Result<()> {
+        self.ensure_on_node(content, seen, again).await?;
         match &self.store.pinning {
             // What has a key was asked for with that.
             Some(service) if content.pinned.is_some() => service.pin(&content.part.cid).await,
@@ -215,57 +233,59 @@ impl Session {
         }
     }
 
-    async fn ensure_on_node(&self, content: &mut Content, again: bool) -> Result<()> {
+    async fn ensure_on_node(&self, content: &mut Content, seen: Option<Found>, again: bool) -> Result<()> {
         if content.pinned.is_some() && !again {
             return Ok(());
         }
         let store = &self.store;
-        let (node, part) = (store.node()?, content.part);
-        content.in_use.get_or_insert_with(|| store.sweeper.using(part.cid));
-        let looked = self.look(&part, true).await?;
-        let Some(pinned) = looked.pinned else { return Ok(()) };
-        if looked.foreign.is_none() {
-            content.abandoned.0 = Some(store.clone());
-            match content.form.once_more() {
-                Form::Small(value) => node.add_small(&value, &part.cid, &store.pin_name).await?,
-                Form::Sent(body) => match node.pin_add(&part.cid, &store.pin_name, true).await {
-                    Err(e) if error::is_not_found(&e) => {
-                        let Some(body) = body else { return Err(collected()) };
-                        let options = PutOptions::new();
-                        let mut sent = Box::pin(self.receive(body, &options)).await?;
-                        content.pinned = sent.pinned.take();
-                        sent.named();
-                        return Ok(());
-                    }
-                    pinned => pinned?,
-                },
-                Form::Named => node.pin_add(&part.cid, &store.pin_name, false).await.map_err(about_content)?,
+        let (node, cid) = (store.node()?, content.part.cid);
+        content.in_use.get_or_insert_with(|| store.sweeper.using(cid));
+        let Some(pinned) = self.look(cid, seen, true).await? else { return Ok(()) };
+        content.abandoned.0 = Some(store.clone());
+        let name = pin_name(&store.pin_name, &cid);
+        match content.form.once_more() {
+            Form::Small(value) => {
+                node.add_small(store.names.file(), &value, Added { cid, pin: content.pin() }, &name).await?;
             }
+            Form::Sent(body) => match node.pin_directory(&content.directory, &name, true).await {
+                Err(e) if error::is_not_found(&e) => {
+                    let Some(body) = body else { return Err(collected()) };
+                    let options = PutOptions::new();
+                    let mut sent = Box::pin(self.receive(body, &options)).await?;
+                    content.pinned = sent.pinned.take();
+                    sent.named();
+                    return Ok(());
+                }
+                pinned => pinned?,
+            },
+            Form::Named => node.pin_directory(&content.directory, &name, false).await.map_err(about_content)?,
         }
         content.pinned = Some(pinned);
         Ok(())
     }
 
-    /// Looks at content that is about to be pinned. If it is just being unpinned, it waits for that, or leaves it to the write that names
-    /// the content to find out.
-    async fn look(&self, part: &Part, waits: bool) -> Result<Looked> {
+    /// Looks at content that is about to be pinned, and says what a pin that is made now rests on; `None` if it is pinned already, for keys. If it
+    /// is just being unpinned, it waits for that, or leaves it to the write that names the content to find out.
+    async fn look(&self, cid: Cid, mut seen: Option<Found>, waits: bool) -> Result<Option<Pinned>> {
         let begun = Instant::now();
         loop {
-            let found = self.count(&part.cid).await?;
-            let etag = etag_of(found.as_ref());
+            let found = match seen.take() {
+                Some(seen) => seen,
+                None => self.count(&cid).await?,
+            };
             match &found {
-                Some((count, _)) if count.keys > 0 => return Ok(Looked::default()),
+                Some((count, _)) if count.keys > 0 => return Ok(None),
                 // It is about to be unpinned: as newly found it is left alone for a while.
                 Some((count, record)) if count.is_pinned() => {
                     let staked = Count { state: State::Found, ..count.clone() };
                     let condition = record.etag.as_ref().map(|etag| Condition::IfMatch(etag.clone()));
-                    if self.write_count(part, &staked, condition).await?.is_some() {
-                        return Ok(Looked::default());
+                    if self.write_count(&cid, &staked, condition).await?.is_some() {
+                        return Ok(None);
                     }
                 }
                 Some((Count { state: State::Claimed(_), .. }, record)) => {
                     if !waits {
-                        return Ok(Looked { pinned: Some(Pinned::in_vain()), foreign: None });
+                        return Ok(Some(Pinned::in_vain()));
                     }
                     if self.open.is_some() {
                         return Err(busy(ErrorKind::Conflict));
@@ -274,59 +294,41 @@ impl Session {
                     let age = self.store.now().await.ok().zip(record.modified);
                     let age = age.and_then(|(now, since)| now.duration_since(since).ok());
                     if age.is_some_and(|age| age > CLAIM) {
-                        return Ok(Looked { pinned: Some(Pinned::now(etag)), foreign: None });
+                        return Ok(Some(Pinned::now(etag_of(found.as_ref()))));
                     }
                     if begun.elapsed() > CLAIM + self.store.config.timeout {
                         return Err(busy(ErrorKind::Unavailable));
                     }
                     sleep(Duration::from_millis(20)).await;
                 }
-                _ => {
-                    let pin = self.store.node()?.pin(&part.cid).await?;
-                    let Some(pin) = pin.filter(|pin| !pin.name.starts_with("storage-ipfs:")) else {
-                        return Ok(Looked { pinned: Some(Pinned::now(etag)), foreign: None });
-                    };
-                    if found.as_ref().is_some_and(|(count, _)| count.foreign.as_ref() == Some(&pin.name)) {
-                        return Ok(Looked { pinned: Some(Pinned::now(etag)), foreign: Some(pin.name) });
-                    }
-                    // Somebody else's pin. That is written down before ours can take its place.
-                    let count = Count { foreign: Some(pin.name.clone()), ..Count::default() };
-                    let condition = etag.map_or(Condition::IfAbsent, Condition::IfMatch);
-                    if let Some(record) = self.write_count(part, &count, Some(condition)).await? {
-                        return Ok(Looked { pinned: Some(Pinned::now(record.etag)), foreign: Some(pin.name) });
-                    }
-                }
+                _ => return Ok(Some(Pinned::now(etag_of(found.as_ref())))),
             }
         }
     }
 
     /// Writes a count, unless another writer was first.
-    async fn write_count(&self, part: &Part, count: &Count, condition: Option<Condition>) -> Result<Option<Entry>> {
+    async fn write_count(&self, cid: &Cid, count: &Count, condition: Option<Condition>) -> Result<Option<Entry>> {
         let mut options = PutOptions::new();
         options.condition = condition;
-        match self.view().put(&record::count_key(&part.cid)?, count.write().into(), options).await {
+        match self.view().put(&record::count_key(cid)?, count.write().into(), options).await {
             Ok(record) => Ok(Some(record)),
             Err(e) if matches!(e.kind(), ErrorKind::AlreadyExists | ErrorKind::PreconditionFailed) => Ok(None),
             Err(e) => Err(self.store.own(e)),
         }
     }
 
-    /// Leaves content that was pinned, and will not be named, to the sweep.
+    /// Leaves content that was pinned, and will not be named, to the sweep; what only may be pinned, to one of everything.
     pub(crate) fn discard(&self, content: Content) {
         if content.pinned.is_some() {
-            self.store.sweeper.discard(content.part.cid);
+            self.store.sweeper.discard(Added { cid: content.part.cid, pin: content.pin() });
+            content.named();
         }
-        content.named();
     }
 }
 
-/// What is to be known before content is pinned.
-#[derive(Clone, Default)]
-struct Looked {
-    /// What a pin that is made now rests on; `None` if it is pinned already, for keys.
-    pinned: Option<Pinned>,
-    /// The name of somebody else's pin.
-    foreign: Option<String>,
+/// Whether a value lies in memory, and is one block.
+pub(crate) fn is_small(body: &Body) -> bool {
+    body.len().is_some_and(|len| len <= CHUNK as u64) && body.is_in_memory()
 }
 
 /// Whether a write may name content that has this count.
@@ -338,16 +340,6 @@ pub(crate) fn check_pinned(
     let etag = etag_of(found);
     let holds = found.is_some_and(|(count, _)| count.is_pinned()) || pinned.is_some_and(|p| p.holds(etag.as_ref()));
     if holds { Ok(()) } else { Err(Failure::Unpinned(part.cid)) }
-}
-
-/// The same, looked up.
-pub(crate) async fn found(view: &dyn StorageBackend, cid: &cid::Cid) -> Result<Option<(Count, Entry)>> {
-    store::count(view, cid).await
-}
-
-fn small(value: Bytes) -> Content {
-    let part = Part { cid: leaf(&value), size: value.len() as u64 };
-    Content::new(part, Form::Small(value))
 }
 
 fn joined(mut pieces: Vec<Bytes>) -> Bytes {

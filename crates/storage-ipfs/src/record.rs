@@ -3,7 +3,7 @@
 //! | key in the index | what |
 //! |---|---|
 //! | `k/` prefix key | the record of a key: metadata of the value, and in the fields `$cid` and `$size` its content and size. Etag and dates are the index's own |
-//! | `c/` cid | a [`Count`] as JSON: how many keys have this content, or what is being done about it |
+//! | `c/` cid | a [`Count`] as JSON: how many keys have this content, what keeps it pinned, or what is being done about it |
 //! | `q/` cid | nothing: that content may have to be unpinned |
 //! | `s/store` | the version of all this, and the id of the store |
 //! | `s/clock` | nothing: its date is the index's time |
@@ -16,8 +16,9 @@ use storage_core::{Entry, Error, ErrorKind, FieldValue, Key, Metadata, Result};
 
 use crate::unixfs::Part;
 
-/// The version of the records.
-pub(crate) const SCHEMA: u32 = 1;
+/// The version of the records. Those of version 1 are read, too: their counts know no [`pin`](Count::pin).
+pub(crate) const SCHEMA: u32 = 2;
+pub(crate) const OLDEST_SCHEMA: u32 = 1;
 /// Bytes that a key of the index has beside the prefix and the key itself.
 pub(crate) const KEY_OVERHEAD: usize = 2;
 /// Bytes that the fields of a record take of the index's limit on metadata, at most.
@@ -30,11 +31,19 @@ pub(crate) const SIZE: &str = "$size";
 #[derive(Clone, Debug)]
 pub(crate) struct Names {
     keys: Arc<str>,
+    file: Arc<str>,
 }
 
 impl Names {
-    pub(crate) fn new(prefix: &str) -> Self {
-        Self { keys: format!("k/{prefix}").into() }
+    /// Those in the index of the store with this id, whose keys begin so.
+    pub(crate) fn new(prefix: &str, id: &str) -> Self {
+        Self { keys: format!("k/{prefix}").into(), file: format!("storage-ipfs-{id}").into() }
+    }
+
+    /// What content is called in the directory that is pinned to keep it, and that holds nothing else. Only this store calls it so, so that
+    /// nobody else's pin is ever the same.
+    pub(crate) fn file(&self) -> &str {
+        &self.file
     }
 
     /// How the records of keys that begin so do.
@@ -70,9 +79,30 @@ pub(crate) struct Count {
     pub(crate) keys: u64,
     #[serde(default, skip_serializing_if = "State::is_kept")]
     pub(crate) state: State,
-    /// The name of a pin that was there before ours, which somebody else has made: it is never removed.
+    /// The directory that is pinned to keep the content; the content itself in what version 1 has written.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "text")]
+    pub(crate) pin: Option<Cid>,
+    /// In what version 1 has written, the name of a pin of the content itself that somebody else had made before: it is never removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) foreign: Option<String>,
+}
+
+/// Content identifiers as text.
+mod text {
+    use cid::Cid;
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(cid: &Option<Cid>, serializer: S) -> Result<S::Ok, S::Error> {
+        match cid {
+            Some(cid) => serializer.collect_str(cid),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Cid>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| Cid::try_from(text).map_err(|_| de::Error::custom("a pin is a content identifier"))).transpose()
+    }
 }
 
 /// What is being done about content that no key has.
@@ -179,9 +209,13 @@ mod tests {
     use super::*;
     use crate::unixfs::leaf;
 
+    fn names() -> Names {
+        Names::new("p/", "id")
+    }
+
     #[test]
     fn fields_may_be_called_anything() {
-        let names = Names::new("p/");
+        let names = names();
         let part = Part { cid: leaf(b"x"), size: 1 };
         let own = ["$cid", "$size", "$", "$$", "$$cid", "", "cid"];
         let metadata = own.iter().fold(Metadata::new().tag("t"), |metadata, name| metadata.field(*name, *name));
@@ -199,6 +233,7 @@ mod tests {
             Count { keys: 3, ..Count::default() },
             Count { state: State::Claimed("t".into()), ..Count::default() },
             Count { state: State::Released, foreign: Some(String::new()), ..Count::default() },
+            Count { keys: 1, pin: Some(leaf(b"x")), ..Count::default() },
         ] {
             assert_eq!(Count::read(count.write().as_bytes()).unwrap(), count);
         }

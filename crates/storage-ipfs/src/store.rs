@@ -12,7 +12,7 @@ use std::{
 use cid::Cid;
 use futures_util::future::BoxFuture;
 use storage_core::{
-    BackendInfo, Entry, Error, ErrorKind, Etag, GetOptions, Key, Result, StatOptions, StorageBackend,
+    BackendInfo, Entry, Error, ErrorKind, Etag, GetOptions, Key, Object, Result, StatOptions, StorageBackend,
     pending::{Keys, Settled},
 };
 use tokio::{
@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     Config,
     blocks::Blocks,
+    commits::Commits,
     error,
     node::Node,
     pinning::Service,
@@ -30,10 +31,17 @@ use crate::{
     sweep::Sweeper,
     task::Tasks,
     transaction::Open,
+    unixfs::Part,
 };
 
+/// The content of keys. What it says of a key is never believed before the index has said the same.
+pub(crate) type Recent = moka::sync::Cache<Key, Part>;
+
+/// Of how many keys it is remembered.
+const RECENT: u64 = 4096;
+
 /// How long a write is tried again that other writers of the index were faster than.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) struct Store {
     pub(crate) info: BackendInfo,
@@ -45,7 +53,7 @@ pub(crate) struct Store {
     pub(crate) names: Names,
     pub(crate) tasks: Tasks,
     /// Writers of this instance change the index one after the other, so that they do not meet there.
-    turn: Mutex<()>,
+    pub(crate) turn: Mutex<()>,
     /// Shared by open transactions. A sweep writes to the index while there are none, so that it is no conflict to them.
     pub(crate) calm: Arc<RwLock<()>>,
     closed: AtomicBool,
@@ -54,6 +62,10 @@ pub(crate) struct Store {
     pub(crate) id: String,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) pinning: Option<Service>,
+    /// Writes of one key that wait for the index.
+    pub(crate) commits: Commits,
+    /// The content that keys had when they were last seen here.
+    pub(crate) recent: Recent,
 }
 
 /// Why a write did not happen.
@@ -89,7 +101,7 @@ impl Store {
         Ok(Self {
             pinning: Service::new(&config, &pin_name(&id))?,
             info,
-            names: Names::new(&config.prefix),
+            names: Names::new(&config.prefix, &id),
             config,
             blocks: Arc::new(blocks),
             index,
@@ -99,6 +111,8 @@ impl Store {
             calm: Arc::default(),
             closed: AtomicBool::new(false),
             pin_name: pin_name(&id),
+            commits: Commits::default(),
+            recent: Recent::new(RECENT),
             id,
             sweeper: Arc::default(),
         })
@@ -257,7 +271,7 @@ impl Session {
     }
 
     /// The count of some content, and the etag of its record.
-    pub(crate) async fn count(&self, cid: &Cid) -> Result<Option<(Count, Entry)>> {
+    pub(crate) async fn count(&self, cid: &Cid) -> Result<Found> {
         count(&*self.view(), cid).await.map_err(|e| self.store.own(e))
     }
 
@@ -280,8 +294,15 @@ impl Session {
 }
 
 /// The count of some content, and its record.
-pub(crate) async fn count(view: &dyn StorageBackend, cid: &Cid) -> Result<Option<(Count, Entry)>> {
-    let Some(object) = view.get(&record::count_key(cid)?, GetOptions::new()).await? else { return Ok(None) };
+pub(crate) type Found = Option<(Count, Entry)>;
+
+pub(crate) async fn count(view: &dyn StorageBackend, cid: &Cid) -> Result<Found> {
+    counted(view.get(&record::count_key(cid)?, GetOptions::new()).await?).await
+}
+
+/// The same of a record that was read.
+pub(crate) async fn counted(read: Option<Object>) -> Result<Found> {
+    let Some(object) = read else { return Ok(None) };
     let count = Count::read(&object.body.bytes(1 << 20).await?)?;
     Ok(Some((count, object.entry)))
 }

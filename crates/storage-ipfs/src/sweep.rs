@@ -5,7 +5,7 @@
 //! `sweep_after`.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -24,10 +24,14 @@ use tokio::{
 };
 
 use crate::{
+    add::Added,
     change::read_counts,
+    error,
+    node::Pin,
     open,
     record::{self, Count, State},
     store::{Failure, Job, Session, Store},
+    unixfs::{entries, is_leaf},
 };
 
 /// How long content may be claimed before another sweep takes it over.
@@ -48,7 +52,8 @@ const BETWEEN: Duration = Duration::from_secs(60);
 #[derive(Default)]
 pub(crate) struct Sweeper {
     notify: Notify,
-    discarded: Mutex<HashSet<Cid>>,
+    /// Content that was pinned and will not be named, with its pin.
+    discarded: Mutex<HashMap<Cid, Cid>>,
     leftovers: AtomicBool,
     /// Content that is on its way to a name in this process, and how often.
     in_use: Mutex<HashMap<Cid, usize>>,
@@ -85,8 +90,8 @@ impl Sweeper {
     }
 
     /// This content was pinned, and will not be named.
-    pub(crate) fn discard(&self, cid: Cid) {
-        lock(&self.discarded).insert(cid);
+    pub(crate) fn discard(&self, content: Added) {
+        lock(&self.discarded).insert(content.cid, content.pin);
         self.wake();
     }
 
@@ -147,13 +152,14 @@ pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool
     let session = Session::new(store.clone());
     let gone = || of_its_own && Arc::strong_count(store) <= 2;
     let discarded = std::mem::take(&mut *lock(&store.sweeper.discarded));
-    queue(&session, discarded.into_iter().collect(), State::Kept).await?;
+    queue(&session, discarded.into_iter().map(|(cid, pin)| (cid, Some(pin))).collect(), State::Kept).await?;
     if everything {
         let pins = store.node()?.pins(&store.pin_name).await?.try_chunks(TOGETHER);
         futures_util::pin_mut!(pins);
         while let Some(pins) = pins.next().await {
-            let pins = pins.map_err(|broken| broken.1)?;
-            queue(&session, pins.into_iter().map(|pin| pin.cid).collect(), State::Found).await?;
+            let pins = stream::iter(pins.map_err(|broken| broken.1)?).map(|pin| keeps(store, pin)).buffered(AT_ONCE);
+            let kept: Vec<Option<_>> = pins.try_collect().await?;
+            queue(&session, kept.into_iter().flatten().collect(), State::Found).await?;
             if gone() {
                 return Ok(());
             }
@@ -180,15 +186,37 @@ pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool
     Ok(())
 }
 
+/// The content that a pin of this store keeps, with the pin; without it if the content itself is pinned. `None` if that cannot be known.
+async fn keeps(store: &Store, pin: Pin) -> Result<Option<(Cid, Option<Cid>)>> {
+    let named = pin.name.get(store.pin_name.len()..).and_then(|rest| rest.strip_prefix(':'));
+    if let Some(content) = named.and_then(|text| Cid::try_from(text).ok()) {
+        return Ok(Some((content, Some(pin.cid))));
+    }
+    // A stream, whose name was not known when it was sent, or what version 1 of the records has pinned.
+    if is_leaf(&pin.cid) {
+        return Ok(Some((pin.cid, None)));
+    }
+    let block = match store.node()?.block(&pin.cid, true).await {
+        Err(e) if error::is_not_found(&e) => return Ok(None),
+        block => block?,
+    };
+    let held = entries(&pin.cid, block).unwrap_or_default();
+    let own = held.iter().find(|(name, _)| held.len() == 1 && name == store.names.file().as_bytes());
+    Ok(Some(own.map_or((pin.cid, None), |(_, content)| (*content, Some(pin.cid)))))
+}
+
 /// Queues content that has no key.
-async fn queue(session: &Session, cids: Vec<Cid>, state: State) -> Result<()> {
-    if cids.is_empty() {
+async fn queue(session: &Session, pinned: Vec<(Cid, Option<Cid>)>, state: State) -> Result<()> {
+    if pinned.is_empty() {
         return Ok(());
     }
+    let pinned: HashMap<Cid, Option<Cid>> = pinned.into_iter().collect();
+    let cids = pinned.keys().copied().collect();
     let update = move |cid: &Cid, found: Option<&(Count, Entry)>| match found {
         None | Some((Count { keys: 0, state: State::Released, .. }, _)) => {
-            let foreign = found.and_then(|(count, _)| count.foreign.clone());
-            let count = Count { keys: 0, state: state.clone(), foreign };
+            let pin = pinned.get(cid).copied().flatten();
+            let foreign = found.and_then(|(count, _)| count.foreign.clone()).filter(|_| pin.is_none());
+            let count = Count { keys: 0, state: state.clone(), pin, foreign };
             vec![Write::Count(*cid, count), Write::Queue(*cid)]
         }
         _ => Vec::new(),
@@ -263,8 +291,9 @@ async fn release(store: &Store, cid: Cid, count: &Count) -> (Cid, Became, Result
 
 /// Unpins content on the node, if the pin is ours.
 async fn release_on_node(store: &Store, cid: Cid, count: &Count) -> (Cid, Became, Result<()>) {
+    let pinned = count.pin.unwrap_or(cid);
     let pin = match store.node() {
-        Ok(node) => node.pin(&cid).await.map(|pin| (node, pin)),
+        Ok(node) => node.pin(&pinned).await.map(|pin| (node, pin)),
         Err(e) => Err(e),
     };
     let (node, pin) = match pin {
@@ -273,17 +302,22 @@ async fn release_on_node(store: &Store, cid: Cid, count: &Count) -> (Cid, Became
     };
     match (pin, &count.foreign) {
         (None, _) => (cid, Became::Unpinned, Ok(())),
-        (Some(pin), _) if pin.name != store.pin_name => (cid, Became::Theirs, Ok(())),
+        (Some(pin), _) if !is_own(store, &pin) => (cid, Became::Theirs, Ok(())),
         // Somebody else's pin, which was called otherwise.
         (Some(_), Some(name)) => match node.pin_add(&cid, name, true).await {
             Ok(()) => (cid, Became::Theirs, Ok(())),
             Err(e) => (cid, Became::Untouched, Err(e)),
         },
-        (Some(_), None) => match node.pin_rm(&cid, UNPIN).await {
+        (Some(_), None) => match node.pin_rm(&pinned, UNPIN).await {
             Ok(()) => (cid, Became::Unpinned, Ok(())),
             Err(e) => (cid, Became::Unknown, Err(e)),
         },
     }
+}
+
+/// Whether it is called as this store calls pins.
+fn is_own(store: &Store, pin: &Pin) -> bool {
+    pin.name.strip_prefix(&store.pin_name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// What a sweep writes about some content.

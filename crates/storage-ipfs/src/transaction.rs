@@ -8,11 +8,11 @@ use std::{
     },
 };
 
-use cid::Cid;
 use storage_core::{Error, ErrorKind, Result, StorageBackend, Transaction, async_trait};
 use tokio::{sync::OwnedRwLockReadGuard, time::Instant};
 
 use crate::{
+    add::Added,
     store::{Session, Store},
     sweep::TRACE,
 };
@@ -34,7 +34,7 @@ pub(crate) struct Open {
     ended: AtomicBool,
     calm: Mutex<Option<OwnedRwLockReadGuard<()>>>,
     /// Content that it named.
-    written: Mutex<Vec<Cid>>,
+    written: Mutex<Vec<Added>>,
     /// Whether content has lost its last key.
     queued: AtomicBool,
 }
@@ -52,8 +52,8 @@ impl Open {
         self.doomed.store(true, Ordering::Release);
     }
 
-    pub(crate) fn wrote(&self, cid: Cid) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(cid);
+    pub(crate) fn wrote(&self, content: Added) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).push(content);
     }
 
     pub(crate) fn note(&self) {
@@ -67,8 +67,8 @@ impl Open {
 
     /// What the transaction has pinned, and nobody else has named, goes.
     fn forget(&self) {
-        for cid in std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner)) {
-            self.store.sweeper.discard(cid);
+        for content in std::mem::take(&mut *self.written.lock().unwrap_or_else(PoisonError::into_inner)) {
+            self.store.sweeper.discard(content);
         }
     }
 

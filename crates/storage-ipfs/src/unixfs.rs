@@ -37,6 +37,7 @@ struct UnixFs {
 }
 
 const KIND_RAW: i32 = 0;
+const KIND_DIRECTORY: i32 = 1;
 const KIND_FILE: i32 = 2;
 
 #[derive(Clone, PartialEq, Message)]
@@ -123,18 +124,40 @@ impl Block {
     }
 }
 
-/// The names in a directory and what they stand for, of a block that is what its own name says.
+/// The names in a directory and what they stand for, of a block that is what its own name says. A file has no names.
 ///
 /// # Errors
 /// As [`Block::read`].
 pub(crate) fn entries(cid: &Cid, bytes: Bytes) -> Result<Vec<(Vec<u8>, Cid)>> {
     verify(cid, &bytes)?;
+    if cid.codec() != DAG_PB {
+        return Ok(Vec::new());
+    }
     let node = Node::decode(bytes).map_err(|_| no_file())?;
+    let kind = UnixFs::decode(node.data.unwrap_or_default()).map_err(|_| no_file())?.kind;
+    if kind != KIND_DIRECTORY {
+        return Ok(Vec::new());
+    }
     let entry = |link: Link| {
         let cid = Cid::try_from(link.hash.as_deref().unwrap_or_default()).map_err(|_| no_file())?;
         Ok((link.name.unwrap_or_default(), cid))
     };
     node.links.into_iter().map(entry).collect()
+}
+
+/// A directory that holds one file, which has `total` bytes in all its blocks: its name, and its block.
+pub(crate) fn directory(file: &str, content: &Cid, total: u64) -> (Cid, Bytes) {
+    let link = Link { hash: Some(content.to_bytes()), name: Some(file.as_bytes().to_vec()), total: Some(total) };
+    node(vec![link], &UnixFs { kind: KIND_DIRECTORY, ..UnixFs::default() })
+}
+
+/// Bytes of all blocks of the file whose first block this is.
+pub(crate) fn total(cid: &Cid, block: &Bytes) -> u64 {
+    let links = match cid.codec() {
+        DAG_PB => Node::decode(block.clone()).map(|node| node.links).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    links.iter().fold(block.len() as u64, |sum, link| sum.saturating_add(link.total.unwrap_or_default()))
 }
 
 /// The parts that a range touches, with the range of each.
@@ -149,6 +172,11 @@ pub(crate) fn touched(own: u64, parts: Vec<Part>, range: &Range<u64>) -> Vec<(Pa
         at += part.size;
     }
     touched
+}
+
+/// Whether it names bytes alone.
+pub(crate) fn is_leaf(cid: &Cid) -> bool {
+    cid.codec() == RAW
 }
 
 /// The bytes that a name holds itself, in place of a hash.
@@ -221,8 +249,8 @@ impl Builder {
         }
     }
 
-    /// The name and the size of what came.
-    pub(crate) fn finish(mut self) -> Part {
+    /// The name and the size of what came, and the bytes of all blocks.
+    pub(crate) fn finish(mut self) -> (Part, u64) {
         if self.leaf_len > 0 || self.size == 0 {
             self.end_leaf();
         }
@@ -230,7 +258,7 @@ impl Builder {
         loop {
             let level = std::mem::take(&mut self.levels[at]);
             if let ([root], true) = (level.as_slice(), at + 1 == self.levels.len()) {
-                return root.part;
+                return (root.part, root.total);
             }
             self.push(at + 1, branch(&level));
             at += 1;
@@ -267,12 +295,15 @@ fn branch(children: &[Child]) -> Child {
         name: Some(Vec::new()),
         total: Some(child.total),
     };
-    // The canonical form has the links before the data, although their field has the higher number.
-    let mut bytes = Node { data: None, links: children.iter().map(link).collect() }.encode_to_vec();
+    let (cid, block) = node(children.iter().map(link).collect(), &file);
+    Child { part: Part { cid, size }, total: block.len() as u64 + children.iter().map(|child| child.total).sum::<u64>() }
+}
+
+/// A block in its canonical form, which has the links before the data, although their field has the higher number.
+fn node(links: Vec<Link>, file: &UnixFs) -> (Cid, Bytes) {
+    let mut bytes = Node { data: None, links }.encode_to_vec();
     bytes.extend(Node { data: Some(file.encode_to_vec().into()), links: Vec::new() }.encode_to_vec());
-    let total = bytes.len() as u64 + children.iter().map(|child| child.total).sum::<u64>();
-    let cid = name(DAG_PB, ring::digest::digest(&SHA256, &bytes).as_ref());
-    Child { part: Part { cid, size }, total }
+    (name(DAG_PB, ring::digest::digest(&SHA256, &bytes).as_ref()), bytes.into())
 }
 
 #[cfg(test)]
@@ -282,11 +313,29 @@ mod tests {
     #[test]
     fn names_are_those_that_everybody_knows() {
         assert_eq!(leaf(b"").to_string(), "bafkreihdwdcefgh4dqkjv67uzcmw7ojee6xedzdetojuzjevtenxquvyku");
-        assert_eq!(Builder::default().finish().cid, leaf(b""));
+        assert_eq!(Builder::default().finish().0.cid, leaf(b""));
         let mut builder = Builder::default();
         builder.update(b"hello ");
         builder.update(b"world");
-        assert_eq!(builder.finish(), Part { cid: leaf(b"hello world"), size: 11 });
+        assert_eq!(builder.finish(), (Part { cid: leaf(b"hello world"), size: 11 }, 11));
+    }
+
+    /// As Kubo 0.43.1 named them for `add --wrap-with-directory`.
+    #[test]
+    fn a_directory_has_the_name_that_the_node_gives_it() {
+        let file = "storage-ipfs-0123456789abcdef0123456789abcdef";
+        let mut large = Builder::default();
+        large.update(&vec![b'x'; 3 << 20]);
+        let (large, total) = large.finish();
+        assert_eq!(total, 3_145_887);
+        for (content, total, expected) in [
+            (leaf(b"hello world"), 11, "bafybeic62fn6bxo6qjtk4zn57nosy7zq4illta4bzkj2katphffxr4b5by"),
+            (large.cid, total, "bafybeidbr5ld2iccu6zusb2hl4p5ytapumq4d6y6clpu65mpwvdwyfigqe"),
+        ] {
+            let (cid, block) = directory(file, &content, total);
+            assert_eq!(cid.to_string(), expected);
+            assert_eq!(entries(&cid, block).unwrap(), [(file.as_bytes().to_vec(), content)]);
+        }
     }
 
     #[test]

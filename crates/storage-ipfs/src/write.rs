@@ -1,21 +1,23 @@
 //! Writing keys: content first, then records and counts in one transaction of the index.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, btree_map},
     sync::Arc,
 };
 
-use futures_util::{FutureExt, StreamExt, stream};
+use cid::Cid;
+use futures_util::{FutureExt, StreamExt, future::join, stream};
 use storage_core::{
-    BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, Key, PutOptions, RenameOptions, Result,
+    BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, PutOptions, RenameOptions, Result,
     StatOptions, pending::Keys,
 };
 
 use crate::{
-    change::{Change, Changed, Value, apply, current, distinct, no_source, one, source},
-    pinned::Content,
+    add::Added,
+    change::{Before, Change, Changed, Value, apply, current, current_of, distinct, no_source, one, source},
+    pinned::{Content, is_small},
     read, record,
-    store::{Job, Outcome, Session},
+    store::{Job, Outcome, Session, counted},
 };
 
 /// How often content is pinned again that was unpinned before it had a name.
@@ -28,36 +30,47 @@ impl Session {
     pub(crate) async fn put(&self, key: &Key, body: Body, options: PutOptions) -> Result<Entry> {
         self.ready(self.keys([key])).await?;
         self.store.node()?;
-        if let Some(condition) = &options.condition {
-            // What cannot succeed any more is not sent.
-            condition.check(self.find(key).await?.as_ref())?;
-        }
-        let mut content = self.receive(body, &options).await?;
-        let mut again = false;
-        for _ in 0..ATTEMPTS {
-            if let Err(e) = self.ensure(&mut content, again).await {
+        // What cannot succeed any more is not sent.
+        let check = |current: Option<&Entry>| options.condition.as_ref().map_or(Ok(()), |c| c.check(current));
+        let (mut content, mut before) = if options.source.is_none() && is_small(&body) {
+            let content = self.receive(body, &options).await?;
+            let before = self.before(key, &content.part.cid).await?;
+            check(before.entries.first().and_then(Option::as_ref))?;
+            (content, Some(before))
+        } else {
+            if options.condition.is_some() {
+                check(self.find(key).await?.as_ref())?;
+            }
+            (self.receive(body, &options).await?, None)
+        };
+        for attempt in 0..ATTEMPTS {
+            let cid = content.part.cid;
+            let seen = before.as_ref().and_then(|before| before.counts.get(&cid).cloned());
+            let ensured = self.ensure(&mut content, seen, attempt > 0);
+            let (ensured, completed) = join(ensured, self.complete(before.take())).await;
+            before = completed;
+            if let Err(e) = ensured {
                 self.discard(content);
                 return Err(e);
             }
             let value = Value { part: content.part, pinned: content.pinned(), metadata: options.metadata.clone() };
             let change = Change { key: key.clone(), condition: options.condition.clone(), value: Some(value) };
-            match self.apply(vec![change], false).await {
-                Ok(Ok(changed)) => {
-                    return match one(changed) {
-                        Ok(entry) => {
-                            self.keep(content);
-                            entry.ok_or_else(record::damaged)
-                        }
-                        Err(e) => {
-                            self.discard(content);
-                            Err(e)
-                        }
-                    };
+            let changed = match self.open {
+                Some(_) => self.apply(vec![change], false).await.map(|outcome| outcome.map(one)),
+                None => self.store.commit(change, before.take()).await,
+            };
+            match changed {
+                Ok(Ok(Ok(entry))) => {
+                    if self.open.is_none() {
+                        self.store.recent.insert(key.clone(), content.part);
+                    }
+                    self.keep(content);
+                    return entry.ok_or_else(record::damaged);
                 }
-                Ok(Err(_)) => again = true,
+                Ok(Err(_)) => {}
                 // What may have been named is left to a sweep of everything.
                 Err(e) if e.is_ambiguous() => return Err(e),
-                Err(e) => {
+                Ok(Ok(Err(e))) | Err(e) => {
                     self.discard(content);
                     return Err(e);
                 }
@@ -65,6 +78,28 @@ impl Session {
         }
         self.discard(content);
         Err(overtaken())
+    }
+
+    /// What there is of a key, and the count of the content that it is going to have.
+    async fn before(&self, key: &Key, cid: &Cid) -> Result<Before> {
+        let (view, names) = (self.view(), &self.store.names);
+        let asked = [names.key(key)?, record::count_key(cid)?].map(|key| (key, GetOptions::new()));
+        let read = view.get_batch(asked.into()).await.map_err(|e| self.store.own(e))?;
+        let [entry, count]: [_; 2] = read.try_into().map_err(|_| record::damaged())?;
+        let entry = current_of(key, names, entry).map_err(|e| self.store.own(e))?;
+        let count = counted(count.map_err(|e| self.store.own(e))?).await?;
+        Ok(Before { entries: vec![entry], counts: [(*cid, count)].into() })
+    }
+
+    /// Adds the count of the content that the key had. Without it, it is all read again later.
+    async fn complete(&self, before: Option<Before>) -> Option<Before> {
+        let mut before = before.filter(|_| self.open.is_none())?;
+        let Some(Some(entry)) = before.entries.first() else { return Some(before) };
+        let old = read::part(entry).ok()?.cid;
+        if let btree_map::Entry::Vacant(count) = before.counts.entry(old) {
+            count.insert(self.count(&old).await.ok()?);
+        }
+        Some(before)
     }
 
     pub(crate) async fn put_batch(
@@ -132,7 +167,7 @@ impl Session {
             }
         }
         let ensure = |(at, key, options, mut content): (usize, Key, PutOptions, Content)| async move {
-            let ensured = self.ensure(&mut content, false).await;
+            let ensured = self.ensure(&mut content, None, false).await;
             (at, key, options, content, ensured)
         };
         let ensured: Vec<_> = stream::iter(ready).map(ensure).buffered(AT_ONCE).collect().await;
@@ -195,7 +230,7 @@ impl Session {
                     let unpinned = ready.iter_mut().filter(|(.., content)| content.part.cid == cid);
                     let mut failed = None;
                     for (.., content) in unpinned {
-                        if let Err(e) = self.ensure(content, true).await {
+                        if let Err(e) = self.ensure(content, None, true).await {
                             failed = Some(e);
                         }
                     }
@@ -334,7 +369,7 @@ impl Session {
     /// After content was named. Within a transaction it may lose its name yet.
     fn keep(&self, content: Content) {
         if let Some(open) = &self.open {
-            open.wrote(content.part.cid);
+            open.wrote(Added { cid: content.part.cid, pin: content.pin() });
         }
         content.named();
     }

@@ -73,7 +73,7 @@ async fn an_index_that_cannot_be_one_is_told() {
     let others = Storage::new(Memory::default());
     others.put("of another program", "v").await.unwrap();
     assert_eq!(refused(others).await.kind(), ErrorKind::Config);
-    for record in [r#"{"schema":2,"id":"0"}"#, "{}", "of another program"] {
+    for record in [r#"{"schema":3,"id":"0"}"#, r#"{"schema":0,"id":"0"}"#, "{}", "of another program"] {
         let newer = Storage::new(Memory::default());
         newer.put("s/store", record).await.unwrap();
         assert_eq!(refused(newer).await.kind(), ErrorKind::Config, "{record}");
@@ -176,7 +176,7 @@ async fn a_value_is_put_by_its_content_identifier() {
         let options = PutOptions::new().source(format!("/ipfs/{cid}"));
         let entry = storage.put_with("k", Body::default(), options).await.unwrap();
         assert_eq!(entry.size, text.len() as u64, "{how}");
-        assert!(daemon.pins().await.contains_key(&cid), "{how}");
+        assert!(daemon.keeps(&cid).await, "{how}");
         daemon.collect().await;
         assert_eq!(storage.get("k").await.unwrap().unwrap(), text, "{how}");
         let range = GetOptions::new().range(ByteRange::Bounded(1_000_000, 1_000_100));

@@ -52,10 +52,10 @@ async fn content_is_unpinned_with_its_last_key_and_only_then() {
     storage.put("a", "other").await.unwrap();
     storage.delete("b").await.unwrap();
     storage.backend().gc().await.unwrap();
-    assert!(daemon.pins().await.contains_key(&one), "it has a key");
+    assert!(daemon.keeps(&one).await, "it has a key");
     assert_eq!(storage.get("d").await.unwrap().unwrap(), "equal");
     storage.delete("d").await.unwrap();
-    eventually("it has no key", async || !daemon.pins().await.contains_key(&one)).await;
+    eventually("it has no key", async || !daemon.keeps(&one).await).await;
     daemon.collect().await;
     // It is gone, and comes back when it is put again, although the index has a trace of it.
     storage.put("e", "equal").await.unwrap();
@@ -87,11 +87,28 @@ async fn nobody_elses_pin_goes() {
     }
     let ours = cid(&storage.put("ours", "pinned by us first").await.unwrap());
     daemon.post("pin/add", &format!("arg={ours}&name=")).await.unwrap();
-    let before = daemon.pins().await;
+    let theirs_alone = async || {
+        let mut pins = daemon.pins().await;
+        pins.retain(|_, name| !name.starts_with("storage-ipfs:"));
+        pins
+    };
+    let before = theirs_alone().await;
+    assert!(daemon.keeps(&theirs).await && daemon.keeps(&large_too).await, "a pin of theirs may go at any time");
+    assert_eq!(before[&ours], "");
     assert_eq!([before[&theirs].as_str(), before[&large_too].as_str()], ["mine", "mine too"]);
     storage.clear().await.unwrap();
     storage.backend().gc().await.unwrap();
-    assert_eq!(daemon.pins().await, before, "their pins, and what they are called");
+    assert_eq!(theirs_alone().await, before, "their pins, and what they are called");
+    eventually("nothing has a key", async || daemon.ours().await.is_empty()).await;
+    // The other way round: what they unpin stays.
+    storage.put("k", "their own").await.unwrap();
+    storage.put("large", large.clone()).await.unwrap();
+    for pin in [&theirs, &large_too] {
+        daemon.post("pin/rm", &format!("arg={pin}")).await.unwrap();
+    }
+    daemon.collect().await;
+    assert_eq!(storage.get("k").await.unwrap().unwrap(), "their own");
+    assert_eq!(storage.get("large").await.unwrap().unwrap(), large);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,5 +302,5 @@ async fn another_stores_node_is_refused_or_shared() {
     assert_eq!(other.get("k").await.unwrap().unwrap(), "of both");
     other.delete("k").await.unwrap();
     other.backend().gc().await.unwrap();
-    assert!(daemon.pins().await.contains_key(&value));
+    assert!(daemon.keeps(&value).await);
 }

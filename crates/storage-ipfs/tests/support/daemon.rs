@@ -149,6 +149,20 @@ impl Daemon {
         pins
     }
 
+    /// Whether a store's pin keeps this content: one of a directory with nothing else.
+    pub(crate) async fn keeps(&self, cid: &str) -> bool {
+        for (pin, name) in self.ours().await {
+            if name.ends_with(cid) || pin == cid {
+                return true;
+            }
+            let listed = self.post("ls", &format!("arg={pin}&resolve-type=false&size=false")).await.unwrap();
+            if listed.contains(cid) {
+                return true;
+            }
+        }
+        false
+    }
+
     pub(crate) async fn collect(&self) {
         self.post("repo/gc", "").await.unwrap();
     }
