@@ -13,9 +13,9 @@ use storage_core::{
 };
 
 use crate::{
+    car::CARS,
     blocks::{self, Blocks},
     error::{self, wrong},
-    http::Answer,
     node::Node,
     query, read,
     store::{Session, Store},
@@ -25,6 +25,11 @@ use crate::{
 /// The version of the manifest.
 const MANIFEST: u32 = 1;
 const FILE: &str = "manifest.ndjson";
+/// A directory that an export has until it ends: whoever removes what it takes for left behind, takes that away, too.
+const MARK: &str = "not-yet-whole";
+/// How the names of directories go on that an export writes to, and that it replaces.
+const NEW: &str = ".new-";
+const OLD: &str = ".old-";
 /// How many files are linked before MFS is flushed. A node refuses more than 256.
 const UNFLUSHED: u64 = 100;
 /// How many entries of a manifest are named in one transaction.
@@ -68,35 +73,42 @@ impl Session {
         self.ready(self.prefix("")).await?;
         let path = checked(path)?;
         let node = self.store.node()?;
-        let there = node.stat(&path).await?;
-        if let Some(there) = &there {
-            let ours = there.is_directory && node.names(&path).await?.iter().any(|name| name == FILE);
-            if !ours {
-                return Err(wrong("there is something else at this path of MFS; name another one, or remove it"));
-            }
+        let there = restored(node, &path).await?;
+        if there && !is_export(node, &path).await? {
+            return Err(wrong("there is something else at this path of MFS; name another one, or remove it"));
         }
-        let new = format!("{path}.new-{:016x}", fastrand::u64(..));
-        let written = self.write_tree(node, &new, prefix).await;
-        let entries = match written {
+        let token = fastrand::u64(..);
+        let [new, old] = [NEW, OLD].map(|kind| format!("{path}{kind}{token:016x}"));
+        // What exports to this path have left that were killed.
+        for left in leftovers(node, &path, NEW).await? {
+            node.remove(&left).await?;
+        }
+        let entries = match self.write_tree(node, &new, prefix).await {
             Ok(entries) => entries,
             Err(e) => {
                 let _ = node.remove(&new).await;
                 return Err(e);
             }
         };
-        if there.is_some() {
-            node.remove(&path).await?;
+        // There is always one of the two, whatever happens.
+        if there {
+            node.rename(&path, &old).await?;
         }
         node.rename(&new, &path).await?;
+        for left in leftovers(node, &path, OLD).await? {
+            node.remove(&left).await?;
+        }
         let root = node.stat(&path).await?.ok_or_else(error::unreadable)?;
         Ok(Exported { cid: root.cid.to_string(), entries })
     }
 
     /// The tree first, and then the manifest, both of one moment of the index.
-    async fn write_tree(&self, node: &Node, root: &str, prefix: &str) -> Result<u64> {
+    pub(crate) async fn write_tree(&self, node: &Node, root: &str, prefix: &str) -> Result<u64> {
         let store = &self.store;
         let tx = store.index.begin().await?;
         let view: Arc<dyn StorageBackend> = tx.clone();
+        let mark = format!("{root}/{MARK}");
+        node.make_directory(&mark).await?;
         node.make_directory(&format!("{root}/tree")).await?;
         let mut all = listing(store, &*view, prefix).await?;
         let mut count = 0;
@@ -124,44 +136,15 @@ impl Session {
         });
         let end = stream::iter([line(&End { entries: count })]);
         node.write_stream(&format!("{root}/{FILE}"), head.chain(body).chain(end).boxed()).await?;
-        node.flush(root).await?;
         tx.rollback().await?;
-        Ok(count)
-    }
-
-    /// The blocks of the keys that begin so, and a manifest, as a CAR.
-    pub(crate) async fn export_car(&self, prefix: &str) -> Result<Body> {
-        let path = format!("/storage-ipfs-export-{:016x}", fastrand::u64(..));
-        let exported = self.export(&path, prefix).await?;
-        let node = self.store.node()?.clone();
-        let query = format!("arg={}&progress=false&offline=true", exported.cid);
-        let answer = match Answer::to(node.request("dag/export", &query), node.timeout).await {
-            Ok(answer) => answer,
-            Err(e) => {
-                let _ = node.remove(&path).await;
-                return Err(e);
-            }
-        };
-        // It keeps the blocks until the last is read, or nobody reads any more.
-        let kept = Temporary { node, path, runtime: self.store.tasks.runtime.clone() };
-        let pieces = answer.stream().map(move |piece| {
-            let _ = &kept;
-            piece
-        });
-        Ok(Body::stream(pieces))
-    }
-
-    /// Names everything that a CAR has.
-    pub(crate) async fn import_car(&self, body: Body) -> Result<u64> {
-        self.ready(self.prefix("")).await?;
-        let node = self.store.node()?.clone();
-        let root = node.import(body).await?;
-        let imported = self.name_all(root).await;
-        // Pinned by the import alone, under no name.
-        if node.pin(&root).await?.is_some_and(|pin| pin.name.is_empty()) {
-            node.pin_rm(&root, node.timeout).await?;
+        // Another export may have taken this one for left behind, and removed the first half.
+        if node.stat(&mark).await?.is_none() {
+            let what = "another export to the same path of MFS has begun meanwhile; export again when it has ended";
+            return Err(Error::new(ErrorKind::Conflict, what));
         }
-        imported
+        node.remove(&mark).await?;
+        node.flush(root).await?;
+        Ok(count)
     }
 
     /// Names what the manifest below this root says.
@@ -204,10 +187,42 @@ impl Session {
 
 /// The id of the store that has exported this root.
 pub(crate) async fn store_of(node: &Arc<Node>, path: &str) -> Result<(Cid, String)> {
-    let root = node.stat(&checked(path)?).await?.filter(|stat| stat.is_directory);
+    let path = checked(path)?;
+    restored(node, &path).await?;
+    let root = node.stat(&path).await?.filter(|stat| stat.is_directory);
     let root = root.ok_or_else(|| wrong("there is no export at this path of MFS"))?;
     let mut lines = manifest(node, root.cid).await?;
     Ok((root.cid, check_head(lines.next().await.transpose()?)?))
+}
+
+/// Whether there is something at this path. An export that was killed while it replaced another has left that beside it.
+async fn restored(node: &Node, path: &str) -> Result<bool> {
+    if node.stat(path).await?.is_some() {
+        return Ok(true);
+    }
+    for left in leftovers(node, path, OLD).await? {
+        if is_export(node, &left).await? {
+            node.rename(&left, path).await?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn is_export(node: &Node, path: &str) -> Result<bool> {
+    let is_directory = node.stat(path).await?.is_some_and(|stat| stat.is_directory);
+    Ok(is_directory && node.names(path).await?.iter().any(|name| name == FILE))
+}
+
+/// What exports of this path that did not end have left beside it.
+async fn leftovers(node: &Node, path: &str, kind: &str) -> Result<Vec<String>> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_left = |other: &String| {
+        let token = other.strip_prefix(name).and_then(|rest| rest.strip_prefix(kind));
+        token.is_some_and(|token| token.len() == 16 && token.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    let names = node.names(if parent.is_empty() { "/" } else { parent }).await?;
+    Ok(names.into_iter().filter(is_left).map(|other| format!("{parent}/{other}")).collect())
 }
 
 fn check_head(line: Option<Bytes>) -> Result<String> {
@@ -294,6 +309,7 @@ fn checked(path: &str) -> Result<String> {
         && !path.contains('\0')
         && !path.starts_with("/storage-ipfs/")
         && path != "/storage-ipfs"
+        && !path.starts_with(CARS)
     {
         return Ok(path.to_owned());
     }
@@ -302,22 +318,4 @@ fn checked(path: &str) -> Result<String> {
 
 fn no_manifest() -> Error {
     Error::new(ErrorKind::Corrupt, "there is no whole manifest of storage-ipfs; name an export of it")
-}
-
-/// A directory of MFS that is removed when it is not needed any more.
-struct Temporary {
-    node: Arc<Node>,
-    path: String,
-    runtime: tokio::runtime::Handle,
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let (node, path) = (self.node.clone(), std::mem::take(&mut self.path));
-        self.runtime.spawn(async move {
-            if let Err(e) = node.remove(&path).await {
-                tracing::warn!(error = %e, path, "a directory of MFS is left that an export has made; remove it");
-            }
-        });
-    }
 }

@@ -9,6 +9,7 @@ mod store;
 mod task;
 mod transaction;
 
+mod car;
 mod change;
 mod commits;
 mod export;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use cid::Cid;
 use futures_util::TryStreamExt;
 use serde::Deserialize;
-use storage_core::{Body, ByteStream, Error, ErrorKind, Result};
+use storage_core::{Body, ByteStream, Result};
 
 use crate::{
     add, error,
@@ -90,7 +90,7 @@ impl Node {
                 Cid::try_from(root.cid.cid.as_str()).map_err(|_| error::unreadable())
             }
             (Some(root), None) => Err(error::from_message(&root.error)),
-            _ => Err(Error::new(ErrorKind::Corrupt, "the body is not a CAR with one root")),
+            _ => Err(crate::car::no_car()),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! | `k/` prefix key | the record of a key: metadata of the value, and in the fields `$cid` and `$size` its content and size. Etag and dates are the index's own |
 //! | `c/` cid | a [`Count`] as JSON: how many keys have this content, what keeps it pinned, or what is being done about it |
 //! | `q/` cid | nothing: that content may have to be unpinned |
+//! | `i/` cid | nothing: that a CAR with this root is being imported |
 //! | `s/store` | the version of all this, and the id of the store |
 //! | `s/clock` | nothing: its date is the index's time |
 
@@ -67,6 +68,13 @@ impl Names {
 
 pub(crate) fn count_key(cid: &Cid) -> Result<Key> {
     Key::parse(&format!("c/{cid}"))
+}
+
+/// How the names of notes of imports begin.
+pub(crate) const IMPORTS: &str = "i/";
+
+pub(crate) fn import_key(root: &Cid) -> Result<Key> {
+    Key::parse(&format!("{IMPORTS}{root}"))
 }
 
 pub(crate) fn queue_key(cid: &Cid) -> Result<Key> {

@@ -23,6 +23,7 @@ use tokio::{
 use crate::{
     Config,
     blocks::Blocks,
+    car::Live,
     commits::Commits,
     error,
     node::Node,
@@ -62,6 +63,8 @@ pub(crate) struct Store {
     pub(crate) id: String,
     pub(crate) sweeper: Arc<Sweeper>,
     pub(crate) pinning: Option<Service>,
+    /// What CARs are made of at the moment.
+    pub(crate) cars: Live,
     /// Writes of one key that wait for the index.
     pub(crate) commits: Commits,
     /// The content that keys had when they were last seen here.
@@ -111,6 +114,7 @@ impl Store {
             calm: Arc::default(),
             closed: AtomicBool::new(false),
             pin_name: pin_name(&id),
+            cars: Live::default(),
             commits: Commits::default(),
             recent: Recent::new(RECENT),
             id,

@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     add::Added,
+    car,
     change::read_counts,
     error,
     node::Pin,
@@ -154,6 +155,7 @@ pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool
     let discarded = std::mem::take(&mut *lock(&store.sweeper.discarded));
     queue(&session, discarded.into_iter().map(|(cid, pin)| (cid, Some(pin))).collect(), State::Kept).await?;
     if everything {
+        car::sweep(store).await?;
         let pins = store.node()?.pins(&store.pin_name).await?.try_chunks(TOGETHER);
         futures_util::pin_mut!(pins);
         while let Some(pins) = pins.next().await {
