@@ -9,7 +9,13 @@ use storage_core::{
 };
 
 use crate::{
-    Config, Exported, RemotePin, change::distinct, export, node::Node, open, query, read, store::Session, sweep,
+    Config, Exported, RemotePin,
+    change::distinct,
+    export,
+    node::Node,
+    open, query, read,
+    store::Session,
+    sweep::{self, What},
     transaction::IpfsTransaction,
 };
 
@@ -96,7 +102,7 @@ impl Ipfs {
     /// Those of the index and the node; a later sweep goes on.
     pub async fn sweep(&self) -> Result<()> {
         self.session.store.check_open()?;
-        sweep::sweep(&self.session.store, true, false).await
+        sweep::sweep(&self.session.store, What::Everything, false).await
     }
 
     /// Sweeps, and has the node collect all blocks that nothing pins, also those of others.

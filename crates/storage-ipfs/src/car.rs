@@ -8,7 +8,8 @@ use std::{
 use cid::Cid;
 use futures_util::{StreamExt, TryStreamExt};
 use storage_core::{
-    Body, DeleteOptions, Entry, Error, ErrorKind, ListOptions, PutOptions, Result, StatOptions, StorageBackend, defaults,
+    Body, DeleteOptions, Entry, Error, ErrorKind, ListOptions, PutOptions, Result, StatOptions, StorageBackend,
+    defaults,
 };
 
 use crate::{

@@ -93,17 +93,20 @@ pub(crate) struct Plan {
     results: Vec<Changed>,
     /// The changes that the first of the puts are the records of.
     places: Vec<usize>,
-    /// Whether content has lost its last key.
-    queued: bool,
+    /// Content that has lost its last key.
+    queued: Vec<Cid>,
 }
 
-/// Changes records and counts, within a transaction of the index. Also says whether content has lost its last key.
+/// The outcome of each change, and content that has lost its last key.
+pub(crate) type Applied = (Vec<Changed>, Vec<Cid>);
+
+/// Changes records and counts, within a transaction of the index.
 pub(crate) async fn apply(
     view: &dyn StorageBackend,
     names: &Names,
     changes: &[Change],
     atomic: bool,
-) -> Result<(Vec<Changed>, bool), Failure> {
+) -> Result<Applied, Failure> {
     let mut before = Before { entries: all_current(view, names, changes).await?, ..Before::default() };
     for (change, entry) in changes.iter().zip(&before.entries) {
         before.counts.extend(touched(change, entry.as_ref()).map(|cid| (cid, None)));
@@ -158,7 +161,7 @@ pub(crate) fn plan(
             pins.extend(value.pinned.as_ref().map(|(pin, _)| (value.part.cid, *pin)));
         }
     }
-    let mut plan = Plan { puts: Vec::new(), deletes: Vec::new(), results, places: Vec::new(), queued: false };
+    let mut plan = Plan { puts: Vec::new(), deletes: Vec::new(), results, places: Vec::new(), queued: Vec::new() };
     let options = |etag: Option<Etag>| {
         let mut options = PutOptions::new();
         options.condition = conditional.then(|| etag.map_or(Condition::IfAbsent, Condition::IfMatch));
@@ -188,7 +191,7 @@ pub(crate) fn plan(
         }
         if keys == 0 {
             plan.puts.push((record::queue_key(&cid)?, Body::default(), PutOptions::new()));
-            plan.queued = true;
+            plan.queued.push(cid);
         }
         let count = match pins.get(&cid).filter(|_| pinned_anew) {
             Some(pin) => Count { keys, pin: Some(*pin), ..Count::default() },
@@ -205,8 +208,8 @@ impl Plan {
         self.deletes.is_empty()
     }
 
-    /// The outcome of each change, and whether content has lost its last key, after the puts have written these records.
-    pub(crate) fn done(mut self, changes: &[Change], written: Vec<Entry>) -> Result<(Vec<Changed>, bool)> {
+    /// What is done when the puts have written these records.
+    pub(crate) fn done(mut self, changes: &[Change], written: Vec<Entry>) -> Result<Applied> {
         let mut written = written.into_iter();
         for at in self.places {
             let record = written.next().ok_or_else(record::damaged)?;
@@ -239,10 +242,7 @@ async fn write(
     }
 }
 
-pub(crate) async fn read_counts(
-    view: &dyn StorageBackend,
-    counts: &mut BTreeMap<Cid, Found>,
-) -> Result<()> {
+pub(crate) async fn read_counts(view: &dyn StorageBackend, counts: &mut BTreeMap<Cid, Found>) -> Result<()> {
     if counts.len() == 1 {
         for (cid, count) in counts {
             *count = store::count(view, cid).await?;

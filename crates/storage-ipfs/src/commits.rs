@@ -14,7 +14,7 @@ use tokio::{
 };
 
 use crate::{
-    change::{Before, Change, Changed, apply, plan},
+    change::{Applied, Before, Change, Changed, apply, plan},
     store::{Failure, Outcome, PATIENCE, Store, etag_of},
 };
 
@@ -70,24 +70,33 @@ impl Commits {
 }
 
 /// Whoever is at work. When that ends early, for the runtime does, nobody waits in vain.
-struct Worker(Arc<Store>);
+struct Worker {
+    store: Arc<Store>,
+    has_ended: bool,
+}
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        let mut queue = self.0.commits.lock();
-        if mem::replace(&mut queue.running, false) {
+        if !self.has_ended {
+            let mut queue = self.store.commits.lock();
+            queue.running = false;
             queue.waiting.clear();
         }
     }
 }
 
 impl Worker {
-    async fn run(self) {
+    async fn run(mut self) {
+        let store = self.store.clone();
         loop {
-            let _turn = self.0.turn.lock().await;
-            let Some(group) = self.0.commits.next() else { return };
-            let left = at_once(&self.0, group).await;
-            together(&self.0, left).await;
+            let _turn = store.turn.lock().await;
+            let Some(group) = store.commits.next() else {
+                // From here on, another is at work when something comes.
+                self.has_ended = true;
+                return;
+            };
+            let left = at_once(&store, group).await;
+            together(&store, left).await;
         }
     }
 }
@@ -103,7 +112,8 @@ impl Store {
             !mem::replace(&mut queue.running, true)
         };
         if begins {
-            self.tasks.runtime.spawn(Worker(self.clone()).run());
+            let worker = Worker { store: self.clone(), has_ended: false };
+            self.tasks.runtime.spawn(worker.run());
         }
         let done = answered.await.unwrap_or_else(|e| {
             let message = "the runtime in which the store was connected has ended; connect again";
@@ -194,7 +204,7 @@ async fn together(store: &Store, mut group: Vec<Waiting>) {
 }
 
 /// `None` if somebody has given up, whose change is not made then.
-async fn transaction(store: &Store, group: &[Waiting]) -> Result<Option<(Vec<Changed>, bool)>, Failure> {
+async fn transaction(store: &Store, group: &[Waiting]) -> Result<Option<Applied>, Failure> {
     let tx = store.index.begin().await?;
     match apply(&*tx, &store.names, &changes(group), false).await {
         Ok(done) if group.iter().all(|waiting| waiting.commit.begin().is_ok()) => {
@@ -209,12 +219,10 @@ async fn transaction(store: &Store, group: &[Waiting]) -> Result<Option<(Vec<Cha
     }
 }
 
-fn finish(store: &Store, group: Vec<Waiting>, done: Result<(Vec<Changed>, bool)>) {
+fn finish(store: &Store, group: Vec<Waiting>, done: Result<Applied>) {
     match done {
         Ok((changed, queued)) => {
-            if queued {
-                store.sweeper.wake();
-            }
+            store.sweeper.queued(queued);
             group.into_iter().zip(changed).for_each(|(waiting, changed)| waiting.answer(Ok(Ok(changed))));
         }
         Err(e) => group.into_iter().for_each(|waiting| waiting.answer(Err(e.clone()))),

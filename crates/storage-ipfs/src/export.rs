@@ -13,8 +13,8 @@ use storage_core::{
 };
 
 use crate::{
-    car::CARS,
     blocks::{self, Blocks},
+    car::CARS,
     error::{self, wrong},
     node::Node,
     query, read,

@@ -14,6 +14,7 @@ mod change;
 mod commits;
 mod export;
 mod pinned;
+mod pins;
 mod query;
 mod read;
 mod record;

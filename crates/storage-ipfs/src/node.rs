@@ -297,13 +297,6 @@ impl Node {
     }
 }
 
-/// What a pin is called that keeps this content: after the store, and after the content if there is room for that.
-pub(crate) fn pin_name(store: &str, content: &Cid) -> String {
-    const MOST: usize = 255;
-    let name = format!("{store}:{content}");
-    if name.len() <= MOST { name } else { store.to_owned() }
-}
-
 /// The lines of an answer. One that ends within a line has broken off.
 pub(crate) fn lines(answer: Answer) -> impl Stream<Item = Result<Bytes>> + Send {
     stream::try_unfold((answer, Vec::new()), |(mut answer, mut rest): (Answer, Vec<u8>)| async move {

@@ -56,7 +56,7 @@ pub(crate) async fn open(config: Config, index: Arc<dyn StorageBackend>, own: bo
     if has_node {
         Sweeper::run(&store);
         // What an earlier process left in the queue.
-        store.sweeper.wake();
+        store.sweeper.missed();
     }
     Ok(store)
 }
@@ -120,7 +120,8 @@ async fn identity(index: &dyn StorageBackend, writes: bool) -> Result<String> {
             }
             identity.schema = SCHEMA;
             let record = serde_json::to_string(&identity).unwrap_or_default();
-            let unchanged = object.entry.etag.as_ref().map_or(PutOptions::new(), |etag| PutOptions::new().if_match(etag));
+            let unchanged =
+                object.entry.etag.as_ref().map_or(PutOptions::new(), |etag| PutOptions::new().if_match(etag));
             match index.put(&key, Body::from(record), unchanged).await {
                 Ok(_) => return Ok(identity.id),
                 // Another process was first.

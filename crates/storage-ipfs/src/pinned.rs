@@ -20,7 +20,8 @@ use tokio::time::{Instant, sleep};
 use crate::{
     add::Added,
     error,
-    node::{Node, about_content, pin_name},
+    node::{Node, about_content},
+    pins::pin_name,
     record::{self, Count, Names, State},
     store::{Failure, Found, Session, Store, etag_of},
     sweep::{CLAIM, InUse, TRACE},
@@ -173,7 +174,8 @@ impl Session {
                 let pin = content.pin();
                 // The node collects nothing while it takes an upload, and unpins nothing while it wants to collect: it must not wait.
                 let found = session.look(part.cid, None, false).await;
-                let told = found.map(|pinned| *set.lock().unwrap_or_else(PoisonError::into_inner) = Some((content, pinned)));
+                let told =
+                    found.map(|pinned| *set.lock().unwrap_or_else(PoisonError::into_inner) = Some((content, pinned)));
                 (pin, told)
             }
             .boxed()

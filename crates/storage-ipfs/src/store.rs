@@ -1,9 +1,10 @@
 //! A connected store, and a view of it: as it is, or within a transaction.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
-        Arc,
+        Arc, LazyLock, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -55,7 +56,7 @@ pub(crate) struct Store {
     pub(crate) tasks: Tasks,
     /// Writers of this instance change the index one after the other, so that they do not meet there.
     pub(crate) turn: Mutex<()>,
-    /// Shared by open transactions. A sweep writes to the index while there are none, so that it is no conflict to them.
+    /// Shared by open transactions, of all instances in this process. A sweep writes to the index while there are none, so that it is no conflict to them.
     pub(crate) calm: Arc<RwLock<()>>,
     closed: AtomicBool,
     /// What pins of this store are called.
@@ -111,7 +112,7 @@ impl Store {
             owns_index,
             tasks,
             turn: Mutex::new(()),
-            calm: Arc::default(),
+            calm: calm_of(&id),
             closed: AtomicBool::new(false),
             pin_name: pin_name(&id),
             cars: Live::default(),
@@ -142,7 +143,7 @@ impl Store {
         e.map_key(|key| self.names.own(&key).ok().filter(|own| own.as_str().len() < key.as_str().len()))
     }
 
-    /// Waits until no transaction of this instance is open, but not for ever.
+    /// Waits until no transaction of this process is open, but not for ever.
     pub(crate) async fn calm(&self) -> Option<OwnedRwLockWriteGuard<()>> {
         let begun = Instant::now();
         loop {
@@ -205,6 +206,16 @@ impl Store {
         });
         done.await.map_err(|e| self.own(e))
     }
+}
+
+/// What all instances of the store with this id share in this process.
+fn calm_of(id: &str) -> Arc<RwLock<()>> {
+    static ALL: LazyLock<std::sync::Mutex<HashMap<String, Weak<RwLock<()>>>>> = LazyLock::new(Default::default);
+    let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+    all.retain(|_, calm| calm.strong_count() > 0);
+    let calm = all.get(id).and_then(Weak::upgrade).unwrap_or_default();
+    all.insert(id.to_owned(), Arc::downgrade(&calm));
+    calm
 }
 
 /// What pins of the store with this id are called.

@@ -5,7 +5,7 @@
 //! `sweep_after`.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +14,10 @@ use std::{
 };
 
 use cid::Cid;
-use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::ready, stream};
 use storage_core::{
-    BatchOptions, Body, DeleteOptions, Entry, Key, ListOptions, PutOptions, Result, StorageBackend, pending::Keys,
+    BatchOptions, Body, DeleteOptions, Entry, Key, ListItem, ListOptions, PutOptions, Result, StorageBackend,
+    pending::Keys,
 };
 use tokio::{
     sync::Notify,
@@ -27,12 +28,10 @@ use crate::{
     add::Added,
     car,
     change::read_counts,
-    error,
-    node::Pin,
     open,
+    pins::{is_own, keeps},
     record::{self, Count, State},
     store::{Failure, Job, Session, Store},
-    unixfs::{entries, is_leaf},
 };
 
 /// How long content may be claimed before another sweep takes it over.
@@ -55,6 +54,11 @@ pub(crate) struct Sweeper {
     notify: Notify,
     /// Content that was pinned and will not be named, with its pin.
     discarded: Mutex<HashMap<Cid, Cid>>,
+    /// Content that lost its last key by a write of this instance. What others do is left to their sweeps for a while, which know when it is
+    /// no conflict to their transactions.
+    queued: Mutex<HashSet<Cid>>,
+    /// There is more in the queue.
+    missed: AtomicBool,
     leftovers: AtomicBool,
     /// Content that is on its way to a name in this process, and how often.
     in_use: Mutex<HashMap<Cid, usize>>,
@@ -96,6 +100,20 @@ impl Sweeper {
         self.wake();
     }
 
+    /// This content has lost its last key.
+    pub(crate) fn queued(&self, cids: Vec<Cid>) {
+        if !cids.is_empty() {
+            lock(&self.queued).extend(cids);
+            self.wake();
+        }
+    }
+
+    /// There is something in the queue that is not known here.
+    pub(crate) fn missed(&self) {
+        self.missed.store(true, Ordering::Release);
+        self.wake();
+    }
+
     /// This content is on its way to a name.
     pub(crate) fn using(self: &Arc<Self>, cid: Cid) -> InUse {
         *lock(&self.in_use).entry(cid).or_default() += 1;
@@ -112,14 +130,18 @@ impl Sweeper {
     pub(crate) fn run(store: &Arc<Store>) {
         let (sweeper, weak) = (store.sweeper.clone(), Arc::downgrade(store));
         store.tasks.runtime.spawn(async move {
-            let mut all = Instant::now();
+            let (mut all, mut queue) = (Instant::now(), Instant::now());
             while let Some(()) = sweeper.next(&weak).await {
                 let Some(store) = weak.upgrade().filter(|store| store.check_open().is_ok()) else { return };
-                let everything = all.elapsed() > BETWEEN && sweeper.leftovers.swap(false, Ordering::AcqRel);
-                if everything {
-                    all = Instant::now();
+                let mut what = What::Own;
+                if sweeper.missed.swap(false, Ordering::AcqRel) || queue.elapsed() > BETWEEN {
+                    (what, queue) = (What::Queue, Instant::now());
                 }
-                if let Err(e) = sweep(&store, everything, true).await {
+                if all.elapsed() > BETWEEN && sweeper.leftovers.swap(false, Ordering::AcqRel) {
+                    (what, all) = (What::Everything, Instant::now());
+                }
+                if let Err(e) = sweep(&store, what, true).await {
+                    sweeper.missed.store(true, Ordering::Release);
                     tracing::warn!(error = %e, "content without a key could not be unpinned; a later sweep does it");
                 }
             }
@@ -135,6 +157,17 @@ impl Sweeper {
     }
 }
 
+/// What a sweep looks at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// What has lost its last key here.
+    Own,
+    /// All that is queued.
+    Queue,
+    /// That, and all pins.
+    Everything,
+}
+
 /// What became of content that was claimed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Became {
@@ -147,14 +180,15 @@ enum Became {
     Unknown,
 }
 
-/// Unpins what is queued; with `everything`, also looks among the pins for what is not. One `of_its_own` ends when nobody holds the
-/// store any more.
-pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool) -> Result<()> {
+/// Unpins what has no key. A sweep `of_its_own` ends when nobody holds the store any more.
+pub(crate) async fn sweep(store: &Arc<Store>, what: What, of_its_own: bool) -> Result<()> {
     let session = Session::new(store.clone());
     let gone = || of_its_own && Arc::strong_count(store) <= 2;
     let discarded = std::mem::take(&mut *lock(&store.sweeper.discarded));
+    let mut own = std::mem::take(&mut *lock(&store.sweeper.queued));
+    own.extend(discarded.keys());
     queue(&session, discarded.into_iter().map(|(cid, pin)| (cid, Some(pin))).collect(), State::Kept).await?;
-    if everything {
+    if what == What::Everything {
         car::sweep(store).await?;
         let pins = store.node()?.pins(&store.pin_name).await?.try_chunks(TOGETHER);
         futures_util::pin_mut!(pins);
@@ -167,15 +201,21 @@ pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool
             }
         }
     }
-    let queued = store.index.list(ListOptions::new().prefix("q/").etags(false)).await?;
+    let queued = match what {
+        What::Own => stream::iter(own.into_iter().map(Ok)).left_stream(),
+        What::Queue | What::Everything => {
+            let listing = store.index.list(ListOptions::new().prefix("q/").etags(false)).await?;
+            let cid = |item: ListItem| Cid::try_from(item.position().get(2..)?).ok();
+            listing.try_filter_map(move |item| ready(Ok(cid(item)))).right_stream()
+        }
+    };
     let mut queued = queued.try_chunks(TOGETHER);
     let mut clock = None;
     while let Some(some) = queued.next().await {
         if gone() {
             return Ok(());
         }
-        let some = some.map_err(|broken| broken.1)?;
-        let cids: Vec<Cid> = some.iter().filter_map(|item| Cid::try_from(item.position().get(2..)?).ok()).collect();
+        let cids = some.map_err(|broken| broken.1)?;
         let now = match clock {
             Some(now) => now,
             None => {
@@ -186,25 +226,6 @@ pub(crate) async fn sweep(store: &Arc<Store>, everything: bool, of_its_own: bool
         unpin(&session, cids, now).await?;
     }
     Ok(())
-}
-
-/// The content that a pin of this store keeps, with the pin; without it if the content itself is pinned. `None` if that cannot be known.
-async fn keeps(store: &Store, pin: Pin) -> Result<Option<(Cid, Option<Cid>)>> {
-    let named = pin.name.get(store.pin_name.len()..).and_then(|rest| rest.strip_prefix(':'));
-    if let Some(content) = named.and_then(|text| Cid::try_from(text).ok()) {
-        return Ok(Some((content, Some(pin.cid))));
-    }
-    // A stream, whose name was not known when it was sent, or what version 1 of the records has pinned.
-    if is_leaf(&pin.cid) {
-        return Ok(Some((pin.cid, None)));
-    }
-    let block = match store.node()?.block(&pin.cid, true).await {
-        Err(e) if error::is_not_found(&e) => return Ok(None),
-        block => block?,
-    };
-    let held = entries(&pin.cid, block).unwrap_or_default();
-    let own = held.iter().find(|(name, _)| held.len() == 1 && name == store.names.file().as_bytes());
-    Ok(Some(own.map_or((pin.cid, None), |(_, content)| (*content, Some(pin.cid)))))
 }
 
 /// Queues content that has no key.
@@ -237,7 +258,11 @@ async fn unpin(session: &Session, cids: Vec<Cid>, now: SystemTime) -> Result<()>
         let age = record.modified.and_then(|since| now.duration_since(since).ok()).unwrap_or_default();
         let claim = match &count.state {
             _ if count.keys > 0 => return vec![Write::Unqueue(*cid)],
-            _ if lock(&sweeper.in_use).contains_key(cid) => false,
+            _ if lock(&sweeper.in_use).contains_key(cid) => {
+                // It is looked at again when it is not any more.
+                lock(&sweeper.queued).insert(*cid);
+                false
+            }
             State::Kept => true,
             State::Found => age >= sweep_after,
             State::Claimed(_) => age > CLAIM,
@@ -315,11 +340,6 @@ async fn release_on_node(store: &Store, cid: Cid, count: &Count) -> (Cid, Became
             Err(e) => (cid, Became::Unknown, Err(e)),
         },
     }
-}
-
-/// Whether it is called as this store calls pins.
-fn is_own(store: &Store, pin: &Pin) -> bool {
-    pin.name.strip_prefix(&store.pin_name).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 
 /// What a sweep writes about some content.

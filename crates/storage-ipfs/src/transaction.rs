@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use cid::Cid;
 use storage_core::{Error, ErrorKind, Result, StorageBackend, Transaction, async_trait};
 use tokio::{sync::OwnedRwLockReadGuard, time::Instant};
 
@@ -35,8 +36,8 @@ pub(crate) struct Open {
     calm: Mutex<Option<OwnedRwLockReadGuard<()>>>,
     /// Content that it named.
     written: Mutex<Vec<Added>>,
-    /// Whether content has lost its last key.
-    queued: AtomicBool,
+    /// Content that has lost its last key.
+    queued: Mutex<Vec<Cid>>,
 }
 
 impl Open {
@@ -56,8 +57,8 @@ impl Open {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).push(content);
     }
 
-    pub(crate) fn note(&self) {
-        self.queued.store(true, Ordering::Release);
+    pub(crate) fn note(&self, queued: Vec<Cid>) {
+        self.queued.lock().unwrap_or_else(PoisonError::into_inner).extend(queued);
     }
 
     /// It is over.
@@ -74,9 +75,7 @@ impl Open {
 
     fn keep(&self) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        if self.queued.load(Ordering::Acquire) {
-            self.store.sweeper.wake();
-        }
+        self.store.sweeper.queued(std::mem::take(&mut *self.queued.lock().unwrap_or_else(PoisonError::into_inner)));
     }
 }
 
@@ -105,7 +104,7 @@ impl IpfsTransaction {
             ended: AtomicBool::new(false),
             calm: Mutex::new(Some(calm)),
             written: Mutex::default(),
-            queued: AtomicBool::new(false),
+            queued: Mutex::default(),
         };
         Ok(Self { session: Session { store, open: Some(Arc::new(open)) } })
     }

@@ -296,7 +296,10 @@ fn branch(children: &[Child]) -> Child {
         total: Some(child.total),
     };
     let (cid, block) = node(children.iter().map(link).collect(), &file);
-    Child { part: Part { cid, size }, total: block.len() as u64 + children.iter().map(|child| child.total).sum::<u64>() }
+    Child {
+        part: Part { cid, size },
+        total: block.len() as u64 + children.iter().map(|child| child.total).sum::<u64>(),
+    }
 }
 
 /// A block in its canonical form, which has the links before the data, although their field has the higher number.

@@ -8,13 +8,13 @@ use std::{
 use cid::Cid;
 use futures_util::{FutureExt, StreamExt, future::join, stream};
 use storage_core::{
-    BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, PutOptions, RenameOptions, Result,
-    StatOptions, pending::Keys,
+    BatchOptions, Body, CopyOptions, DeleteOptions, Entry, Error, ErrorKind, GetOptions, Key, PutOptions,
+    RenameOptions, Result, StatOptions, pending::Keys,
 };
 
 use crate::{
     add::Added,
-    change::{Before, Change, Changed, Value, apply, current, current_of, distinct, no_source, one, source},
+    change::{Applied, Before, Change, Changed, Value, apply, current, current_of, distinct, no_source, one, source},
     pinned::{Content, is_small},
     read, record,
     store::{Job, Outcome, Session, counted},
@@ -301,7 +301,7 @@ impl Session {
             return self.stat(from, StatOptions::new()).await?.ok_or_else(|| no_source(from));
         }
         let (names, keys) = (self.store.names.clone(), (from.clone(), to.clone()));
-        let job: Job<(Changed, bool)> = Box::new(move |view| {
+        let job: Job<(Changed, Vec<Cid>)> = Box::new(move |view| {
             let (names, (from, to), options) = (names.clone(), keys.clone(), options.clone());
             async move {
                 let source = source(&*view, &names, &from).await?;
@@ -324,14 +324,14 @@ impl Session {
             return options.condition.map_or(Ok(()), |condition| condition.check(Some(&entry))).map(|()| entry);
         }
         let (names, keys) = (self.store.names.clone(), (from.clone(), to.clone()));
-        let job: Job<(Changed, bool)> = Box::new(move |view| {
+        let job: Job<(Changed, Vec<Cid>)> = Box::new(move |view| {
             let (names, (from, to), options) = (names.clone(), keys.clone(), options.clone());
             async move {
                 let source = source(&*view, &names, &from).await?;
                 if let Some(condition) = &options.condition
                     && let Err(e) = condition.check(current(&*view, &names, &to).await?.as_ref())
                 {
-                    return Ok((Err(e.with_key(&to)), false));
+                    return Ok((Err(e.with_key(&to)), Vec::new()));
                 }
                 let value = Value { part: read::part(&source)?, pinned: None, metadata: source.metadata.clone() };
                 let put = Change { key: to.clone(), condition: None, value: Some(value) };
@@ -344,7 +344,7 @@ impl Session {
         self.moved(to, Keys::from(vec![from.clone(), to.clone()]), job).await
     }
 
-    async fn moved(&self, to: &Key, keys: Keys, job: Job<(Changed, bool)>) -> Result<Entry> {
+    async fn moved(&self, to: &Key, keys: Keys, job: Job<(Changed, Vec<Cid>)>) -> Result<Entry> {
         let (changed, queued) = self.change(keys, job).await?.map_err(|_| overtaken())?;
         self.note(queued);
         let entry = changed?.ok_or_else(record::damaged)?;
@@ -356,7 +356,7 @@ impl Session {
     async fn apply(&self, changes: Vec<Change>, atomic: bool) -> Result<Outcome<Vec<Changed>>> {
         let keys: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
         let (names, changes) = (self.store.names.clone(), Arc::new(changes));
-        let job: Job<(Vec<Changed>, bool)> = Box::new(move |view| {
+        let job: Job<Applied> = Box::new(move |view| {
             let (names, changes) = (names.clone(), changes.clone());
             async move { apply(&*view, &names, &changes, atomic).await }.boxed()
         });
@@ -374,12 +374,11 @@ impl Session {
         content.named();
     }
 
-    /// Tells the sweep that content has lost its last key.
-    fn note(&self, queued: bool) {
+    /// Tells the sweep of content that has lost its last key.
+    fn note(&self, queued: Vec<Cid>) {
         match &self.open {
-            _ if !queued => {}
-            Some(open) => open.note(),
-            None => self.store.sweeper.wake(),
+            Some(open) => open.note(queued),
+            None => self.store.sweeper.queued(queued),
         }
     }
 }
