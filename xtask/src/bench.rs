@@ -47,6 +47,48 @@ fn idle_table(text: &str) -> String {
     table
 }
 
+const IPFS: &str = "\
+<!-- Written by `cargo xtask bench --ipfs`. -->
+# Benchmarks: IPFS
+
+storage-ipfs beside what its node, a real Kubo on loopback, takes over RPC for the same bytes: `add` with `pin=true`, and `cat`. An example measures both in
+turns, each value random and new: [speed.rs](../crates/storage-ipfs/examples/speed.rs). The index is in SQLite, in a file, once as it is by default and once
+with `durability=relaxed`, which loses the last writes with the power, as Kubo's own default may. A cell is the median with the middle nine
+tenths of the samples; with 16 in flight, the time of 320 operations divided by their number. *Times*: how often the node's own time that is. A get that was
+*seen lately* is of a key that this process has put or read before: its block is asked for while the index is read. Reads are verified, and the node's
+`cat` is not.
+";
+
+/// Runs the example that measures, and puts what it prints into docs/benchmarks-ipfs.md.
+fn ipfs(quick: bool) -> Result<()> {
+    services::up_one("kubo")?;
+    let load = fs::read_to_string("/proc/loadavg")?;
+    let load = load.split(' ').next().unwrap_or_default();
+    let cores = std::thread::available_parallelism()?;
+    let mut bench = cargo(["run", "--release", "--package", "storage-ipfs", "--example", "speed"]);
+    if quick {
+        bench.args(["--", "--quick"]);
+    }
+    services::provide(&mut bench)?;
+    let output = bench.stderr(Stdio::inherit()).output()?;
+    let seen = String::from_utf8_lossy(&output.stdout);
+    print!("{seen}");
+    if !output.status.success() {
+        return Err(format!("the benchmark failed ({})", output.status).into());
+    }
+    let path = root().join("docs/benchmarks-ipfs.md");
+    // What was written by hand about the figures stays.
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    let notes = before.find(NOTES).and_then(|at| before.get(at..)).unwrap_or(NOTES);
+    let quick = if quick { " **A quick run**, with a fifth of the samples." } else { "" };
+    let of = format!("Measured on {}, {cores} cores, load average before the run {load}.{quick}", today()?);
+    fs::write(path, format!("{IPFS}\n{of}\n\n{}\n\n{}\n", seen.trim(), notes.trim()))?;
+    Ok(())
+}
+
+/// How the part of docs/benchmarks-ipfs.md begins that is written by hand.
+const NOTES: &str = "## What the difference is";
+
 /// Runs the benchmark of the layers, and puts what it prints into docs/benchmarks-layers.md.
 fn layers() -> Result<()> {
     let mut bench = cargo(["bench", "--package", "storage-layer", "--bench", "layers"]);
@@ -67,6 +109,7 @@ fn layers() -> Result<()> {
 
 pub(crate) fn run(mut args: Parser) -> Result<()> {
     let (mut options, mut sql, mut streams, mut mongodb) = (Vec::new(), false, false, false);
+    let mut beside_node = false;
     let (mut dir, mut old): (Option<PathBuf>, Option<String>) = (None, None);
     while let Some(arg) = args.next()? {
         match arg {
@@ -80,12 +123,20 @@ pub(crate) fn run(mut args: Parser) -> Result<()> {
             Arg::Long("sql") => sql = true,
             Arg::Long("streams") => streams = true,
             Arg::Long("mongodb") => mongodb = true,
+            Arg::Long("ipfs") => beside_node = true,
             Arg::Long("only") => options.extend(["--only".into(), args.value()?.string()?]),
             Arg::Long("quick") => options.push("--quick".into()),
             Arg::Long("dir") => dir = Some(PathBuf::from(args.value()?)),
             Arg::Long("against") => old = Some(args.value()?.string()?),
             other => return Err(other.unexpected().into()),
         }
+    }
+    if beside_node {
+        let quick = options.iter().all(|option| option == "--quick");
+        return match quick && !(sql || streams || mongodb) && dir.is_none() && old.is_none() {
+            true => ipfs(!options.is_empty()),
+            false => Err("`--ipfs` takes no option but `--quick`".into()),
+        };
     }
     if let Some(dir) = &dir {
         fs::create_dir_all(dir).map_err(|e| format!("cannot make {}: {e}", dir.display()))?;

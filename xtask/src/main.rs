@@ -58,6 +58,7 @@ cargo xtask COMMAND
       --sql                     storage-sql beside sqlx and OpenDAL instead; writes docs/benchmarks-sql.md
       --streams                 large values in a bucket, storage-s3 beside both; writes docs/benchmarks-streams.md
       --mongodb                 storage-mongodb beside its driver and GridFS; writes docs/benchmarks-mongodb.md
+      --ipfs                    storage-ipfs beside the node's own add and cat; writes docs/benchmarks-ipfs.md
       --only TEXT               with --sql: only rows whose `database: operation` contains this, printed and not written
       --against COMMIT          this checkout beside an older commit, in turns; fails if a row has become slower by 5 %
       --quick                   fewer samples

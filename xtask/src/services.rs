@@ -59,6 +59,11 @@ pub(crate) fn up_needed() -> Result<()> {
     up(&needed_or(&[])?)
 }
 
+/// Starts one server.
+pub(crate) fn up_one(name: &str) -> Result<()> {
+    up(&all_or(&[name.to_owned()])?)
+}
+
 /// Tells tests where the running servers are. What the caller has set stays.
 pub(crate) fn provide(tests: &mut Command) -> Result<()> {
     for server in Server::all()? {

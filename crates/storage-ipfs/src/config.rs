@@ -52,6 +52,13 @@ pub struct Config {
     pub gateway: Option<String>,
 }
 
+/// What somebody may look for that is a call.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Mfs {
+    mfs: Option<serde_json::Value>,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -89,6 +96,12 @@ impl Config {
     /// # Errors
     /// `Config` for anything that cannot be meant.
     pub fn from_connection(connection: &ConnectionConfig) -> Result<Self> {
+        if connection.clone().take::<Mfs>()?.mfs.is_some() {
+            return Err(wrong(
+                "there is no option `mfs`: MFS that followed each write would show readers files that are never whole; call `Ipfs::export` \
+                 with the path whenever an export is wanted",
+            ));
+        }
         let mut config: Self = connection.typed()?;
         config.set_address(connection.encoded_location())?;
         config.check()?;

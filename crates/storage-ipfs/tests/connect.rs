@@ -57,6 +57,19 @@ async fn what_is_no_node_is_told() {
             assert_eq!(e.kind(), ErrorKind::Config, "{body} {path}: {e:?}");
         }
     }
+    // An answer without anything is what the node gives to a call that it did not understand.
+    let e = refused(Config::new(&answering("200 OK", "").await).unwrap()).await;
+    assert!(e.kind() == ErrorKind::Config || e.is_retryable(), "{e:?}");
+    for old in ["0.10.0", "0.37.9", "0.4.23-rc1"] {
+        let node = answering("200 OK", &format!(r#"{{"Version":"{old}","Commit":"","Repo":"10","System":""}}"#)).await;
+        for path in ["", "/behind/a/path"] {
+            let e = refused(Config::new(&format!("{node}{path}")).unwrap()).await;
+            assert_eq!(e.kind(), ErrorKind::Config, "{old}: {e:?}");
+            assert!(e.message().contains("too old") && e.message().contains("0.38"), "{old}: {e}");
+        }
+    }
+    let e = Config::from_connection(&ConnectionConfig::new("ipfs:http://host:5001?mfs=/backup")).unwrap_err();
+    assert!(e.kind() == ErrorKind::Config && e.message().contains("Ipfs::export"), "{e}");
     for wrong in ["ftp://host", "http://", "http://host:5001?x=y", "http://user@host"] {
         let e = Config::new(wrong).map(|config| config.timeout).err();
         assert!(wrong == "http://" || e.is_some_and(|e| e.kind() == ErrorKind::Config), "{wrong}");
@@ -194,6 +207,49 @@ async fn a_value_is_put_by_its_content_identifier() {
         assert!(begun.elapsed() < Duration::from_secs(6), "it must not hang");
     }
     assert_eq!(storage.get("k").await.unwrap().unwrap(), text);
+}
+
+/// A block in the middle that is not there any more: the node begins its answer well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_node_has_lost_is_told() {
+    if daemon::is_missing() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path()).await;
+    let index = support::index(dir.path()).await.unwrap();
+    let mut config = Config::new(&daemon.address()).unwrap();
+    let verified = Storage::new(Ipfs::connect(config.clone(), index.clone()).await.unwrap());
+    config.verify = false;
+    let other = Storage::new(Ipfs::connect(config, index).await.unwrap());
+    let value: Vec<u8> = (0..5 << 20).map(|n: u32| (n >> 7) as u8).collect();
+    let entry = verified.put("k", value.clone()).await.unwrap();
+    let root = entry.attributes.get("cid").unwrap();
+    let refs = daemon.post("refs", &format!("arg={root}")).await.unwrap();
+    let leaves: Vec<&str> = refs.split('"').filter(|text| text.starts_with("baf")).collect();
+    assert_eq!(leaves.len(), 5, "{refs}");
+    for (pin, _) in daemon.ours().await {
+        daemon.post("pin/rm", &format!("arg={pin}")).await.unwrap();
+    }
+    daemon.post("block/rm", &format!("arg={}", leaves[3])).await.unwrap();
+    for storage in [&verified, &other] {
+        let whole = storage.get("k");
+        let e = whole.await.map(|read| read.map(|read| read.len())).unwrap_err();
+        assert!(e.kind() == ErrorKind::Corrupt || e.is_retryable(), "{e:?}");
+    }
+    // What is there can be read, block by block; the node itself reads ahead, and refuses.
+    let range = GetOptions::new().range(ByteRange::Bounded(100, 200));
+    assert_eq!(verified.get_with("k", range).await.unwrap().unwrap(), value[100..200]);
+    // Put again, it is whole again, once the index does not believe in its pin any more.
+    verified.delete("k").await.unwrap();
+    for _ in 0..100 {
+        if verified.put("k", value.clone()).await.is_ok() && verified.get("k").await.is_ok_and(|read| read.is_some()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        verified.delete("k").await.unwrap();
+    }
+    assert_eq!(verified.get("k").await.unwrap().unwrap(), value);
 }
 
 #[tokio::test(flavor = "multi_thread")]

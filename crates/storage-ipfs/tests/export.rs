@@ -122,10 +122,55 @@ async fn a_car_takes_a_store_to_another_node() {
     let mut flipped = car.to_vec();
     let middle = flipped.len() / 2;
     flipped[middle] ^= 1;
-    for wrong in [b"no car".to_vec(), car[..car.len() / 2].to_vec(), flipped, Vec::new()] {
+    // A CAR that lacks a block: the node tells only in a line of its answer that the root could not be pinned.
+    let lacking = without_a_block(&car);
+    for wrong in [lacking, b"no car".to_vec(), car[..car.len() / 2].to_vec(), flipped, Vec::new()] {
         small.backend().import_car(wrong).await.unwrap_err();
     }
     assert_eq!(all(&small).await.len(), 111);
+}
+
+/// The same CAR without its last leaf. Each section is its length as a varint, a content identifier and a block.
+fn without_a_block(car: &[u8]) -> Vec<u8> {
+    let (mut at, mut sections) = (0, Vec::new());
+    while at < car.len() {
+        let (begin, mut len, mut shift) = (at, 0, 0);
+        loop {
+            len |= usize::from(car[at] & 0x7f) << shift;
+            (at, shift) = (at + 1, shift + 7);
+            if car[at - 1] & 0x80 == 0 {
+                break;
+            }
+        }
+        at += len;
+        sections.push((begin..at, car[at - len..].starts_with(&[1, 0x55])));
+    }
+    let last = sections.iter().rposition(|(_, leaf)| *leaf).unwrap();
+    let kept = sections.into_iter().enumerate().filter(|(n, _)| *n != last);
+    kept.flat_map(|(_, (range, _))| car[range].to_vec()).collect()
+}
+
+/// Somebody who has imported the same by hand keeps their pin.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_root_that_somebody_pins_stays_pinned() {
+    if daemon::is_missing() {
+        return;
+    }
+    let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (first, second) = (Daemon::start(here.path()).await, Daemon::start(there.path()).await);
+    let storage = connect(&first, here.path()).await;
+    storage.put("k", "v").await.unwrap();
+    let exported = storage.backend().export("/backup").await.unwrap();
+    let car = storage.backend().export_car("").await.unwrap().bytes(u64::MAX).await.unwrap();
+    let other = connect(&second, there.path()).await;
+    assert_eq!(other.backend().import_car(car.clone()).await.unwrap(), 1);
+    for name in ["", "mine"] {
+        second.post("pin/add", &format!("arg={}&name={name}", exported.cid)).await.unwrap();
+        assert_eq!(other.backend().import_car(car.clone()).await.unwrap(), 1);
+        other.backend().gc().await.unwrap();
+        assert_eq!(second.pins().await.get(&exported.cid).map(String::as_str), Some(name));
+    }
+    assert_eq!(other.get("k").await.unwrap().unwrap(), "v");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,7 +185,17 @@ async fn what_is_no_place_for_an_export_is_told() {
     let file = daemon.add("a file", "cid-version=1").await;
     daemon.post("files/cp", &format!("arg=/ipfs/{file}&arg=/file")).await.unwrap();
     daemon.post("files/mkdir", "arg=/theirs").await.unwrap();
-    for path in ["/file", "/theirs", "relative", "/a/../b", "/storage-ipfs", "/storage-ipfs/x", "/", ""] {
+    for path in [
+        "/file",
+        "/theirs",
+        "relative",
+        "/a/../b",
+        "/storage-ipfs",
+        "/storage-ipfs/x",
+        "/storage-ipfs-export-x",
+        "/",
+        "",
+    ] {
         let e = storage.backend().export(path).await.unwrap_err();
         assert_eq!(e.kind(), ErrorKind::Config, "{path}: {e:?}");
     }

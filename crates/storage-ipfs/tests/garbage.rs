@@ -61,6 +61,14 @@ async fn content_is_unpinned_with_its_last_key_and_only_then() {
     storage.put("e", "equal").await.unwrap();
     daemon.collect().await;
     assert_eq!(storage.get("e").await.unwrap().unwrap(), "equal");
+    // Unpinned by somebody else: the sweep has nothing to do, and says nothing.
+    for pin in daemon.ours().await.into_keys() {
+        daemon.post("pin/rm", &format!("arg={pin}")).await.unwrap();
+    }
+    storage.delete("d").await.unwrap();
+    storage.delete("e").await.unwrap();
+    storage.backend().gc().await.unwrap();
+    storage.put("f", "equal").await.unwrap();
     storage.clear().await.unwrap();
     eventually("nothing has a key", async || daemon.ours().await.is_empty()).await;
 }

@@ -59,11 +59,11 @@ impl Write {
         if matches!(self, Self::PutStream | Self::OverwriteStream) { LARGE } else { 500 }
     }
 
-    fn old(self, key: &str) -> Option<Vec<u8>> {
+    fn before(self, key: &str) -> Option<Vec<u8>> {
         (!matches!(self, Self::Put | Self::PutStream | Self::Batch)).then(|| value(key, "old", self.len()))
     }
 
-    fn new(self, key: &str) -> Option<Vec<u8>> {
+    fn after(self, key: &str) -> Option<Vec<u8>> {
         match self {
             Self::Delete | Self::Rename => None,
             _ => Some(value(key, "new", self.len())),
@@ -71,7 +71,7 @@ impl Write {
     }
 
     async fn make(self, storage: &Storage<Ipfs>, key: &str) -> storage_core::Result<()> {
-        match (self, self.new(key)) {
+        match (self, self.after(key)) {
             (Self::Batch, Some(new)) => {
                 let twin = value(key, "twin", self.len());
                 let both = [(key.to_owned(), new), (format!("{key} twin"), twin)];
@@ -158,7 +158,7 @@ async fn a_writer_that_is_killed_leaves_the_old_value_or_the_new() {
         loop {
             let key = format!("{write:?} {left}");
             let storage = connect(&daemon.address(), dir.path()).await;
-            if let Some(old) = write.old(&key) {
+            if let Some(old) = write.before(&key) {
                 storage.put(&*key, old).await.unwrap();
             }
             storage.disconnect().await.unwrap();
@@ -172,17 +172,20 @@ async fn a_writer_that_is_killed_leaves_the_old_value_or_the_new() {
             let storage = connect(&daemon.address(), dir.path()).await;
             let there = read(&storage, &key).await;
             let twin = read(&storage, &format!("{key} twin")).await;
-            let is_new = there == write.new(&key);
-            assert!(is_new || (there == write.old(&key) && !acknowledged), "{key}: neither the old value nor the new");
+            let is_new = there == write.after(&key);
+            assert!(
+                is_new || (there == write.before(&key) && !acknowledged),
+                "{key}: neither the old value nor the new"
+            );
             match write {
-                Write::Rename => assert_eq!(twin, is_new.then(|| write.old(&key)).flatten(), "{key}"),
+                Write::Rename => assert_eq!(twin, is_new.then(|| write.before(&key)).flatten(), "{key}"),
                 Write::Batch => assert!(twin.is_none() || twin == Some(value(&key, "twin", 500)), "{key}"),
                 _ => assert_eq!(twin, None),
             }
             // Again, as a program that starts anew does.
             if !is_new {
                 write.make(&storage, &key).await.unwrap();
-                assert_eq!(read(&storage, &key).await, write.new(&key), "{key}, repeated");
+                assert_eq!(read(&storage, &key).await, write.after(&key), "{key}, repeated");
             }
             if !died {
                 nothing_is_left(&daemon, &storage, &format!("{write:?}")).await;

@@ -101,6 +101,9 @@ async fn serve(mut client: TcpStream, upstream: String, state: Arc<Mutex<State>>
     };
     let text = String::from_utf8_lossy(&head[..end]).into_owned();
     let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+    // A time without a unit is none to the node, which then does nothing and says that all is well.
+    let unit = |time: &str| time.strip_suffix("ms").is_some_and(|digits| digits.parse::<u64>().is_ok());
+    assert!(path.split(['?', '&']).filter_map(|pair| pair.strip_prefix("timeout=")).all(unit), "{path}");
     let command = path.split('?').next().unwrap_or_default().trim_start_matches("/api/v0/").to_owned();
     let (lie, instead, broken) = {
         let mut state = state.lock().unwrap();
