@@ -225,6 +225,10 @@ fn finish(store: &Store, group: Vec<Waiting>, done: Result<Applied>) {
             store.sweeper.queued(queued);
             group.into_iter().zip(changed).for_each(|(waiting, changed)| waiting.answer(Ok(Ok(changed))));
         }
-        Err(e) => group.into_iter().for_each(|waiting| waiting.answer(Err(e.clone()))),
+        Err(e) => {
+            // The key of one is not that of the others.
+            let e = if group.len() == 1 { e } else { e.map_key(|_| None) };
+            group.into_iter().for_each(|waiting| waiting.answer(Err(e.clone())));
+        }
     }
 }

@@ -43,6 +43,8 @@ const UNPIN: Duration = Duration::from_secs(8);
 /// How many are claimed at once, and how many are unpinned at once.
 const TOGETHER: usize = 100;
 const AT_ONCE: usize = 8;
+/// Of how much content it is remembered that it has lost its last key. Beyond that, the whole queue is looked at.
+const REMEMBERED: usize = 10_000;
 /// How long more work is waited for, before a sweep of its own accord begins.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How long lies between two sweeps of everything.
@@ -102,10 +104,16 @@ impl Sweeper {
 
     /// This content has lost its last key.
     pub(crate) fn queued(&self, cids: Vec<Cid>) {
-        if !cids.is_empty() {
-            lock(&self.queued).extend(cids);
-            self.wake();
+        if cids.is_empty() {
+            return;
         }
+        let mut queued = lock(&self.queued);
+        queued.extend(cids);
+        if queued.len() > REMEMBERED {
+            queued.clear();
+            self.missed.store(true, Ordering::Release);
+        }
+        self.wake();
     }
 
     /// There is something in the queue that is not known here.
@@ -157,14 +165,11 @@ impl Sweeper {
     }
 }
 
-/// What a sweep looks at.
+/// What a sweep looks at: what has lost its last key here; all that is queued; that, and all pins.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// What has lost its last key here.
     Own,
-    /// All that is queued.
     Queue,
-    /// That, and all pins.
     Everything,
 }
 

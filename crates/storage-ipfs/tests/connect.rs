@@ -222,7 +222,7 @@ async fn what_the_node_has_lost_is_told() {
     let verified = Storage::new(Ipfs::connect(config.clone(), index.clone()).await.unwrap());
     config.verify = false;
     let other = Storage::new(Ipfs::connect(config, index).await.unwrap());
-    let value: Vec<u8> = (0..5 << 20).map(|n: u32| (n >> 7) as u8).collect();
+    let value: Vec<u8> = (0..5 << 20).map(|n: u32| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let entry = verified.put("k", value.clone()).await.unwrap();
     let root = entry.attributes.get("cid").unwrap();
     let refs = daemon.post("refs", &format!("arg={root}")).await.unwrap();
