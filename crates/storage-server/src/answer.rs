@@ -143,7 +143,7 @@ where
 /// Etag and version as headers.
 pub(crate) fn validators(entry: &Entry) -> HeaderMap {
     // Room for all that values have, so that it need not grow.
-    let mut map = HeaderMap::with_capacity(16);
+    let mut map = HeaderMap::with_capacity(12);
     if let Some(tag) = entry.etag.as_ref().and_then(|tag| HeaderValue::try_from(etag::quoted(tag)).ok()) {
         map.insert(ETAG, tag);
     }

@@ -10,6 +10,7 @@ use crate::{
     Config,
     answer::Failure,
     config::Caching,
+    measure::Measured,
     tokens::{Grant, Tokens},
     transactions::Transactions,
     uploads::Uploads,
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) tasks: TaskTracker,
     /// The port that clients name.
     pub(crate) port: OnceLock<u16>,
+    pub(crate) measured: Measured,
     /// Shows what was measured.
     pub(crate) metrics: Option<Box<dyn Fn() -> String + Send + Sync>>,
 }
@@ -58,6 +60,7 @@ impl App {
             uploads: None,
             tasks: TaskTracker::new(),
             port: OnceLock::new(),
+            measured: Measured::default(),
             metrics: None,
         })
     }

@@ -6,7 +6,10 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{HeaderMap, Method, Uri, request::Parts},
 };
-use serde::de::DeserializeOwned;
+use serde::de::{
+    DeserializeOwned,
+    value::{self, MapDeserializer},
+};
 use storage_core::{Key, Storage};
 use storage_rest_wire::{WriteId, code, headers};
 
@@ -27,6 +30,8 @@ pub(crate) struct Call {
     pub(crate) lease: Option<Arc<Lease>>,
     pub(crate) headers: HeaderMap,
     pub(crate) uri: Uri,
+    /// Whether there are headers with conditions, or a range.
+    pub(crate) is_conditional: bool,
     write_id: Option<WriteId>,
     method: Method,
 }
@@ -41,10 +46,15 @@ impl FromRequestParts<Arc<App>> for Call {
             .cloned()
             .ok_or_else(|| Failure::denied("the request was not authenticated"))?;
         let headers = std::mem::take(&mut parts.headers);
-        let mut ours = headers.keys().filter(|name| name.as_str().starts_with("storage-")).peekable();
-        let has_ours = ours.peek().is_some();
-        if let Some(name) = ours.find(|name| !headers::OF_REQUESTS.contains(&name.as_str())) {
-            return Err(Failure::invalid(format!("unknown header `{name}`; see the protocol")));
+        let (mut has_ours, mut is_conditional) = (false, false);
+        for name in headers.keys().map(|name| name.as_str()) {
+            if name.starts_with("storage-") {
+                has_ours = true;
+                if !headers::OF_REQUESTS.contains(&name) {
+                    return Err(Failure::invalid(format!("unknown header `{name}`; see the protocol")));
+                }
+            }
+            is_conditional |= name == "range" || name.starts_with("if-");
         }
         // Most requests have none of them.
         let ours = |name| if has_ours { text(&headers, name) } else { Ok(None) };
@@ -55,7 +65,7 @@ impl FromRequestParts<Arc<App>> for Call {
         let write_id = ours(headers::WRITE_ID)?.map(str::parse).transpose()?;
         let storage = lease.as_ref().map_or_else(|| app.storage.clone(), |lease| lease.storage());
         let (method, uri) = (parts.method.clone(), std::mem::take(&mut parts.uri));
-        Ok(Self { app: app.clone(), grant, storage, lease, headers, uri, write_id, method })
+        Ok(Self { app: app.clone(), grant, storage, lease, headers, uri, is_conditional, write_id, method })
     }
 }
 
@@ -87,6 +97,13 @@ impl Call {
 
     /// The parameters of the request, none unknown.
     pub(crate) fn params<T: DeserializeOwned>(&self) -> Result<T, Failure> {
+        if self.uri.query().is_none() {
+            let none = MapDeserializer::<_, value::Error>::new(std::iter::empty::<(&str, &str)>());
+            if let Ok(params) = T::deserialize(none) {
+                return Ok(params);
+            }
+        }
+        // It says what is wrong with them.
         Query::try_from_uri(&self.uri)
             .map(|Query(params)| params)
             .map_err(|e| Failure::invalid(format!("invalid query parameters: {}", e.body_text())))

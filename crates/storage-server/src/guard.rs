@@ -1,4 +1,4 @@
-//! What every request goes through: its id, who it comes from, how many there are, what is logged and measured.
+//! What every request goes through: its id, who it comes from, how many there are, and what is logged.
 
 use std::{
     convert::Infallible,
@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
     http::{
-        HeaderName, HeaderValue, Method, StatusCode, Version,
+        HeaderMap, HeaderName, HeaderValue, StatusCode, Version,
         header::{AUTHORIZATION, CACHE_CONTROL, HOST, ORIGIN},
     },
     middleware::Next,
@@ -24,7 +24,6 @@ use futures_util::future::BoxFuture;
 use http_body::{Body as _, Frame, SizeHint};
 use storage_core::ErrorKind;
 use storage_rest_wire::headers;
-use tokio::sync::OwnedSemaphorePermit;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -32,7 +31,8 @@ use crate::{
     answer::Failure,
     app::{App, Door},
     linger::Lingering,
-    tokens::Grant,
+    measure::{UnderWay, known},
+    tokens::{Grant, Place},
 };
 
 /// The header with the id of a request, which the client may choose.
@@ -75,15 +75,17 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let begun = Instant::now();
         let mut request = request.map(Lingering::around);
-        let id = request_id(&request);
-        let (method, uri) = (known(request.method()), request.uri().clone());
+        let seen = Seen::of(request.headers());
+        let (id, method) = (request_id(seen.id), known(request.method()));
+        let is_logged = tracing::enabled!(target: "storage_server::access", tracing::Level::INFO);
+        let shown = is_logged.then(|| (request.uri().clone(), seen.authorization.cloned()));
         let route = request.extensions().get::<MatchedPath>().cloned();
-        let token = request.headers().get(AUTHORIZATION).cloned();
         let under_way = UnderWay::new();
-        let admitted = admit(&self.app, &request).map(|(grant, permit)| {
+        let admitted = admit(&self.app, &request, &seen).map(|(grant, permit)| {
             request.extensions_mut().insert(grant.clone());
             (grant, permit, self.route.call(request))
         });
+        let app = self.app.clone();
         Box::pin(async move {
             let (who, mut response) = match admitted {
                 Err(failure) => (None, failure.into_response()),
@@ -92,14 +94,14 @@ where
             drop(under_way);
             let (status, seconds) = (response.status().as_u16(), begun.elapsed().as_secs_f64());
             let route = route.as_ref().map_or("none", MatchedPath::as_str);
-            measure(method, route, &response, seconds);
-            if tracing::enabled!(target: "storage_server::access", tracing::Level::INFO) {
+            app.measured.answered(method, route, status, seconds);
+            if let Some((uri, token)) = shown {
                 let error =
                     response.headers().get(headers::ERROR).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
                 let who = who.as_ref().map_or("", |grant| grant.name.as_str());
                 // Neither headers nor parameters: there may be secrets in both.
-                let (shown, path) = (id.to_str().unwrap_or_default(), shown_path(route, uri.path(), who, &token));
-                tracing::info!(target: "storage_server::access", id = shown, who, method, path, status, error, seconds);
+                let (id, path) = (id.to_str().unwrap_or_default(), shown_path(route, uri.path(), who, &token));
+                tracing::info!(target: "storage_server::access", id, who, method, path, status, error, seconds);
             }
             let headers = response.headers_mut();
             headers.insert(REQUEST_ID, id);
@@ -110,46 +112,17 @@ where
     }
 }
 
-/// Counts a request, also one whose client has gone before it is answered.
-struct UnderWay(metrics::Gauge);
-
-impl UnderWay {
-    fn new() -> Self {
-        let gauge = metrics::gauge!("storage_server_requests_in_flight");
-        gauge.increment(1.0);
-        Self(gauge)
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.decrement(1.0);
-    }
-}
-
 /// A request counts towards the limit of its token until the end of its answer, unless that is small and has its end in sight.
-fn held(response: Response, permit: OwnedSemaphorePermit) -> Response {
+fn held(response: Response, permit: Place) -> Response {
     match response.body().size_hint().exact() {
         Some(len) if len <= SMALL => response,
         _ => response.map(|body| Body::new(Held { body, _permit: permit })),
     }
 }
 
-fn measure(method: &'static str, route: &str, response: &Response, seconds: f64) {
-    let text = |text: &str| metrics::SharedString::from_owned(text.to_owned());
-    let status = text(response.status().as_str());
-    let labels = vec![
-        metrics::Label::from_static_parts("method", method),
-        metrics::Label::new("route", text(route)),
-        metrics::Label::new("status", status),
-    ];
-    metrics::counter!("storage_server_requests_total", labels.clone()).increment(1);
-    metrics::histogram!("storage_server_request_seconds", labels).record(seconds);
-}
-
 /// Around routes that need no token, such as `/health`: whoever comes from another page is turned away all the same.
 pub(crate) async fn local(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    match is_at_home(&app, &request) {
+    match is_at_home(&app, &Seen::of(request.headers())) {
         Ok(()) => next.run(request).await,
         Err(failure) => failure.into_response(),
     }
@@ -166,34 +139,62 @@ fn shown_path<'p>(route: &'p str, path: &'p str, who: &str, token: &Option<Heade
     }
 }
 
-/// The method, so that nobody fills the measurements with names of his own.
-fn known(method: &Method) -> &'static str {
-    let all = ["GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"];
-    all.into_iter().find(|known| *known == method.as_str()).unwrap_or("other")
+/// What is looked for in the headers of a request, found in one pass.
+#[derive(Default)]
+struct Seen<'h> {
+    /// How many bytes all of them have.
+    size: usize,
+    hosts: usize,
+    host: Option<&'h HeaderValue>,
+    origin: Option<&'h HeaderValue>,
+    authorization: Option<&'h HeaderValue>,
+    id: Option<&'h HeaderValue>,
 }
 
-fn request_id(request: &Request) -> HeaderValue {
+impl<'h> Seen<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            // With `: ` and the end of the line.
+            seen.size += name.as_str().len() + value.len() + 4;
+            let place = match name {
+                name if name == HOST => {
+                    seen.hosts += 1;
+                    &mut seen.host
+                }
+                name if name == AUTHORIZATION => &mut seen.authorization,
+                name if name == ORIGIN => &mut seen.origin,
+                name if name == REQUEST_ID => &mut seen.id,
+                _ => continue,
+            };
+            place.get_or_insert(value);
+        }
+        seen
+    }
+}
+
+fn request_id(asked: Option<&HeaderValue>) -> HeaderValue {
     let legal = |id: &&HeaderValue| (1..=64).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic);
     let random = || {
-        let id = HEXLOWER.encode(&fastrand::u64(..).to_be_bytes());
-        HeaderValue::try_from(id).unwrap_or_else(|_| HeaderValue::from_static("none"))
+        let mut id = [0; 16];
+        HEXLOWER.encode_mut(&fastrand::u64(..).to_be_bytes(), &mut id);
+        HeaderValue::from_bytes(&id).unwrap_or_else(|_| HeaderValue::from_static("none"))
     };
-    request.headers().get(REQUEST_ID).filter(legal).cloned().unwrap_or_else(random)
+    asked.filter(legal).cloned().unwrap_or_else(random)
 }
 
-fn admit(app: &App, request: &Request) -> Result<(Arc<Grant>, OwnedSemaphorePermit), Failure> {
-    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+fn admit(app: &App, request: &Request, seen: &Seen<'_>) -> Result<(Arc<Grant>, Place), Failure> {
     let line = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
-    if line + request.headers().iter().map(size).sum::<usize>() > app.config.max_header {
+    if line + seen.size > app.config.max_header {
         let failure = Failure::new(ErrorKind::TooLarge, "the headers of the request are too large");
         return Err(failure.status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE));
     }
-    if request.version() == Version::HTTP_11 && request.headers().get_all(HOST).iter().count() != 1 {
+    if request.version() == Version::HTTP_11 && seen.hosts != 1 {
         return Err(Failure::invalid("a request of HTTP/1.1 must have the header `Host` once"));
     }
-    is_at_home(app, request)?;
-    let grant = app.grant(request.headers().get(AUTHORIZATION).and_then(|header| header.to_str().ok()))?;
-    let permit = grant.requests.clone().try_acquire_owned().map_err(|_| {
+    is_at_home(app, seen)?;
+    let grant = app.grant(seen.authorization.and_then(|header| header.to_str().ok()))?;
+    let permit = grant.requests.enter().ok_or_else(|| {
         let mut failure =
             Failure::new(ErrorKind::RateLimited, "too many requests are under way; try again in a second");
         failure.0.retry_after_ms = Some(1000);
@@ -204,9 +205,8 @@ fn admit(app: &App, request: &Request) -> Result<(Arc<Grant>, OwnedSemaphorePerm
 
 /// Without tokens, only programs on this machine that mean this server may ask: no page of another origin, and none whose name was made to
 /// lead here.
-fn is_at_home(app: &App, request: &Request) -> Result<(), Failure> {
+fn is_at_home(app: &App, seen: &Seen<'_>) -> Result<(), Failure> {
     let (Door::Local(_), Some(port)) = (&app.door, app.port.get()) else { return Ok(()) };
-    let text = |name| request.headers().get(name).map(HeaderValue::as_bytes);
     let hosts = ["localhost", "127.0.0.1", "[::1]"];
     let is_port = |digits: &[u8]| {
         let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
@@ -220,13 +220,13 @@ fn is_at_home(app: &App, request: &Request) -> Result<(), Failure> {
         };
         hosts.iter().any(named)
     };
-    if !text(HOST).is_some_and(names) {
+    if !seen.host.is_some_and(|host| names(host.as_bytes())) {
         let failure = Failure::denied(
             "without tokens this server answers to `localhost`, `127.0.0.1` and `[::1]` with its port only",
         );
         return Err(failure.status(StatusCode::MISDIRECTED_REQUEST));
     }
-    match text(ORIGIN) {
+    match seen.origin.map(HeaderValue::as_bytes) {
         Some(origin) if !origin.strip_prefix(b"http://").is_some_and(names) => {
             Err(Failure::denied("pages of other origins may not ask this server"))
         }
@@ -237,7 +237,7 @@ fn is_at_home(app: &App, request: &Request) -> Result<(), Failure> {
 /// A body that counts as a request under way until its end.
 struct Held {
     body: Body,
-    _permit: OwnedSemaphorePermit,
+    _permit: Place,
 }
 
 impl http_body::Body for Held {

@@ -1,12 +1,14 @@
-//! Connections whose other side must take what it is sent.
+//! Connections whose other side must take what it is sent, and the time that requests may take to come.
 
 use std::{
     io,
     pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
+use hyper::rt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     time::{Instant, Sleep, sleep},
@@ -71,5 +73,61 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
         self.or_late(cx, shut)
+    }
+}
+
+/// The timer of one connection, for one deadline at a time. Each request moves the deadline; the timer of the runtime is moved only when it
+/// goes off, and not for each request.
+#[derive(Clone, Debug)]
+pub(crate) struct Alarm(Arc<Mutex<Pin<Box<Sleep>>>>);
+
+struct Deadline {
+    alarm: Alarm,
+    at: Instant,
+}
+
+impl Alarm {
+    /// One whose deadlines are mostly so far away.
+    pub(crate) fn new(usual: Duration) -> Self {
+        Self(Arc::new(Mutex::new(Box::pin(sleep(usual)))))
+    }
+
+    fn until(&self, at: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        Box::pin(Deadline { alarm: self.clone(), at })
+    }
+}
+
+impl rt::Timer for Alarm {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        self.until(Instant::now() + duration)
+    }
+
+    fn sleep_until(&self, deadline: std::time::Instant) -> Pin<Box<dyn rt::Sleep>> {
+        self.until(deadline.into())
+    }
+
+    fn now(&self) -> std::time::Instant {
+        Instant::now().into()
+    }
+}
+
+impl rt::Sleep for Deadline {}
+
+impl Future for Deadline {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut sleep = self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if sleep.deadline() > self.at {
+            sleep.as_mut().reset(self.at);
+        }
+        loop {
+            ready!(sleep.as_mut().poll(cx));
+            if Instant::now() >= self.at {
+                return Poll::Ready(());
+            }
+            // It was set for a request of before.
+            sleep.as_mut().reset(self.at);
+        }
     }
 }

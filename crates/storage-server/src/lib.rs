@@ -9,6 +9,7 @@ mod io;
 mod app;
 mod guard;
 mod linger;
+mod measure;
 mod tokens;
 mod call;
 mod writes;

@@ -42,9 +42,12 @@ pub(crate) async fn read(call: Call, key: Key, params: ObjectParams) -> Result<R
     options.if_match = conditions.one_match();
     // Where an etag is weak the comparison is the same here.
     options.if_none_match = conditions.one_none_match();
-    options.range = call.header(RANGE)?.and_then(range::parse);
+    if call.is_conditional {
+        options.range = call.header(RANGE)?.and_then(range::parse);
+    }
     let mut object = open(&call, &key, options.clone()).await;
-    if let (Some(if_range), Ok(Some(found)), true) = (call.header(IF_RANGE)?, &object, options.range.is_some())
+    if options.range.is_some()
+        && let (Some(if_range), Ok(Some(found))) = (call.header(IF_RANGE)?, &object)
         && !Listed::parse(if_range).is_ok_and(|listed| listed.has(found.entry.etag.as_ref()))
     {
         options.range = None;
@@ -226,6 +229,7 @@ fn write_condition(call: &Call) -> Result<Option<Condition>, Failure> {
 }
 
 /// The conditions of a read.
+#[derive(Default)]
 struct Conditions {
     if_match: Option<Listed>,
     if_none_match: Option<Listed>,
@@ -234,6 +238,10 @@ struct Conditions {
 
 impl Conditions {
     fn of(call: &Call) -> Result<Self, Failure> {
+        // Most requests have none.
+        if !call.is_conditional {
+            return Ok(Self::default());
+        }
         if call.headers.contains_key(IF_UNMODIFIED_SINCE) {
             return Err(Failure::unsupported("conditions on dates; use etags instead"));
         }
@@ -272,7 +280,9 @@ impl Conditions {
                 "the etag does not match `If-Match`, or there is no value",
             ));
         }
-        let Some(entry) = entry else { return Ok(()) };
+        let Some(entry) = entry.filter(|_| self.if_none_match.is_some() || self.if_modified_since.is_some()) else {
+            return Ok(());
+        };
         let same = self.if_none_match.as_ref().is_some_and(|listed| listed.has_weakly(etag));
         let since = self.if_modified_since.map(|date| date.timestamp());
         let modified = entry.modified.map(|modified| DateTime::<chrono::Utc>::from(modified).timestamp());

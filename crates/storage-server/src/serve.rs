@@ -10,11 +10,7 @@ use std::{
 
 use axum::Router;
 use hyper::server::conn::http1;
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use rustls::{
     ServerConfig,
     crypto::ring,
@@ -33,7 +29,7 @@ use crate::{
     Config,
     app::{App, Door},
     config::wrong,
-    io::Patient,
+    io::{Alarm, Patient},
 };
 
 pub(crate) async fn bind(config: &Config) -> Result<TcpListener> {
@@ -165,7 +161,7 @@ async fn connection<S>(
 {
     let io = TokioIo::new(Patient::new(stream, config.write_timeout));
     let serving = http1::Builder::new()
-        .timer(TokioTimer::new())
+        .timer(Alarm::new(config.header_timeout))
         .header_read_timeout(config.header_timeout)
         // Twice as much, so that what is too large by less is refused with problem details; what is larger still, without.
         .max_buf_size(config.max_header.saturating_mul(2))

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeSet,
     fmt, fs,
     path::{Path, PathBuf},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -15,7 +18,6 @@ use serde::Deserialize;
 use storage_core::{ErrorKind, Result};
 use storage_rest_wire::AccessJson;
 use subtle::{Choice, ConstantTimeEq};
-use tokio::sync::Semaphore;
 
 use crate::{answer::Failure, config::wrong};
 
@@ -30,15 +32,45 @@ pub(crate) struct Grant {
     /// The name for logs, and what write ids and transactions belong to.
     pub(crate) name: String,
     pub(crate) access: AccessJson,
-    /// One for each request that may be under way.
-    pub(crate) requests: Arc<Semaphore>,
+    /// Those that are under way.
+    pub(crate) requests: Requests,
 }
 
 impl Grant {
     /// That of everybody on this machine.
     pub(crate) fn local(clear: bool, requests: usize) -> Self {
         let access = AccessJson { read: true, write: true, clear, prefix: String::new() };
-        Self { name: "local".into(), access, requests: Arc::new(Semaphore::new(requests)) }
+        Self { name: "local".into(), access, requests: Requests::new(requests) }
+    }
+}
+
+/// How many requests are under way, and may be.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    now: Arc<AtomicUsize>,
+    most: usize,
+}
+
+/// The place of a request that is under way.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<AtomicUsize>);
+
+impl Requests {
+    fn new(most: usize) -> Self {
+        Self { now: Arc::default(), most }
+    }
+
+    /// A place, if one is free.
+    pub(crate) fn enter(&self) -> Option<Place> {
+        // Given back at once where it is one too many.
+        let place = Place(self.now.clone());
+        (place.0.fetch_add(1, Ordering::AcqRel) < self.most).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -233,7 +265,7 @@ fn token(entry: Entry, requests: usize) -> Result<Token> {
         clear: scopes.contains(&Scope::Clear),
         prefix,
     };
-    let grant = Grant { name, access, requests: Arc::new(Semaphore::new(requests)) };
+    let grant = Grant { name, access, requests: Requests::new(requests) };
     Ok(Token { digest, expires: expires.map(Into::into), grant: Arc::new(grant) })
 }
 

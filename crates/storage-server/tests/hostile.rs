@@ -324,3 +324,44 @@ async fn no_path_leads_to_another_place() {
         assert_eq!(server.count().await, 0, "{path}");
     }
 }
+
+#[tokio::test]
+async fn a_connection_is_kept_as_long_as_it_is_used() {
+    let mut config = Config::default();
+    config.header_timeout = Duration::from_millis(600);
+    let server = start(config).await;
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let request = format!("HEAD /files HTTP/1.1\r\nhost: {}\r\n\r\n", server.address);
+    let begun = Instant::now();
+    // Far longer than the timeout in all.
+    for n in 0..6 {
+        let (first, rest) = request.split_at(10 + n);
+        stream.write_all(first.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        stream.write_all(rest.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 4096];
+        let n = stream.read(&mut answer).await.unwrap();
+        assert!(answer[..n].starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer[..n]));
+        tokio::time::sleep(Duration::from_millis(150)).await;
+    }
+    assert!(begun.elapsed() > Duration::from_millis(1700));
+    // Idle, it is closed in time; and so is one whose next request does not end, however often a byte of it comes.
+    for endless in [false, true] {
+        let begun = Instant::now();
+        let mut other = TcpStream::connect(server.address).await.unwrap();
+        let stream = if endless { &mut other } else { &mut stream };
+        let mut byte = [0];
+        loop {
+            assert!(begun.elapsed() < Duration::from_secs(5), "expected the connection to end");
+            if endless && stream.write_all(b"G").await.is_err() {
+                break;
+            }
+            match timeout(Duration::from_millis(50), stream.read(&mut byte)).await {
+                Err(_) => {}
+                Ok(Ok(1)) => {}
+                Ok(_) => break,
+            }
+        }
+        assert!(begun.elapsed() > Duration::from_millis(300), "{:?}", begun.elapsed());
+    }
+}

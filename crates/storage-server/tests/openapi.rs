@@ -39,6 +39,8 @@ async fn every_answer_is_as_described() {
     // It leaves what it has seen where it runs.
     let place = tempfile::tempdir().unwrap();
     command.current_dir(place.path());
+    // Also where others use the machine.
+    command.args(["--request-timeout", "60"]);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{said}");

@@ -40,7 +40,6 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     end: Option<tokio::sync::oneshot::Sender<()>>,
     ended: tokio::task::JoinHandle<()>,
-    _tokens: Option<NamedTempFile>,
 }
 
 impl Running {
@@ -57,35 +56,37 @@ impl Running {
     ) -> Self {
         let (mut config, tokens) = (Config::default(), tokens());
         config.tokens = Some(tokens.path().to_owned());
-        Self::run(storage, port, config, Some(tokens), more).await
+        // The server keeps what it has read, so that nothing is left where a check kills its process.
+        Self::run(storage, port, config, more, || drop(tokens)).await
     }
 
     /// Serves a store to every program on this machine.
     pub(crate) async fn start_open(storage: Storage) -> Self {
         let mut config = Config::default();
         config.allow_clear = true;
-        Self::run(storage, 0, config, None, |server| server).await
+        Self::run(storage, 0, config, |server| server, || ()).await
     }
 
     async fn run(
         storage: Storage,
         port: u16,
         config: Config,
-        tokens: Option<NamedTempFile>,
         more: impl FnOnce(Server) -> Server + Send + 'static,
+        started: impl FnOnce(),
     ) -> Self {
         let bound = RUNTIME.spawn(async move {
             let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
             more(Server::new(storage, config).unwrap()).on(listener).unwrap()
         });
         let bound = bound.await.unwrap();
+        started();
         let address = bound.address().unwrap();
         let (end, told) = tokio::sync::oneshot::channel();
         let ended = RUNTIME.spawn(bound.run(async {
             // Dropping the sender ends it, too.
             let _ = told.await;
         }));
-        Self { address, end: Some(end), ended, _tokens: tokens }
+        Self { address, end: Some(end), ended }
     }
 
     pub(crate) fn url(&self) -> String {
