@@ -1,6 +1,9 @@
 //! The backend: connects, and hands every call to its session.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    future::IntoFuture,
+    sync::{Arc, atomic::Ordering},
+};
 
 use storage_config::ConnectionConfig;
 use storage_core::{
@@ -8,6 +11,7 @@ use storage_core::{
     ListStream, Object, PutOptions, Query, RenameOptions, Result, StatOptions, StorageBackend, Transaction,
     async_trait,
 };
+use tokio::time;
 
 use crate::{Config, batch, open, session::Session, transaction::MongoTransaction};
 
@@ -138,9 +142,12 @@ through_session!(Mongo {
     async fn disconnect(&self) -> Result<()> {
         let store = &self.session.store;
         if !store.closed.swap(true, Ordering::AcqRel) {
-            // The driver waits for every session that is alive, which may be for ever.
-            let client = store.client.clone();
-            store.tasks.runtime.spawn(async move { client.shutdown().immediate(true).await });
+            // The driver waits for every session that is alive, which may be for ever. When it is done, the runtime may end: tasks of
+            // the driver that are cut off panic.
+            let (client, timeout) = (store.client.clone(), store.timeout);
+            let shutdown = async move { time::timeout(timeout, client.shutdown().immediate(true).into_future()).await };
+            // Nothing is to be done about one that does not end.
+            let _ = store.tasks.runtime.spawn(shutdown).await;
         }
         Ok(())
     }

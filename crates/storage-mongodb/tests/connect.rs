@@ -3,11 +3,15 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
+use futures_util::future::join_all;
 use mongodb::bson::{Document, doc};
 use storage_config::ConnectionConfig;
-use storage_core::{ErrorKind, StorageBackend};
+use storage_core::{ErrorKind, Storage, StorageBackend};
 use storage_mongodb::{Config, Mongo};
 
 fn read(uri: &str) -> Result<Config, storage_core::Error> {
@@ -88,4 +92,31 @@ async fn many_connect_at_once_and_declare_what_there_is() {
     let alone = Mongo::connect(support::config(&support::without_replica_set(), &collection).unwrap()).await.unwrap();
     assert!(!alone.info().capabilities.transactions && !alone.info().capabilities.distributed);
     support::drop_all(&collection).await;
+}
+
+/// The driver's own tasks panic where a runtime ends under them.
+#[test]
+fn a_runtime_may_end_behind_disconnect() {
+    if support::is_missing_server() {
+        return;
+    }
+    static PANICS: AtomicUsize = AtomicUsize::new(0);
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        PANICS.fetch_add(1, Ordering::AcqRel);
+        before(panic);
+    }));
+    let runtime = || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let collection = format!("end{:08x}", fastrand::u32(..));
+    for _ in 0..60 {
+        runtime().block_on(async {
+            let mongo = Mongo::connect(support::config(&support::server(), &collection).unwrap()).await.unwrap();
+            let storage = Storage::new(mongo);
+            join_all((0..8).map(|i| storage.put(format!("{i}"), "v"))).await;
+            storage.clear().await.unwrap();
+            storage.disconnect().await.unwrap();
+        });
+    }
+    assert_eq!(PANICS.load(Ordering::Acquire), 0);
+    runtime().block_on(support::drop_all(&collection));
 }
