@@ -5,9 +5,9 @@
 mod proxy;
 mod support;
 
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt, stream};
 use proxy::{Lie, Proxy};
-use storage_core::{Body, ByteRange, ErrorKind, GetOptions, Query, Storage};
+use storage_core::{Body, ByteRange, ErrorKind, GetOptions, PutOptions, Query, Storage};
 use storage_ipfs::Ipfs;
 
 async fn before_node() -> Proxy {
@@ -138,6 +138,74 @@ async fn an_exchange_that_breaks_off_leaves_the_old_value_or_the_new() {
             assert_eq!(storage.get("k").await.unwrap().unwrap(), expected, "exchange {number}");
         }
     }
+}
+
+/// What a key had when it was last seen here is asked for, and not believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_others_have_written_is_read() {
+    if support::is_missing_node() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = before_node().await;
+    let (one, other) = (connect(&proxy, &dir, true).await, connect(&proxy, &dir, true).await);
+    for round in 0..5 {
+        let (first, second) = (random(100 + round), random(200 + round));
+        one.put("k", first.clone()).await.unwrap();
+        assert_eq!(one.get("k").await.unwrap().unwrap(), first);
+        other.put("k", second.clone()).await.unwrap();
+        assert_eq!(one.get("k").await.unwrap().unwrap(), second);
+        // The same size, and another content.
+        let third = random(200 + round);
+        other.put("k", third.clone()).await.unwrap();
+        let range = GetOptions::new().range(ByteRange::Bounded(10, 20));
+        assert_eq!(one.get_with("k", range).await.unwrap().unwrap(), third[10..20]);
+        other.delete("k").await.unwrap();
+        assert_eq!(one.get("k").await.unwrap(), None);
+        assert_eq!(one.get("k").await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn puts_that_share_a_commit_have_outcomes_of_their_own() {
+    if support::is_missing_node() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = before_node().await;
+    let storage = connect(&proxy, &dir, true).await;
+    storage.put("there", "before").await.unwrap();
+    let put = |n: usize| {
+        let storage = storage.clone();
+        async move {
+            let absent = PutOptions::new().if_absent();
+            match n % 5 {
+                0 => storage.put_with("there", format!("{n}"), absent).await.map_err(|e| e.kind()).map(drop),
+                1 => storage.put("equal", "equal").await.map_err(|e| e.kind()).map(drop),
+                2 => storage.put(format!("equal {n}"), "equal").await.map_err(|e| e.kind()).map(drop),
+                3 => storage.put_with("contested", format!("{n}"), absent).await.map_err(|e| e.kind()).map(drop),
+                _ => storage.put(format!("own {n}"), format!("{n}")).await.map_err(|e| e.kind()).map(drop),
+            }
+        }
+    };
+    let done: Vec<_> = stream::iter((0..100).map(put)).buffered(32).collect().await;
+    let of = |kind: usize| done.iter().enumerate().filter(move |(n, _)| n % 5 == kind).map(|(_, done)| done);
+    assert!(of(0).all(|done| *done == Err(ErrorKind::AlreadyExists)));
+    assert!(of(1).chain(of(2)).chain(of(4)).all(Result::is_ok), "{done:?}");
+    assert_eq!(of(3).filter(|done| done.is_ok()).count(), 1, "{done:?}");
+    assert!(of(3).all(|done| done.is_ok() || *done == Err(ErrorKind::AlreadyExists)), "{done:?}");
+    assert_eq!(storage.get("there").await.unwrap().unwrap(), "before");
+    for n in (0..100).filter(|n| n % 5 == 4) {
+        assert_eq!(storage.get(format!("own {n}")).await.unwrap().unwrap(), format!("{n}"));
+    }
+    // Each of the equal ones was counted: the last of them keeps the content.
+    let counts = support::index(dir.path()).await.unwrap();
+    let cid = storage.stat("equal").await.unwrap().unwrap().attributes.get("cid").unwrap().to_owned();
+    let count = counts.get(format!("c/{cid}")).await.unwrap().unwrap();
+    let count: serde_json::Value = serde_json::from_slice(&count).unwrap();
+    assert_eq!(count["keys"], 21);
+    storage.clear().await.unwrap();
+    assert_eq!(storage.list("").await.unwrap().try_collect::<Vec<_>>().await.unwrap(), []);
 }
 
 /// As the README says.
