@@ -16,7 +16,7 @@ use storage_multi::{Redundant, RedundantOptions, Store};
 use support::{How, Part};
 
 const NAMES: [&str; 3] = ["a", "b", "c"];
-const GONE: How = How { gone: true, paused: false, full: false, delay: 0, refused: 0, lost: 0 };
+const GONE: How = How { gone: true, paused: false, full: false, delay: 0, listed: None, refused: 0, lost: 0 };
 const PAUSED: How = How { paused: true, gone: false, ..GONE };
 const FULL: How = How { full: true, gone: false, ..GONE };
 
@@ -117,6 +117,28 @@ async fn one_store_of_three_may_be_gone_paused_or_full() {
             let again = storage.backend().repair().await.unwrap();
             assert_eq!((again.keys, again.written, again.removed), (3, 0, 0));
         }
+    }
+}
+
+/// One store whose listing breaks off is replaced by another, in the middle of it; with two the listing fails.
+#[tokio::test(start_paused = true)]
+async fn a_listing_goes_on_when_a_store_breaks_off() {
+    for at in 0..3 {
+        let parts = parts();
+        let storage = open(&parts).await;
+        for n in 0..50 {
+            storage.put(format!("k{n:02}"), "v").await.unwrap();
+        }
+        settle().await;
+        let broken = How { listed: Some(20), ..How::default() };
+        parts[at].set(broken);
+        for _ in 0..5 {
+            assert_eq!(keys(&storage).await.len(), 50);
+        }
+        parts[(at + 1) % 3].set(broken);
+        let listed = storage.list("").await.unwrap().try_collect::<Vec<_>>().await;
+        let e = listed.unwrap_err();
+        assert!(e.kind() == ErrorKind::Unavailable && !e.is_ambiguous(), "{e:?}");
     }
 }
 

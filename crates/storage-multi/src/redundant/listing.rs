@@ -34,8 +34,12 @@ impl Inner {
             child.note(begun, &opened);
             match opened {
                 Ok(items) => {
-                    let name = child.store.name().clone();
-                    let items = items.map_err(move |e| crate::error::above(&name, e));
+                    let of = child.clone();
+                    let items = items.map_err(move |e| {
+                        // So that it is asked last when this is begun again.
+                        of.failed();
+                        of.error(e)
+                    });
                     listings.push(items.map_ok(move |item| (at, item)).boxed());
                 }
                 Err(e) => failed = Some(e),
@@ -49,7 +53,12 @@ impl Inner {
 
     /// The user's listing, without its limit.
     pub(super) fn list(self: Arc<Self>, options: ListOptions) -> BoxFuture<'static, Result<ListStream>> {
-        self.merged(options).boxed()
+        async move {
+            let items = self.clone().merged(options.clone()).await?;
+            let walk = Walk { failures: 0, inner: self, options, items };
+            Ok(stream::try_unfold(walk, Walk::next).boxed())
+        }
+        .boxed()
     }
 
     async fn merged(self: Arc<Self>, options: ListOptions) -> Result<ListStream> {
@@ -118,6 +127,35 @@ impl Inner {
                 Ok(Some(ListItem::Entry(bare.into_damaged(e))))
             }
             Err(e) => Err(e),
+        }
+    }
+}
+
+/// A listing that goes on with other stores when one breaks off.
+struct Walk {
+    inner: Arc<Inner>,
+    options: ListOptions,
+    items: ListStream,
+    /// Since the last item.
+    failures: usize,
+}
+
+impl Walk {
+    async fn next(mut self) -> Result<Option<(ListItem, Self)>> {
+        loop {
+            match self.items.try_next().await {
+                Ok(None) => return Ok(None),
+                Ok(Some(item)) => {
+                    self.failures = 0;
+                    self.options.start_after = Some(item.position().to_owned());
+                    return Ok(Some((item, self)));
+                }
+                Err(e) if self.failures < self.inner.children.len() && e.is_retryable() => {
+                    self.failures += 1;
+                    self.items = self.inner.clone().merged(self.options.clone()).await?;
+                }
+                Err(e) => return Err(e),
+            }
         }
     }
 }

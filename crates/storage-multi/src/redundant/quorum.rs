@@ -182,6 +182,11 @@ impl Inner {
                     )
                     .with_source(e)
                 })?;
+                // Whatever became of it, nothing was asked for that could be in doubt.
+                let spread = spread.map_err(|e| match e.is_ambiguous() {
+                    true => Error::new(e.kind(), e.message().to_owned()).with_source(e),
+                    false => e,
+                });
                 if let Some(newest) = spread? {
                     return Ok(newest);
                 }

@@ -10,7 +10,8 @@ use std::{
 };
 
 use fastrand::Rng;
-use storage_core::{BackendInfo, Error, ErrorKind, Object, Result, StorageBackend, async_trait};
+use futures_util::{StreamExt, stream};
+use storage_core::{BackendInfo, Error, ErrorKind, ListStream, Object, Result, StorageBackend, async_trait};
 use storage_memory::Memory;
 use tokio::time::sleep;
 
@@ -25,6 +26,8 @@ pub(crate) struct How {
     pub(crate) full: bool,
     /// Milliseconds that a call takes at most, before it is carried out and again before it is answered.
     pub(crate) delay: u64,
+    /// A listing breaks off after so many items.
+    pub(crate) listed: Option<usize>,
     /// How often of a thousand a call fails before it is carried out.
     pub(crate) refused: u32,
     /// How often of a thousand the answer is lost.
@@ -80,6 +83,16 @@ impl Part {
         self.calls.lock().unwrap().entry(name).or_default().1 += bytes;
     }
 
+    fn spoil<T: 'static>(&self, done: &mut Result<T>) {
+        let Some(listed) = self.how.lock().unwrap().listed else { return };
+        let items = done.as_mut().ok().and_then(|done| (done as &mut dyn Any).downcast_mut::<ListStream>());
+        if let Some(items) = items {
+            let whole = std::mem::replace(items, stream::empty().boxed());
+            let broken = stream::iter([Err(Error::new(ErrorKind::Unavailable, "the listing broke off"))]);
+            *items = whole.take(listed).chain(broken).boxed();
+        }
+    }
+
     fn chance(&self, of_thousand: u32) -> bool {
         of_thousand > 0 && self.rng.lock().unwrap().u32(0..1000) < of_thousand
     }
@@ -129,7 +142,8 @@ macro_rules! faulty {
                 let write = matches!(stringify!($name), "put" | "delete" | "put_batch" | "delete_batch" | "clear" | "copy" | "rename");
                 self.calls.lock().unwrap().entry(stringify!($name)).or_default().0 += 1;
                 self.before(write).await?;
-                let done = self.memory.$name($($argument),*).await;
+                let mut done = self.memory.$name($($argument),*).await;
+                self.spoil(&mut done);
                 self.count(stringify!($name), &done);
                 self.after(write, done).await
             })*
