@@ -12,7 +12,10 @@
 use std::borrow::Cow;
 
 use storage_core::{Entry, Key, Result, VersionId};
+use storage_layer::Reserved;
 
+/// All that is not the user's, with the metadata field.
+pub(crate) const OWN: Reserved = Reserved::new(RESERVED, ESCAPED, "storage.version");
 /// What the names that are not the user's own begin with.
 pub(crate) const RESERVED: &str = ".versions/";
 /// Where the user's keys lie that begin with the reserved text.
@@ -29,34 +32,22 @@ pub(crate) const OVERHEAD: usize = HISTORY.len() + "1024/".len() + "/0123456789a
 
 /// The backend's text for the user's: a key, a prefix, a start.
 pub(crate) fn below(text: &str) -> Cow<'_, str> {
-    match text.strip_prefix(RESERVED) {
-        Some(rest) => Cow::Owned(format!("{ESCAPED}{rest}")),
-        None => Cow::Borrowed(text),
-    }
+    OWN.below(text)
 }
 
 /// The user's text for the backend's: a key, a common prefix.
 pub(crate) fn above(text: &str) -> Cow<'_, str> {
-    match text.strip_prefix(ESCAPED) {
-        Some(rest) => Cow::Owned(format!("{RESERVED}{rest}")),
-        None => Cow::Borrowed(text),
-    }
+    OWN.above(text)
 }
 
 /// The backend's key for the user's.
 pub(crate) fn key_below(key: &Key) -> Result<Key> {
-    match below(key.as_str()) {
-        Cow::Borrowed(_) => Ok(key.clone()),
-        Cow::Owned(escaped) => Key::parse(&escaped),
-    }
+    OWN.key_below(key)
 }
 
 /// The user's key for the backend's.
 pub(crate) fn key_above(key: Key) -> Result<Key> {
-    match above(key.as_str()) {
-        Cow::Borrowed(_) => Ok(key),
-        Cow::Owned(plain) => Key::parse(&plain),
-    }
+    OWN.key_above(key)
 }
 
 /// What the names of a key's older versions begin with. The length in front keeps `a` and `a/b` apart.

@@ -4,25 +4,20 @@
 //! etags are unique, because they name the version; elsewhere it has a token.
 
 use std::{
-    collections::BTreeMap,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use storage_core::{Entry, Error, ErrorKind, Etag, FieldValue, Metadata, Result, VersionId};
 
-/// The metadata field that holds it. A user's field of this name is moved aside by an apostrophe, as is one that would then
-/// be in its place, and so on.
-const FIELD: &str = "storage.version";
+use crate::names::OWN;
 
 /// The most bytes that a note takes in the metadata: field, dates, token, etag, and apostrophes.
 pub(crate) const OVERHEAD: usize = 256;
 
 /// The metadata with a note.
 pub(crate) fn attach(metadata: Option<&Metadata>, note: &str) -> Metadata {
-    let mut metadata = metadata.cloned().unwrap_or_default();
-    metadata.fields = renamed(metadata.fields, |name| name.push('\''));
-    metadata.field(FIELD, note)
+    OWN.attach(metadata.cloned().unwrap_or_default(), note)
 }
 
 /// The metadata without the note, and the note. What has none was written by others and stays as it is.
@@ -30,7 +25,7 @@ pub(crate) fn attach(metadata: Option<&Metadata>, note: &str) -> Metadata {
 /// # Errors
 /// `Corrupt` when there is a note that this layer did not write.
 pub(crate) fn detach(metadata: &Arc<Metadata>) -> Result<(Arc<Metadata>, Option<String>)> {
-    let note = match metadata.fields.get(FIELD) {
+    let note = match OWN.field(metadata) {
         None => return Ok((metadata.clone(), None)),
         Some(FieldValue::String(note)) => note,
         Some(_) => {
@@ -40,21 +35,7 @@ pub(crate) fn detach(metadata: &Arc<Metadata>) -> Result<(Arc<Metadata>, Option<
             ));
         }
     };
-    let mut plain = Metadata::clone(metadata);
-    plain.fields.remove(FIELD);
-    plain.fields = renamed(plain.fields, |name| name.truncate(name.len() - 1));
-    Ok((Arc::new(plain), Some(note.clone())))
-}
-
-/// Moves the fields whose names are ours but for apostrophes.
-fn renamed(fields: BTreeMap<String, FieldValue>, rename: impl Fn(&mut String)) -> BTreeMap<String, FieldValue> {
-    let moved = fields.into_iter().map(|(mut name, value)| {
-        if name.trim_end_matches('\'') == FIELD {
-            rename(&mut name);
-        }
-        (name, value)
-    });
-    moved.collect()
+    Ok((Arc::new(OWN.detach(Metadata::clone(metadata))), Some(note.clone())))
 }
 
 /// A token that no other write has, and that tells when it was made.

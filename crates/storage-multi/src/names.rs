@@ -13,7 +13,10 @@
 use std::borrow::Cow;
 
 use storage_core::{Key, Result};
+use storage_layer::Reserved;
 
+/// All that is not the user's, with the metadata field.
+pub(crate) const OWN: Reserved = Reserved::new(RESERVED, ESCAPED, "storage.multi");
 /// What the names that are not the user's own begin with.
 pub(crate) const RESERVED: &str = ".storage-multi/";
 /// Where the user's keys lie that begin with the reserved text.
@@ -31,39 +34,27 @@ pub(crate) const OVERHEAD: usize = ESCAPED.len() - RESERVED.len();
 
 /// The store's text for the user's: a key, a prefix, a start.
 pub(crate) fn below(text: &str) -> Cow<'_, str> {
-    match text.strip_prefix(RESERVED) {
-        Some(rest) => Cow::Owned(format!("{ESCAPED}{rest}")),
-        None => Cow::Borrowed(text),
-    }
+    OWN.below(text)
 }
 
 /// The user's text for the store's: a key, a common prefix.
 pub(crate) fn above(text: &str) -> Cow<'_, str> {
-    match text.strip_prefix(ESCAPED) {
-        Some(rest) => Cow::Owned(format!("{RESERVED}{rest}")),
-        None => Cow::Borrowed(text),
-    }
+    OWN.above(text)
 }
 
 /// The store's key for the user's.
 pub(crate) fn key_below(key: &Key) -> Result<Key> {
-    match below(key.as_str()) {
-        Cow::Borrowed(_) => Ok(key.clone()),
-        Cow::Owned(escaped) => Key::parse(&escaped),
-    }
+    OWN.key_below(key)
 }
 
 /// The user's key for the store's.
 pub(crate) fn key_above(key: Key) -> Result<Key> {
-    match above(key.as_str()) {
-        Cow::Borrowed(_) => Ok(key),
-        Cow::Owned(plain) => Key::parse(&plain),
-    }
+    OWN.key_above(key)
 }
 
 /// Whether a key of the store, or a common prefix, is none of the user's.
 pub(crate) fn is_own(text: &str) -> bool {
-    text.starts_with(RESERVED) && !text.starts_with(ESCAPED)
+    OWN.is_own(text)
 }
 
 /// Whether keys with this prefix of the user's may lie on both sides of our own.

@@ -1,7 +1,6 @@
 //! What a store holds beside a value: which write it is of, and the digest.
 
 use std::{
-    collections::BTreeMap,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -10,8 +9,8 @@ use std::{
 use ring::digest::{SHA256, digest};
 use storage_core::{Buffer, Error, ErrorKind, Etag, FieldValue, Metadata, Result};
 
-/// The metadata field that holds it. A user's field of this name is moved aside by an apostrophe, and so on.
-const FIELD: &str = "storage.multi";
+use crate::names::OWN;
+
 /// The content type of what stands for a deleted value.
 const DELETED: &str = "application/vnd.storage-multi.deleted";
 /// The most bytes that the record takes in the metadata.
@@ -62,13 +61,12 @@ impl Record {
     /// The user's metadata with the record.
     pub(super) fn attach(&self, metadata: Option<&Metadata>) -> Arc<Metadata> {
         let mut metadata = metadata.cloned().unwrap_or_default();
-        metadata.fields = renamed(metadata.fields, |name| name.push('\''));
         if self.deleted {
             metadata.content_type = Some(DELETED.into());
         }
         let digest = self.digest.as_deref().unwrap_or("-");
         let what = if self.deleted { "deleted" } else { "value" };
-        Arc::new(metadata.field(FIELD, format!("1 {} {:x} {digest} {what}", self.id, self.created)))
+        Arc::new(OWN.attach(metadata, format!("1 {} {:x} {digest} {what}", self.id, self.created)))
     }
 
     /// The user's metadata, and the record; `None` for a value that others stored.
@@ -76,17 +74,14 @@ impl Record {
     /// # Errors
     /// `Corrupt` when there is a record that cannot be read.
     pub(super) fn detach(metadata: &Arc<Metadata>) -> Result<(Arc<Metadata>, Option<Self>)> {
-        let Some(field) = metadata.fields.get(FIELD) else { return Ok((metadata.clone(), None)) };
+        let Some(field) = OWN.field(metadata) else { return Ok((metadata.clone(), None)) };
         let record = match field {
             FieldValue::String(text) => Self::parse(text),
             _ => None,
         };
         let what = "the record of the value is not readable; write the value again";
         let record = record.ok_or_else(|| Error::new(ErrorKind::Corrupt, what))?;
-        let mut plain = Metadata::clone(metadata);
-        plain.fields.remove(FIELD);
-        plain.fields = renamed(plain.fields, |name| name.truncate(name.len() - 1));
-        Ok((Arc::new(plain), Some(record)))
+        Ok((Arc::new(OWN.detach(Metadata::clone(metadata))), Some(record)))
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -103,17 +98,6 @@ impl Record {
             },
         })
     }
-}
-
-/// Moves the fields whose names are ours but for apostrophes.
-fn renamed(fields: BTreeMap<String, FieldValue>, rename: impl Fn(&mut String)) -> BTreeMap<String, FieldValue> {
-    let moved = fields.into_iter().map(|(mut name, value)| {
-        if name.trim_end_matches('\'') == FIELD {
-            rename(&mut name);
-        }
-        (name, value)
-    });
-    moved.collect()
 }
 
 /// The digest of a whole value.
@@ -141,7 +125,8 @@ mod tests {
     fn a_record_is_read_as_it_was_written_and_the_users_fields_stay() {
         let id = WriteId { micros: 77, node: u64::MAX };
         let record = Record { id, created: 3, digest: Some(digest_of(&Buffer::default())), deleted: false };
-        let users = Metadata::new().field(FIELD, 1).field("storage.multi'", true).field("other", "x").tag("t");
+        let users =
+            Metadata::new().field("storage.multi", 1).field("storage.multi'", true).field("other", "x").tag("t");
         let (plain, read) = Record::detach(&record.attach(Some(&users))).unwrap();
         assert_eq!((&*plain, read.as_ref()), (&users, Some(&record)));
         assert!(record.attach(None).to_json().len() < OVERHEAD);
