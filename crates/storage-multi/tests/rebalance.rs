@@ -8,7 +8,6 @@
 mod support;
 
 use std::{
-    env,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -241,24 +240,7 @@ async fn settled(parts: &[Part], after: &Weights, mover: &Sharded, log: &[Vec<Wr
     Sharded::open(stores.collect()).await.unwrap();
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
 #[test]
 fn nothing_is_lost_and_nothing_comes_back_while_values_are_moved() {
-    let first = number("STORAGE_MULTI_SEED", 1);
-    for seed in first..first + number("STORAGE_MULTI_REBALANCES", 600) {
-        let run = || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(schedule(seed));
-        };
-        if let Err(e) = std::panic::catch_unwind(run) {
-            eprintln!(
-                "repeat: STORAGE_MULTI_SEED={seed} STORAGE_MULTI_REBALANCES=1 cargo test -p storage-multi --test rebalance"
-            );
-            std::panic::resume_unwind(e);
-        }
-    }
+    support::each_schedule("rebalance", "STORAGE_MULTI_REBALANCES", 600, schedule);
 }

@@ -7,7 +7,6 @@
 mod support;
 
 use std::{
-    env,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
@@ -240,24 +239,7 @@ fn check(calls: &[Call]) {
     }
 }
 
-fn number(name: &str, default: u64) -> u64 {
-    env::var(name).map_or(default, |text| text.parse().unwrap())
-}
-
 #[test]
 fn acknowledged_writes_are_kept_and_reads_do_not_go_back() {
-    let first = number("STORAGE_MULTI_SEED", 1);
-    for seed in first..first + number("STORAGE_MULTI_SCHEDULES", 1000) {
-        let run = || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-            runtime.block_on(schedule(seed));
-        };
-        if let Err(e) = std::panic::catch_unwind(run) {
-            eprintln!(
-                "repeat: STORAGE_MULTI_SEED={seed} STORAGE_MULTI_SCHEDULES=1 cargo test -p storage-multi --test simulated"
-            );
-            std::panic::resume_unwind(e);
-        }
-    }
+    support::each_schedule("simulated", "STORAGE_MULTI_SCHEDULES", 1000, schedule);
 }

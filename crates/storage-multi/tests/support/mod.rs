@@ -4,7 +4,9 @@
 use std::{
     any::Any,
     collections::BTreeMap,
+    env,
     future::pending,
+    panic,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -151,3 +153,26 @@ macro_rules! faulty {
     };
 }
 storage_core::each_method!(faulty);
+
+/// Runs schedules one after the other, from the number in `STORAGE_MULTI_SEED` on and as many as the variable `count` says, each in virtual
+/// time. One that fails says how it is run again.
+pub(crate) fn each_schedule<F: Future<Output = ()>>(
+    test: &str,
+    count: &str,
+    default: u64,
+    schedule: impl Fn(u64) -> F,
+) {
+    let number = |name: &str, default| env::var(name).map_or(default, |text| text.parse().unwrap());
+    let first = number("STORAGE_MULTI_SEED", 1);
+    for seed in first..first + number(count, default) {
+        let run = || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(schedule(seed));
+        };
+        if let Err(e) = panic::catch_unwind(panic::AssertUnwindSafe(run)) {
+            eprintln!("repeat: STORAGE_MULTI_SEED={seed} {count}=1 cargo test -p storage-multi --test {test}");
+            panic::resume_unwind(e);
+        }
+    }
+}
